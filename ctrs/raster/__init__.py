@@ -1,0 +1,1 @@
+"""Pixels on a grid: windows, GeoTIFF reading and writing, bands, ground metres."""
