@@ -1,0 +1,466 @@
+"""Contrastive Transformer losses: CL and InfoNCE between patches of one class and patches without it.
+
+Source: Jyhne et al., A Contrastive Learning Scheme with Transformer Innate Patches (arXiv 2303.14806), sections 3.2
+to 3.4. The functional cores (`cl_terms`, `infonce_terms`) take sampled unit vectors and are deterministic;
+`ContrastiveTransformerLoss` is sampler + core + reduction. Where we depart from the paper or from the authors'
+published code:
+
+- "A set number of pairs" is at most ``num_pairs`` positives and negatives for each class and stage.
+- Windows with void pixels are no negatives (``void="allow"`` takes them).
+- ``clip_mode="rescale"`` has the value of the paper's hard clip but keeps the gradient's direction above it, where
+  the hard clip has none.
+
+Dimension letters: B images, h x w cells of a stage, N = B * h * w, C channels, D projection width, K classes, n
+sampled cells for each class, S stages, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctrs.config import Average, ClForm, ClipMode, InfoNceVariant, VoidMode
+from ctrs.errors import ConfigError, UsageError
+from ctrs.losses.patches import patch_bits, present_classes
+from ctrs.losses.sampling import Samples, draw_keys, gather_rows, sample_classes
+
+ContrastKind = Literal["cl", "infonce"]
+
+
+class MinedPairs(NamedTuple):
+    """The hardest pairs of each class; ``kept`` is True where an entry counts."""
+
+    similarity: Tensor
+    """(K, k) cosine."""
+    pairs: Tensor
+    """(K, k) int64 index of the pair."""
+    kept: Tensor
+    """(K, k) bool."""
+
+
+class ContrastStats(NamedTuple):
+    """What a contrast term did, detached: tells whether it is alive."""
+
+    raw: Tensor
+    """() loss before the clip."""
+    clip_active: Tensor
+    """() 1 where the clip took effect, else 0."""
+    anchors: Tensor
+    """(S,) sampled positives, over all classes, of each stage."""
+    valid_terms: Tensor
+    """(S,) classes with a term in each stage."""
+
+
+def _tops(count: Tensor, top: float) -> Tensor:
+    """Return floor(count * top), at least 1 where count is not 0 (float64: 0.7 * 10 is 7)."""
+    return torch.where(count > 0, (count.double() * top + 1e-9).floor().long().clamp_min(1), 0)
+
+
+def _first(count: Tensor, size: int) -> Tensor:
+    """Return a (K, size) mask, True for the first ``count`` entries of each row."""
+    return torch.arange(size, device=count.device) < count[:, None]
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Average (K, P) values over True entries of each row; 0 where there is none."""
+    return torch.where(mask, values, 0.0).sum(1) / mask.sum(1).clamp_min(1)
+
+
+def mine_pairs(similarity: Tensor, count: Tensor, *, top: float, hardest: Literal["highest", "lowest"]) -> MinedPairs:
+    """Keep the hardest pairs: the most similar negative ones, the least similar positive ones.
+
+    Args:
+        similarity: (K, P) cosine; the first ``count`` entries of each row are pairs.
+        count: (K,) int64.
+        top: Fraction of the pairs that is kept, rounded down, at least one.
+        hardest: Which end is hard.
+
+    Examples:
+        >>> mined = mine_pairs(torch.tensor([[0.0, 0.5, 0.0, -0.5]]), torch.tensor([4]), top=0.5, hardest="highest")
+        >>> mined.similarity.tolist(), mined.kept.tolist()
+        ([[0.5, 0.0]], [[True, True]])
+    """
+    size = similarity.shape[1]
+    highest = hardest == "highest"
+    filled = torch.where(_first(count, size), similarity, -2.0 if highest else 2.0)
+    k = max(1, int(size * top + 1e-9))
+    values, pairs = filled.topk(min(k, size), dim=1, largest=highest)
+    return MinedPairs(values, pairs, _first(_tops(count, top), values.shape[1]))
+
+
+def soft_cross_entropy(similarity: Tensor, *, positive: bool, smoothing: float = 0.1, form: ClForm = "logit") -> Tensor:
+    """Two-class soft cross entropy of a cosine x, with s = (x + 1) / 2.
+
+    ``"logit"`` takes [1 - s, s] as logits: softplus(x) - t x. ``"prob"`` takes them as probabilities: -(t log s + (1
+    - t) log(1 - s)), s clamped to [1e-6, 1 - 1e-6]. The target t is 1 - smoothing / 2 for positive pairs, smoothing /
+      2 for negative ones.
+    """
+    target = 1 - smoothing / 2 if positive else smoothing / 2
+    if form == "logit":
+        return F.softplus(similarity) - target * similarity
+    s = ((similarity + 1) / 2).clamp(1e-6, 1 - 1e-6)
+    return -(target * s.log() + (1 - target) * torch.log1p(-s))
+
+
+def _negative_similarity(positives: Tensor, negatives: Tensor) -> Tensor:
+    """Cosine of the k-th positive with the k-th negative, (K, n)."""
+    return (positives * negatives).sum(-1)
+
+
+def _bisect(vectors: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the second half aligned with the first, (K, n // 2, D), and the number of pairs, (K,).
+
+    An odd last one is dropped.
+    """
+    half = count // 2
+    size = vectors.shape[1] // 2
+    partner = torch.arange(size, device=count.device) + half[:, None]  # (K, n // 2)
+    return _take(vectors, partner), half
+
+
+def _take(vectors: Tensor, index: Tensor) -> Tensor:
+    """Pick (K, k, D) vectors out of (K, n, D) by (K, k) indices."""
+    K, n, D = vectors.shape
+    rows = index + torch.arange(K, device=index.device)[:, None] * n
+    return vectors.reshape(K * n, D).index_select(0, rows.reshape(-1)).view(K, index.shape[1], D)
+
+
+def _positive_pairs(positives: Tensor, count: Tensor, top: float) -> tuple[MinedPairs, Tensor]:
+    """Bisect the positives and mine the least similar pairs; also return the partner vectors (K, n // 2, D)."""
+    partner, half = _bisect(positives, count)
+    similarity = (positives[:, : partner.shape[1]] * partner).sum(-1)
+    return mine_pairs(similarity, half, top=top, hardest="lowest"), partner
+
+
+def cl_terms(
+    positives: Tensor,
+    negatives: Tensor,
+    positive_count: Tensor,
+    negative_count: Tensor,
+    *,
+    top: float = 0.5,
+    smoothing: float = 0.1,
+    form: ClForm = "logit",
+) -> tuple[Tensor, Tensor]:
+    """Contrastive loss of each class (section 3.4), on sampled vectors in the order in which they were drawn.
+
+    Negative pairs are (p_k, n_k), of which the most similar are kept; positive pairs are (p_k, p_{k + q}), q =
+    floor(a / 2), of which the least similar are kept.
+
+    Args:
+        positives: (K, n, D) unit vectors, the first ``positive_count`` of each class are valid.
+        negatives: (K, n, D) unit vectors, the first ``negative_count`` are valid.
+        positive_count: (K,) int64, a.
+        negative_count: (K,) int64, b.
+        top: Fraction of pairs kept.
+        smoothing: Label smoothing of the two-class target.
+        form: See `soft_cross_entropy`.
+
+    Returns:
+        Negative and positive part, each (K,); 0 where there is no pair.
+
+    Examples:
+        >>> angle = torch.deg2rad(torch.tensor([[[0.0, 60, 90, 180]], [[90.0, 0, 180, 60]]]))
+        >>> p, n = torch.stack([angle.cos(), angle.sin()], -1)
+        >>> negative, positive = cl_terms(p, n, torch.tensor([4]), torch.tensor([4]))
+        >>> round(negative.item(), 6), round(positive.item(), 6)
+        (0.821112, 0.949077)
+    """
+    pairs = torch.minimum(positive_count, negative_count)
+    negative = mine_pairs(_negative_similarity(positives, negatives), pairs, top=top, hardest="highest")
+    negative_part = _masked_mean(
+        soft_cross_entropy(negative.similarity, positive=False, smoothing=smoothing, form=form), negative.kept
+    )
+    if positives.shape[1] < 2:
+        return negative_part, torch.zeros_like(negative_part)
+    positive, _ = _positive_pairs(positives, positive_count, top)
+    positive_part = _masked_mean(
+        soft_cross_entropy(positive.similarity, positive=True, smoothing=smoothing, form=form), positive.kept
+    )
+    return negative_part, positive_part
+
+
+def infonce_terms(
+    positives: Tensor,
+    negatives: Tensor,
+    positive_count: Tensor,
+    negative_count: Tensor,
+    *,
+    top: float = 0.5,
+    temperature: float = 0.1,
+    variant: InfoNceVariant = "paper",
+) -> Tensor:
+    """InfoNCE of each class with shared negatives, on sampled vectors in the order in which they were drawn.
+
+    ``"paper"``: queries and keys are the mined positive pairs, the shared negatives those of the mined negative pairs
+    (section 3.2). ``"author"`` (published code): of the pairs (p_k, n_k) the most similar are kept, in descending
+    order; the kept positives are bisected into queries and keys, the kept negatives are shared.
+
+    Args:
+        positives: (K, n, D) unit vectors, the first ``positive_count`` of each class are valid.
+        negatives: (K, n, D) unit vectors, the first ``negative_count`` are valid.
+        positive_count: (K,) int64.
+        negative_count: (K,) int64.
+        top: Fraction of pairs kept.
+        temperature: Divides the cosines.
+        variant: See above.
+
+    Returns:
+        (K,); 0 where there is no query or no negative.
+    """
+    pairs = torch.minimum(positive_count, negative_count)
+    if positives.shape[1] < 2:
+        return torch.zeros_like(positives[:, 0, 0])
+    mined = mine_pairs(_negative_similarity(positives, negatives), pairs, top=top, hardest="highest")
+    shared = _take(negatives, mined.pairs)  # (K, M, D)
+    if variant == "author":
+        kept = _take(positives, mined.pairs)
+        keys, half = _bisect(kept, mined.kept.sum(1))
+        queries = kept[:, : keys.shape[1]]
+        similarity = (queries * keys).sum(-1)
+        valid = _first(half, keys.shape[1])  # (K, u)
+    else:
+        positive, _ = _positive_pairs(positives, positive_count, top)
+        queries = _take(positives, positive.pairs)
+        similarity, valid = positive.similarity, positive.kept
+    logits = queries @ shared.transpose(1, 2) / temperature  # (K, u, M)
+    logits = torch.where(mined.kept[:, None, :], logits, -1e4)
+    target = similarity / temperature
+    loss = torch.logaddexp(target, logits.logsumexp(-1)) - target
+    return _masked_mean(loss, valid & mined.kept.any(1, keepdim=True))
+
+
+def project_samples(features: Tensor, head: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Project and normalise sampled cells only, which is exact for a head that works row by row.
+
+    Where more cells were drawn than the stage has (classes share negatives), each used cell is projected once. Unused
+    cells can't enter.
+
+    Args:
+        features: (B, C, h, w).
+        head: Maps (R, C) to (R, D) row by row.
+        samples: Of this stage.
+
+    Returns:
+        Positives and negatives, each (K, n, D) unit vectors in float32 (float64 for float64 features).
+    """
+    K, n = samples.positives.shape
+    cells = torch.cat([samples.positives, samples.negatives]).reshape(-1)  # (2 K n,)
+    valid = torch.cat([_first(samples.positive_count, n), _first(samples.negative_count, n)]).reshape(-1)
+    num_cells = features.shape[0] * features.shape[2] * features.shape[3]
+    if cells.numel() <= num_cells:
+        vectors = _unit(head(gather_rows(features, cells, valid)))
+    else:
+        used = torch.zeros(num_cells + 1, dtype=torch.bool, device=cells.device)
+        used = used.index_fill(0, torch.where(valid, cells, num_cells), True)[:num_cells]
+        every = torch.arange(num_cells, device=cells.device)
+        vectors = _unit(head(gather_rows(features, every, used))).index_select(0, cells)
+    positives, negatives = vectors.view(2, K, n, -1).unbind(0)
+    return positives, negatives
+
+
+def _unit(projected: Tensor) -> Tensor:
+    """Normalise in float32, outside autocast; half precision overflows in the norm and has too coarse cosines."""
+    with torch.autocast(projected.device.type, enabled=False):
+        wide = projected if projected.dtype == torch.float64 else projected.float()
+        return F.normalize(wide, dim=-1, eps=1e-6)
+
+
+class ContrastiveTransformerLoss(nn.Module):
+    """CL or InfoNCE over the stages of an encoder, averaged over stages and the classes in the batch.
+
+    L = clip(1 / (S |C_b|) sum over stages and classes of L(s, c)), C_b the classes in the batch. A class without
+    enough patches in a stage contributes 0 and, with ``average="present"``, stays in the denominator. Batches without
+    any pair give 0 with a graph, so that every head gets a (zero) gradient.
+
+    Args:
+        heads: One module for each of ``stages`` that maps (R, C_s) to (R, D) row by row; owned by this loss.
+        num_classes: K.
+        kind: ``"cl"`` or ``"infonce"``.
+        ignore_index: Label of void pixels; values outside 0..K-1 are void as well.
+        stages: Which of the feature maps take part.
+        strides: Strides of all feature maps that will be passed.
+        num_pairs: Cap of positives and of negatives for each class and stage.
+        top: Fraction of the hardest pairs that is kept.
+        smoothing: Of the two-class target (cl).
+        form: Of the soft cross entropy (cl).
+        temperature: Divides cosines (infonce).
+        variant: Which pairs become queries, keys and negatives (infonce).
+        min_positives: Fewer positives: no term for the class.
+        min_negatives: Fewer negatives: no term for the class.
+        min_positive_pairs: Fewer bisected pairs: no positive part (cl), no term (infonce).
+        void: Whether windows with void pixels may be negatives.
+        average: Denominator: stages x present classes, or the number of terms that exist.
+        clip: Upper bound of the loss.
+        clip_mode: ``"hard"`` has no gradient above the bound (paper), ``"rescale"`` keeps its direction, ``"none"``
+            has no bound.
+
+    Raises:
+        ConfigError: An option outside its range.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[nn.Module],
+        num_classes: int,
+        *,
+        kind: ContrastKind = "cl",
+        ignore_index: int = 255,
+        stages: Sequence[int] = (0, 1, 2, 3),
+        strides: Sequence[int] = (4, 8, 16, 32),
+        num_pairs: int = 2000,
+        top: float = 0.5,
+        smoothing: float = 0.1,
+        form: ClForm = "logit",
+        temperature: float = 0.1,
+        variant: InfoNceVariant = "paper",
+        min_positives: int = 5,
+        min_negatives: int = 5,
+        min_positive_pairs: int = 5,
+        void: VoidMode = "exclude",
+        average: Average = "present",
+        clip: float = 1.0,
+        clip_mode: ClipMode = "hard",
+    ) -> None:
+        super().__init__()
+        _check_options(
+            {
+                "kind": (kind, get_args(ContrastKind)),
+                "form": (form, get_args(ClForm)),
+                "variant": (variant, get_args(InfoNceVariant)),
+                "void": (void, get_args(VoidMode)),
+                "average": (average, get_args(Average)),
+                "clip_mode": (clip_mode, get_args(ClipMode)),
+            },
+            at_least_one={
+                "num_classes": num_classes,
+                "num_pairs": num_pairs,
+                "min_positives": min_positives,
+                "min_negatives": min_negatives,
+                "min_positive_pairs": min_positive_pairs,
+            },
+            above_zero={"top": top, "temperature": temperature, "clip": clip},
+            at_most_one={"top": top, "smoothing": smoothing},
+        )
+        if not stages or len(set(stages)) != len(stages) or not set(stages) <= set(range(len(strides))):
+            raise ConfigError(
+                f"stages of the contrast loss must be distinct numbers from 0 to {len(strides) - 1}, "
+                f"found {tuple(stages)}"
+            )
+        if len(heads) != len(stages):
+            raise ConfigError(
+                f"the contrast loss needs one projection head for each of {len(stages)} stages, found {len(heads)}"
+            )
+        self.heads = nn.ModuleList(heads)
+        self.num_classes = num_classes
+        self.kind: ContrastKind = kind
+        self.ignore_index = ignore_index
+        self.stages = tuple(stages)
+        self.strides = tuple(strides)
+        self.num_pairs = num_pairs
+        self.top = top
+        self.smoothing = smoothing
+        self.form: ClForm = form
+        self.temperature = temperature
+        self.variant: InfoNceVariant = variant
+        self.min_positives = min_positives
+        self.min_negatives = min_negatives
+        self.min_positive_pairs = min_positive_pairs
+        self.void: VoidMode = void
+        self.average: Average = average
+        self.clip = clip
+        self.clip_mode: ClipMode = clip_mode
+
+    def draw_keys(self, features: Sequence[Tensor], generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Draw the random keys that `forward` needs for feature maps of these shapes, on their device."""
+        chosen = [features[stage] for stage in self.stages]
+        return draw_keys([tuple(feature.shape) for feature in chosen], generator, chosen[0].device)
+
+    def forward(
+        self, features: Sequence[Tensor], labels: Tensor, keys: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, ContrastStats]:
+        """Compute the loss.
+
+        Args:
+            features: One (B, C_s, h_s, w_s) map for each of ``strides``.
+            labels: (B, H, W) integer class indices.
+            keys: From `draw_keys`; drawn from the global generator if None.
+
+        Returns:
+            () loss and what it did.
+
+        Raises:
+            UsageError: Number or sizes of the feature maps do not fit.
+        """
+        if len(features) != len(self.strides):
+            raise UsageError(f"the contrast loss expects {len(self.strides)} feature maps, found {len(features)}")
+        if keys is None:
+            keys = self.draw_keys(features)
+        sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
+        levels = patch_bits(
+            labels, sizes, num_classes=self.num_classes, strides=self.strides, ignore_index=self.ignore_index
+        )
+        present = present_classes(levels[self.stages[0]], self.num_classes).sum()
+        terms, anchors, valid_terms = [], [], []
+        for stage, head, key in zip(self.stages, self.heads, keys, strict=True):
+            samples = sample_classes(
+                levels[stage], key, num_classes=self.num_classes, count=self.num_pairs, void=self.void
+            )
+            positives, negatives = project_samples(features[stage], head, samples)
+            with torch.autocast(positives.device.type, enabled=False):
+                term, exists = self._class_terms(positives, negatives, samples)  # (K,), (K,)
+            terms.append(term.sum())
+            anchors.append(samples.positive_count.sum())
+            valid_terms.append(exists.sum())
+        count = torch.stack(valid_terms)
+        denominator = count.sum() if self.average == "valid" else present * len(self.stages)
+        raw = torch.stack(terms).sum() / denominator.clamp_min(1)
+        stats = ContrastStats(raw.detach(), (raw.detach() > self.clip).to(raw.dtype), torch.stack(anchors), count)
+        return self._clip(raw), stats
+
+    def _class_terms(self, positives: Tensor, negatives: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Return the loss of each class and whether it has one, both (K,)."""
+        a, b = samples.positive_count, samples.negative_count
+        enough = (a >= self.min_positives) & (b >= self.min_negatives)
+        enough_pairs = enough & (a // 2 >= self.min_positive_pairs)
+        if self.kind == "infonce":
+            loss = infonce_terms(
+                positives, negatives, a, b, top=self.top, temperature=self.temperature, variant=self.variant
+            )
+            return torch.where(enough_pairs, loss, 0.0), enough_pairs
+        negative, positive = cl_terms(
+            positives, negatives, a, b, top=self.top, smoothing=self.smoothing, form=self.form
+        )
+        return torch.where(enough, negative, 0.0) + torch.where(enough_pairs, positive, 0.0), enough
+
+    def _clip(self, raw: Tensor) -> Tensor:
+        if self.clip_mode == "hard":
+            return raw.clamp(0.0, self.clip)
+        if self.clip_mode == "rescale":
+            return raw * (self.clip / raw.detach().clamp_min(self.clip))
+        return raw
+
+
+def _check_options(
+    choices: Mapping[str, tuple[str, tuple[str, ...]]],
+    *,
+    at_least_one: Mapping[str, int],
+    above_zero: Mapping[str, float],
+    at_most_one: Mapping[str, float],
+) -> None:
+    """Refuse options outside their range."""
+    for name, (choice, known) in choices.items():
+        if choice not in known:
+            raise ConfigError(f"{name} of the contrast loss must be one of {', '.join(known)}, found {choice!r}")
+    for limit, values, broken in (
+        ("at least 1", at_least_one, lambda value: value < 1),
+        ("above 0", above_zero, lambda value: value <= 0),
+        ("between 0 and 1", at_most_one, lambda value: not 0 <= value <= 1),
+    ):
+        for name, value in values.items():
+            if broken(value):
+                raise ConfigError(f"{name} of the contrast loss must be {limit}, found {value}")
