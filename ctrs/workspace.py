@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ctrs.config import read_toml
 from ctrs.errors import InputNotFoundError
 from ctrs.jobs import partial_dir
 
@@ -26,23 +27,45 @@ def newest_prepared(root: Path = Path()) -> Path:
     return max(found, key=lambda path: ((path / "prepared.json").stat().st_mtime_ns, path.name))
 
 
-def newest_run(root: Path = Path()) -> Path:
+def newest_run(root: Path = Path(), *, unfinished: bool = False) -> Path:
     """Return the newest run under ``runs/`` that holds a checkpoint.
+
+    Args:
+        root: Folder that holds ``runs/``.
+        unfinished: Also take runs that were stopped before their first checkpoint.
 
     Raises:
         InputNotFoundError: There is none.
     """
-    marks = [
-        mark
-        for kind in ("best", "last")
-        for mark in (root / RUNS).glob(f"*/{kind}/model.json")
-        if not mark.parent.parent.name.startswith(".")
-    ]
-    if not marks:
+    patterns = ("*/best/model.json", "*/last/model.json") + (("*/config.toml",) if unfinished else ())
+    newest: dict[Path, int] = {}
+    for pattern in patterns:
+        for mark in (root / RUNS).glob(pattern):
+            run = root / RUNS / mark.relative_to(root / RUNS).parts[0]
+            if not run.name.startswith("."):
+                newest[run] = max(newest.get(run, 0), mark.stat().st_mtime_ns)
+    if not newest:
         raise InputNotFoundError(
-            f"no run with a checkpoint in {(root / RUNS).absolute()}; run `ctrs train` first, or name a run folder"
+            f"no run{'' if unfinished else ' with a checkpoint'} in {(root / RUNS).absolute()}; "
+            "run `ctrs train` first, or name a run folder"
         )
-    return max(marks, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent.parent
+    return max(newest, key=lambda run: (newest[run], run.name))
+
+
+def run_data_dir(checkpoint: Path) -> Path | None:
+    """Return the prepared data that a run was trained on, None where that is not known or not there any more.
+
+    Args:
+        checkpoint: A run folder, or a checkpoint folder or file in it.
+    """
+    for folder in (checkpoint, *checkpoint.parents[:2]):
+        record = folder / "config.toml"
+        if record.is_file():
+            path = read_toml(record).get("data", {}).get("path")
+            if isinstance(path, str) and (Path(path) / "prepared.json").is_file():
+                return Path(path)
+            return None
+    return None
 
 
 def free_run_dir(name: str, root: Path = Path()) -> Path:

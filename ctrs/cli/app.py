@@ -1,0 +1,95 @@
+"""The ``ctrs`` program: its commands, and the one place where errors become a line and an exit code.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ctrs import __version__
+from ctrs.cli import demo, evaluate, predict, prepare, train, vectorize
+from ctrs.errors import CtrsError
+
+app = typer.Typer(
+    name="ctrs",
+    help="Turn aerial and satellite imagery into maps: prepare, train, eval, predict, vectorize.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"ctrs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("prepare")(prepare.prepare)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("vectorize")(vectorize.vectorize)
+app.command("demo")(demo.demo)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code.
+
+    Args:
+        arguments: Without the program's name; None takes ``sys.argv``.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with_traceback = "--verbose" in given or "-v" in given
+    try:
+        code = typer.main.get_command(app)(args=given, standalone_mode=False)
+    except CtrsError as error:
+        return _fail(str(error), error.exit_code, with_traceback=with_traceback)
+    except KeyboardInterrupt:
+        return _fail("stopped by Ctrl-C; what was finished is kept, the same command goes on with it", 130)
+    except typer.Abort:
+        return _fail("stopped", 130)
+    except BrokenPipeError:
+        return 1
+    except MemoryError:
+        return _fail("out of memory; try a smaller --batch-size, --crop or window", 1, with_traceback=with_traceback)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # wrong usage, as typer found it
+            return _fail(_usage_message(error), int(getattr(error, "exit_code", 2)))
+        if isinstance(error, OSError) and error.strerror:
+            where = f"{error.filename}: " if error.filename else ""
+            return _fail(f"{where}{error.strerror.lower()}", 1, with_traceback=with_traceback)
+        text = " ".join(str(error).split()) or "no message"
+        advice = "" if with_traceback else "; run again with --verbose for the traceback, and please report it"
+        return _fail(f"unexpected {type(error).__name__}: {text}{advice}", 1, with_traceback=with_traceback)
+    return code if isinstance(code, int) else 0
+
+
+def _usage_message(error: Exception) -> str:
+    message = str(error.format_message())  # type: ignore[attr-defined]  # looked up by the caller
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "ctrs")
+    return f"{message.rstrip('.')}; see `{path} --help`"
+
+
+def _fail(message: str, code: int, *, with_traceback: bool = False) -> int:
+    if with_traceback:
+        traceback.print_exc(file=sys.stderr)
+    sys.stderr.write(f"error: {message}\n")
+    return code

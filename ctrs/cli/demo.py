@@ -1,0 +1,122 @@
+"""``ctrs demo``: a synthetic town through all five steps, as a user would take them."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctrs.cli import options
+from ctrs.cli.console import Console, format_seconds
+from ctrs.config import EvalConfig, PredictConfig, PrepareConfig, TrainConfig, VectorizeConfig, from_mapping, read_toml
+from ctrs.errors import OutputExistsError
+
+if TYPE_CHECKING:
+    from ctrs.training import EvaluationReport
+
+DEMO_FILE = "demo.toml"
+_MARK = "town"
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path("ctrs-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the town and of training.")] = 0,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a synthetic town in ISPRS layout and map it: prepare, train, eval, predict, vectorize; minutes on a CPU."""
+    console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
+    settings = read_toml(Path(str(files("ctrs.cli").joinpath(DEMO_FILE))))
+    _clear(out, overwrite=overwrite)
+    started = time.monotonic()
+
+    from ctrs.inference import Predictor
+    from ctrs.synthetic import TownConfig, make_town
+    from ctrs.tiles import prepare_tiles
+    from ctrs.training import evaluate, train
+    from ctrs.vector import vectorize
+
+    town = from_mapping(TownConfig, {**settings["town"], "seed": seed}, where="demo town")
+    config = from_mapping(TrainConfig, {**settings["train"], "seed": seed}, where="demo training")
+    with console.progress() as progress:
+        source = make_town(out / _MARK, town, progress=progress)
+        data = prepare_tiles(
+            source, out / "prepared", from_mapping(PrepareConfig, settings["prepare"]), progress=progress
+        )
+        run = out / "run"
+        train(
+            data.root,
+            run,
+            config,
+            progress=progress,
+            on_plan=lambda plan: console.note(plan.describe()),
+            on_epoch=lambda record: console.note(record.describe()),
+        )
+        report = evaluate(run, data.root, EvalConfig(split="test"), progress=progress)
+        scene = source / "2_Ortho_RGB" / f"top_potsdam_{town.test_ids[0]}_RGB.tif"
+        mask = Predictor.from_checkpoint(run).predict_raster(
+            scene, out / f"{scene.stem}_mask.tif", PredictConfig(), progress=progress
+        )
+        polygons = vectorize(mask, out / f"{mask.stem}.gpkg", VectorizeConfig(), progress=progress)
+    truth = source / "5_Labels_all" / f"top_potsdam_{town.test_ids[0]}_label.tif"
+    picture = _draw(out / "demo.png", scene, truth, mask, polygons.path)
+    seconds = time.monotonic() - started
+    _show(console, report, {"picture": picture, "mask": mask, "polygons": polygons.path}, seconds, polygons.counts)
+
+
+def _clear(out: Path, *, overwrite: bool) -> None:
+    """Make room for the demo; only a folder that an earlier demo made is ever emptied."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    ours = (out / _MARK / "2_Ortho_RGB").is_dir() or any(out.glob(f".{_MARK}.partial"))
+    if not overwrite or not ours:
+        remedy = "pass --overwrite to make the demo anew" if ours else "choose another folder with --out"
+        raise OutputExistsError(f"{out}: exists and is not empty; {remedy}")
+    shutil.rmtree(out)
+
+
+def _draw(path: Path, scene: Path, truth: Path, mask: Path, polygons: Path) -> Path:
+    """Draw scene, truth, prediction and polygons side by side."""
+    import geopandas
+
+    from ctrs.raster.geotiff import open_raster, read_class_tag
+    from ctrs.report.pictures import comparison_picture
+    from ctrs.tiles.presets import load_preset
+
+    classes = load_preset("potsdam").classes
+    with open_raster(scene) as dataset:
+        image, to_pixel = dataset.read((1, 2, 3)), ~dataset.transform
+    with open_raster(truth) as dataset:
+        truth_mask, _ = classes.decode_colors(dataset.read((1, 2, 3)), where=str(truth))
+    with open_raster(mask) as dataset:
+        read_class_tag(dataset)
+        predicted = dataset.read(1)
+    a, b, d, e, xoff, yoff = to_pixel.a, to_pixel.b, to_pixel.d, to_pixel.e, to_pixel.c, to_pixel.f
+    outlines = geopandas.read_file(polygons).geometry.affine_transform([a, b, d, e, xoff, yoff])
+    return comparison_picture(path, image, truth_mask, predicted, list(outlines), classes)
+
+
+def _show(
+    console: Console, report: EvaluationReport, paths: dict[str, Path], seconds: float, counts: dict[str, int]
+) -> None:
+    payload = {
+        "seconds": round(seconds, 1),
+        "report": report.to_json(),
+        "counts": counts,
+        **{name: str(path) for name, path in paths.items()},
+    }
+
+    def show() -> None:
+        for table in report.tables():
+            console.table(table.title, table.header, table.rows)
+        for name, path in paths.items():
+            console.line(f"{name}: {path}")
+        console.line(f"made in {format_seconds(seconds)}")
+
+    console.result(payload, show)

@@ -1,0 +1,82 @@
+"""``ctrs predict``: scenes become masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctrs.cli import options
+from ctrs.cli.console import Console
+from ctrs.config import Blend, Precision, PredictConfig
+from ctrs.errors import UsageError
+from ctrs.workspace import newest_run
+
+_DEFAULT = PredictConfig()
+
+
+def predict(
+    scenes: Annotated[list[Path], typer.Argument(help="Rasters, or folders of rasters.")],
+    model: options.Model = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File for one scene, else a folder; SCENE_mask.tif beside each scene unless given."),
+    ] = None,
+    window: Annotated[int | None, typer.Option(help="Window edge in scene pixels. [the checkpoint's]")] = None,
+    overlap: Annotated[
+        float | None, typer.Option(help="Share of the window that neighbours have in common. [the checkpoint's]")
+    ] = None,
+    blend: Annotated[Blend, typer.Option(help="Weights of overlapping windows.")] = _DEFAULT.blend,
+    bidx: Annotated[
+        str | None, typer.Option(help="Bands to use, from 1, in the order of the model's bands: 3,2,1.")
+    ] = None,
+    batch_size: options.BatchSize = None,
+    device: options.Device = _DEFAULT.device,
+    precision: Annotated[Precision, typer.Option(rich_help_panel="Compute")] = _DEFAULT.precision,
+    threads: options.Threads = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Map scenes by sliding windows; write one cloud-optimized GeoTIFF mask for each, on the scene's own grid."""
+    console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
+    config = PredictConfig(
+        window_px=window,
+        overlap=overlap,
+        blend=blend,
+        bidx=_band_numbers(bidx),
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        threads=threads,
+        overwrite=overwrite,
+    )
+    checkpoint = model or newest_run()
+    if model is None:
+        console.note(f"run: {checkpoint}")
+    from ctrs.inference import Predictor, mask_paths
+
+    pairs = mask_paths(scenes, out)
+    predictor = Predictor.from_checkpoint(checkpoint, device=device, precision=precision)
+    masks: list[Path] = []
+    with console.progress() as progress:
+        for scene, mask in pairs:
+            masks.append(predictor.predict_raster(scene, mask, config, progress=progress))
+            console.note(f"{scene} -> {masks[-1]}")
+
+    def show() -> None:
+        for mask in masks:
+            console.line(str(mask))
+
+    console.result({"model": str(checkpoint), "masks": [str(mask) for mask in masks]}, show)
+
+
+def _band_numbers(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--bidx {text!r} found, expected band numbers joined by commas, such as 3,2,1") from None

@@ -1,0 +1,134 @@
+"""``ctrs train``: tiles become a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctrs.cli import options
+from ctrs.cli.console import Console, format_seconds
+from ctrs.config import Decoder, Precision, Recipe, TrainConfig, read_toml, resolve_train_config, run_name
+from ctrs.errors import InputNotFoundError, UsageError
+from ctrs.workspace import RUNS, free_run_dir, newest_prepared, newest_run
+
+_DEFAULT = TrainConfig()
+
+
+def train(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder that prepare wrote; the newest under prepared/ unless given.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help=f"poolformer, swin, convnext, ... or a timm model. [{_DEFAULT.backbone}]")
+    ] = None,
+    decoder: Annotated[Decoder | None, typer.Option(help=f"Decoder. [{_DEFAULT.decoder}]")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help=f"none, cl, infonce, joined by +, each with a weight: cl:0.5. [{_DEFAULT.loss}]")
+    ] = None,
+    recipe: Annotated[Recipe | None, typer.Option(help="A paper's settings; options beside it win.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help=f"imagenet, none, or a local file of encoder weights. [{_DEFAULT.weights}]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help=f"Passes over the training tiles. [{_DEFAULT.epochs}]")] = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="[8e-5 from pretrained weights, else 5e-4]")
+    ] = None,
+    crop: Annotated[int | None, typer.Option(help="Edge of training crops in pixels. [the tile size]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Loader processes.", rich_help_panel="Compute")] = None,
+    seed: Annotated[int | None, typer.Option(help=f"Seed of everything random. [{_DEFAULT.seed}]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ... [auto]", rich_help_panel="Compute")
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="[auto: bf16 on capable GPUs, else fp32]", rich_help_panel="Compute")
+    ] = None,
+    threads: options.Threads = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run under runs/.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file; options win over it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run (the newest, or --name).")] = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a network on prepared tiles; write checkpoints, metrics and curves to runs/NAME."""
+    console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
+    given = {
+        "backbone": backbone,
+        "decoder": decoder,
+        "loss": loss,
+        "recipe": recipe,
+        "weights": weights,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "crop": crop,
+        "workers": workers,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+    }
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if resume:
+        run_dir, data_dir, config = _stopped_run(data, name, chosen, config_file, overwrite=overwrite)
+    else:
+        file = read_toml(config_file) if config_file else {}
+        config = resolve_train_config(file, chosen, where=str(config_file) if config_file else "options")
+        data_dir = data or newest_prepared()
+        if data is None:
+            console.note(f"data: {data_dir}")
+        run_dir = Path(RUNS) / name if name else free_run_dir(run_name(config, data_dir.absolute().name))
+    console.note(f"run: {run_dir}")
+
+    from ctrs.training import EpochRecord, TrainPlan
+    from ctrs.training import train as train_network
+
+    def on_plan(plan: TrainPlan) -> None:
+        console.note(plan.describe())
+
+    def on_epoch(record: EpochRecord) -> None:
+        if not console.quiet:
+            console.note(record.describe())
+
+    with console.progress() as progress:
+        result = train_network(
+            data_dir,
+            run_dir,
+            config,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+            on_plan=on_plan,
+            on_epoch=on_epoch,
+        )
+    payload = result.to_json()
+
+    def show() -> None:
+        rows = [[key, f"{value:.4f}"] for key, value in result.metrics.items()]
+        console.table(f"best epoch {result.best_epoch} of {result.epochs}, validation", ["metric", "value"], rows)
+        console.note(f"trained in {format_seconds(result.seconds)}")
+        console.line(str(run_dir))
+
+    console.result(payload, show)
+
+
+def _stopped_run(
+    data: Path | None, name: str | None, chosen: dict[str, Any], config_file: Path | None, *, overwrite: bool
+) -> tuple[Path, Path, TrainConfig]:
+    """Find the run that ``--resume`` means, with the data and configuration written there."""
+    if chosen or config_file or overwrite:
+        raise UsageError(
+            "--resume goes on with a run as it was set up; leave out options other than DATA, --name and the output "
+            "options, or start a new run"
+        )
+    from ctrs.training.run_config import read_run_config
+
+    run_dir = Path(RUNS) / name if name else newest_run(unfinished=True)
+    if not run_dir.is_dir():
+        raise InputNotFoundError(f"{run_dir}: no such run; see {RUNS}/ for those that exist")
+    config, data_dir = read_run_config(run_dir)
+    return run_dir, data or data_dir, config

@@ -1,0 +1,72 @@
+"""``ctrs vectorize``: masks become polygons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctrs.cli import options
+from ctrs.cli.console import Console
+from ctrs.config import VectorizeConfig
+from ctrs.errors import UsageError
+
+_DEFAULT = VectorizeConfig()
+
+
+def vectorize(
+    masks: Annotated[list[Path], typer.Argument(help="Class masks as predict writes them.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File for one mask (.gpkg, .parquet, .fgb, .geojson), else a folder; MASK.gpkg beside each unless given.",
+        ),
+    ] = None,
+    classes: Annotated[str, typer.Option(help="Class names joined by commas, or all.")] = ",".join(_DEFAULT.classes),
+    min_area: Annotated[float, typer.Option(help="Smallest polygon, ground m².")] = _DEFAULT.min_area_m2,
+    min_hole: Annotated[float, typer.Option(help="Smallest hole, ground m².")] = _DEFAULT.min_hole_m2,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Tolerance of simplification, ground metres; 0 for none. [1.5 pixels]")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw polygons of classes, in the mask's CRS, with class, area_m2 and perimeter_m."""
+    console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
+    config = VectorizeConfig(
+        classes=tuple(name.strip() for name in classes.split(",") if name.strip()),
+        min_area_m2=min_area,
+        min_hole_m2=min_hole,
+        tolerance_m=tolerance,
+        overwrite=overwrite,
+    )
+    if out is not None and len(masks) > 1 and out.suffix:
+        raise UsageError(f"-o {out}: one file for {len(masks)} masks; name a folder instead")
+    from ctrs.vector import polygons_path
+    from ctrs.vector import vectorize as vectorize_mask
+
+    payload: list[dict[str, Any]] = []
+    rows: list[list[str]] = []
+    with console.progress() as progress:
+        for mask in masks:
+            target = polygons_path(mask)
+            if out is not None:
+                target = out if out.suffix else out / target.name
+            result = vectorize_mask(mask, target, config, progress=progress)
+            payload.append({"path": str(result.path), "counts": result.counts, "area_m2": result.area_m2})
+            rows += [
+                [str(result.path), name, str(count), f"{result.area_m2[name]:.1f}"]
+                for name, count in result.counts.items()
+            ]
+
+    def show() -> None:
+        console.table("polygons", ["file", "class", "count", "area m²"], rows)
+        for entry in payload:
+            console.line(entry["path"])
+
+    console.result({"layers": payload}, show)
