@@ -1,0 +1,170 @@
+"""Tiles from disk, kept in memory where they fit, since each epoch decodes the same files again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ctrs.classes import Mask
+from ctrs.errors import DataError, InputNotFoundError
+from ctrs.progress import Progress, no_progress
+from ctrs.raster.geotiff import open_raster, read_window
+from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.manifest import Tile
+
+CACHE_SHARE = 0.25
+"""Largest share of the available memory that decoded tiles may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawTile:
+    """A decoded tile.
+
+    Args:
+        pixels: (C, H, W) in the dtype of the source.
+        mask: uint8 (H, W).
+        valid: bool (H, W), True where the image holds data.
+    """
+
+    pixels: npt.NDArray[Any]
+    mask: Mask
+    valid: npt.NDArray[np.bool_]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the arrays take."""
+        return self.pixels.nbytes + self.mask.nbytes + self.valid.nbytes
+
+
+def read_tile(tile: Tile) -> RawTile:
+    """Decode a tile.
+
+    Raises:
+        InputNotFoundError: A file of the tile is missing.
+        RasterError: A file is broken.
+        DataError: Image and mask differ in size.
+    """
+    for path in (tile.image, tile.mask):
+        if not path.exists():
+            raise InputNotFoundError(
+                f"{path}: the tile is in the manifest but not on disk; run `ctrs prepare --overwrite` again"
+            )
+    with open_raster(tile.image) as image:
+        pixels, valid = read_window(image, _whole(image.width, image.height))
+    with open_raster(tile.mask) as labels:
+        mask, _ = read_window(labels, _whole(labels.width, labels.height))
+    if mask.shape[1:] != pixels.shape[1:]:
+        raise DataError(
+            f"{tile.mask}: {mask.shape[2]} x {mask.shape[1]} px found, expected {pixels.shape[2]} x {pixels.shape[1]} "
+            f"as in {tile.image.name}; run `ctrs prepare --overwrite` again"
+        )
+    return RawTile(pixels=pixels, mask=mask[0].astype(np.uint8, copy=False), valid=valid)
+
+
+class TileStore:
+    """Reads tiles by index, from memory once ``preload`` has put them there.
+
+    Loader processes that are forked after ``preload`` share its memory.
+    """
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        self.tiles = tuple(tiles)
+        self._held: list[RawTile] = []
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, index: int) -> RawTile:
+        """Return a decoded tile, which must not be written to."""
+        return self._held[index] if self._held else read_tile(self.tiles[index])
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of decoded tiles in memory, 0 before ``preload``."""
+        return sum(raw.nbytes for raw in self._held)
+
+    def expected_bytes(self) -> int:
+        """Return the bytes that all tiles take when decoded, from the size of the first one."""
+        if not self.tiles:
+            return 0
+        first = read_tile(self.tiles[0])
+        each_px = first.nbytes / first.mask.size
+        return round(each_px * sum(tile.window.width * tile.window.height for tile in self.tiles))
+
+    def preload(self, *, progress: Progress = no_progress) -> None:
+        """Decode all tiles into memory."""
+        held: list[RawTile] = []
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            for raw in pool.map(read_tile, self.tiles):
+                held.append(raw)
+                progress(len(held), len(self.tiles), "reading tiles")
+        self._held = held
+
+
+def preload_where_it_fits(
+    stores: Sequence[TileStore], *, workers: int, available_bytes: int | None = None, progress: Progress = no_progress
+) -> bool:
+    """Decode all tiles into memory if they take at most ``CACHE_SHARE`` of what is available.
+
+    Args:
+        stores: Filled in order; all or none.
+        workers: Loader processes; where they cannot share memory with this process, nothing is held.
+        available_bytes: Memory to be had; None asks the system.
+        progress: Told of each tile.
+
+    Returns:
+        True if the tiles are in memory now.
+    """
+    if workers and multiprocessing.get_start_method() != "fork":
+        return False
+    available = available_memory() if available_bytes is None else available_bytes
+    if sum(store.expected_bytes() for store in stores) > CACHE_SHARE * available:
+        return False
+    for store in stores:
+        store.preload(progress=progress)
+    return True
+
+
+def available_memory() -> int:
+    """Return the bytes that this process may still take: the system's, or its control group's if that is less."""
+    found = [value for value in (_system_available(), _cgroup_available()) if value is not None]
+    return min(found) if found else 0
+
+
+def _system_available() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:  # not Linux: half of what is installed counts as available
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _cgroup_available() -> int | None:
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            text = Path(limit).read_text(encoding="ascii").strip()
+            if text != "max":
+                return max(0, int(text) - int(Path(used).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _whole(width: int, height: int) -> PixelWindow:
+    return PixelWindow(col_off=0, row_off=0, width=width, height=height)
