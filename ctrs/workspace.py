@@ -24,7 +24,7 @@ def newest_prepared(root: Path = Path()) -> Path:
             f"no prepared data in {(root / PREPARED).absolute()}; "
             "run `ctrs prepare SOURCE` first, or name a folder that it wrote"
         )
-    return max(found, key=lambda path: ((path / "prepared.json").stat().st_mtime_ns, path.name))
+    return max(found, key=lambda path: (_changed(path / "prepared.json"), path.name))
 
 
 def newest_run(root: Path = Path(), *, unfinished: bool = False) -> Path:
@@ -43,7 +43,7 @@ def newest_run(root: Path = Path(), *, unfinished: bool = False) -> Path:
         for mark in (root / RUNS).glob(pattern):
             run = root / RUNS / mark.relative_to(root / RUNS).parts[0]
             if not run.name.startswith("."):
-                newest[run] = max(newest.get(run, 0), mark.stat().st_mtime_ns)
+                newest[run] = max(newest.get(run, 0), _changed(mark))
     if not newest:
         raise InputNotFoundError(
             f"no run{'' if unfinished else ' with a checkpoint'} in {(root / RUNS).absolute()}; "
@@ -76,3 +76,11 @@ def free_run_dir(name: str, root: Path = Path()) -> Path:
         candidate = root / RUNS / f"{name}-{number}"
         number += 1
     return candidate
+
+
+def _changed(path: Path) -> int:
+    """Return the time of change; 0 for a file that a running command is just replacing."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,1 +1,1 @@
-"""The command line: parse, build the configuration, one library call, render. typer and rich live here and nowhere else."""
+"""The command line: parse, build the configuration, one library call, render. typer and rich live only here."""

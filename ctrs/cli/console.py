@@ -67,7 +67,7 @@ class Console:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Give a progress callable: bars with the time left on a terminal, plain lines elsewhere, nothing when quiet."""
+        """Give a progress callable: bars with the time left on a terminal, else plain lines; nothing when quiet."""
         if self.quiet:
             yield no_progress
         elif sys.stderr.isatty():
@@ -100,14 +100,7 @@ class Console:
         logger.propagate = False
         verbose, quiet = self.verbose, self.quiet
 
-        def show(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
+        def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
             if issubclass(category, CtrsWarning):
                 if not quiet:
                     write_line(sys.stderr, f"warning: {message}")

@@ -27,7 +27,8 @@ Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Where the result goes.", metavar="PATH", rich_help_panel=_OUTPUT)
 ]
 Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.", rich_help_panel=_COMPUTE)
+    str,
+    typer.Option(help="auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.", rich_help_panel=_COMPUTE),
 ]
 BatchSize = Annotated[
     int | None, typer.Option(help="Images at a time; by device unless given.", rich_help_panel=_COMPUTE)

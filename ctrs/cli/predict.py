@@ -21,11 +21,16 @@ def predict(
     model: options.Model = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File for one scene, else a folder; SCENE_mask.tif beside each scene unless given."),
+        typer.Option(
+            "--out", "-o", help="File for one scene, else a folder; SCENE_mask.tif beside each scene unless given."
+        ),
     ] = None,
-    window: Annotated[int | None, typer.Option(help="Window edge in scene pixels. [the checkpoint's]")] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Window edge in scene pixels.", show_default="the checkpoint's")
+    ] = None,
     overlap: Annotated[
-        float | None, typer.Option(help="Share of the window that neighbours have in common. [the checkpoint's]")
+        float | None,
+        typer.Option(help="Share of the window that neighbours have in common.", show_default="the checkpoint's"),
     ] = None,
     blend: Annotated[Blend, typer.Option(help="Weights of overlapping windows.")] = _DEFAULT.blend,
     bidx: Annotated[
@@ -33,7 +38,10 @@ def predict(
     ] = None,
     batch_size: options.BatchSize = None,
     device: options.Device = _DEFAULT.device,
-    precision: Annotated[Precision, typer.Option(rich_help_panel="Compute")] = _DEFAULT.precision,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Number format; auto is bf16 on capable GPUs, else fp32.", rich_help_panel="Compute"),
+    ] = _DEFAULT.precision,
     threads: options.Threads = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,

@@ -23,12 +23,10 @@ def prepare(
     preset: Annotated[
         str | None, typer.Option(help="potsdam, vaihingen, loveda, uavid, inria, generic; recognised unless given.")
     ] = None,
-    classes: Annotated[Path | None, typer.Option(help="TOML file with [[class]] tables.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="TOML file with class tables.")] = None,
     labels: Annotated[LabelKind, typer.Option(help="How label files are read.")] = _DEFAULT.labels,
     class_field: Annotated[str | None, typer.Option(help="Field of label polygons that holds the class.")] = None,
-    tile: Annotated[
-        int | None, typer.Option(help="Tile edge in pixels; ISPRS 500, else 512, unless given.")
-    ] = None,
+    tile: Annotated[int | None, typer.Option(help="Tile edge in pixels; ISPRS 500, else 512, unless given.")] = None,
     val: Annotated[
         list[str] | None, typer.Option(help="Scenes for validation, as a pattern; may be repeated. By place otherwise.")
     ] = None,
@@ -37,7 +35,9 @@ def prepare(
         float, typer.Option(help="Share of training tiles that validate, cut by place.")
     ] = _DEFAULT.val_fraction,
     seed: Annotated[int, typer.Option(help="Seed of the choice of validation places.")] = _DEFAULT.seed,
-    workers: Annotated[int | None, typer.Option(help="Scenes at the same time; one for each core unless given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Scenes at the same time; one for each core unless given.")
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     verbose: options.Verbose = False,

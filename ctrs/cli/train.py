@@ -21,29 +21,45 @@ def train(
         Path | None, typer.Argument(help="Folder that prepare wrote; the newest under prepared/ unless given.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help=f"poolformer, swin, convnext, ... or a timm model. [{_DEFAULT.backbone}]")
+        str | None,
+        typer.Option(help="poolformer, swin, convnext, ... or a timm model.", show_default=str(_DEFAULT.backbone)),
     ] = None,
-    decoder: Annotated[Decoder | None, typer.Option(help=f"Decoder. [{_DEFAULT.decoder}]")] = None,
+    decoder: Annotated[Decoder | None, typer.Option(help="Decoder.", show_default=str(_DEFAULT.decoder))] = None,
     loss: Annotated[
-        str | None, typer.Option(help=f"none, cl, infonce, joined by +, each with a weight: cl:0.5. [{_DEFAULT.loss}]")
+        str | None,
+        typer.Option(
+            help="none, cl, infonce, joined by +, each with a weight: cl:0.5.", show_default=str(_DEFAULT.loss)
+        ),
     ] = None,
     recipe: Annotated[Recipe | None, typer.Option(help="A paper's settings; options beside it win.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help=f"imagenet, none, or a local file of encoder weights. [{_DEFAULT.weights}]")
+        str | None,
+        typer.Option(help="imagenet, none, or a local file of encoder weights.", show_default=str(_DEFAULT.weights)),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help=f"Passes over the training tiles. [{_DEFAULT.epochs}]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training tiles.", show_default=str(_DEFAULT.epochs))
+    ] = None,
     batch_size: options.BatchSize = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="[8e-5 from pretrained weights, else 5e-4]")
+        float | None, typer.Option(help="Step size.", show_default="8e-5 from pretrained weights, else 5e-4")
     ] = None,
-    crop: Annotated[int | None, typer.Option(help="Edge of training crops in pixels. [the tile size]")] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Edge of training crops in pixels.", show_default="the tile size")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Loader processes.", rich_help_panel="Compute")] = None,
-    seed: Annotated[int | None, typer.Option(help=f"Seed of everything random. [{_DEFAULT.seed}]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything random.", show_default=str(_DEFAULT.seed))
+    ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ... [auto]", rich_help_panel="Compute")
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="auto", rich_help_panel="Compute")
     ] = None,
     precision: Annotated[
-        Precision | None, typer.Option(help="[auto: bf16 on capable GPUs, else fp32]", rich_help_panel="Compute")
+        Precision | None,
+        typer.Option(
+            help="Number format of the network.",
+            show_default="auto: bf16 on capable GPUs, else fp32",
+            rich_help_panel="Compute",
+        ),
     ] = None,
     threads: options.Threads = None,
     name: Annotated[str | None, typer.Option(help="Name of the run under runs/.")] = None,

@@ -22,14 +22,16 @@ def vectorize(
         typer.Option(
             "--out",
             "-o",
-            help="File for one mask (.gpkg, .parquet, .fgb, .geojson), else a folder; MASK.gpkg beside each unless given.",
+            help="File for one mask (.gpkg, .parquet, .fgb, .geojson), else a folder.",
+            show_default="MASK.gpkg beside each",
         ),
     ] = None,
     classes: Annotated[str, typer.Option(help="Class names joined by commas, or all.")] = ",".join(_DEFAULT.classes),
     min_area: Annotated[float, typer.Option(help="Smallest polygon, ground m².")] = _DEFAULT.min_area_m2,
     min_hole: Annotated[float, typer.Option(help="Smallest hole, ground m².")] = _DEFAULT.min_hole_m2,
     tolerance: Annotated[
-        float | None, typer.Option(help="Tolerance of simplification, ground metres; 0 for none. [1.5 pixels]")
+        float | None,
+        typer.Option(help="Tolerance of simplification, ground metres; 0 for none.", show_default="1.5 pixels"),
     ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ctrs import __version__
+from ctrs.cli import app as program
+from ctrs.errors import CtrsError, OutputExistsError, UsageError
+
+COMMANDS = ["prepare", "train", "eval", "predict", "vectorize", "demo"]
+HEAVY = {
+    "torch",
+    "timm",
+    "lightning",
+    "albumentations",
+    "segmentation_models_pytorch",
+    "geopandas",
+    "rasterio",
+    "scipy",
+}
+
+
+@pytest.mark.parametrize("arguments", [[], *[[name] for name in COMMANDS]], ids=["ctrs", *COMMANDS])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys\nfrom ctrs.cli.app import main\n"
+        f"code = main([*{arguments!r}, '--help'])\n"
+        f"loaded = sorted({HEAVY!r} & set(sys.modules))\n"
+        "print('LOADED', code, loaded)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED 0 []"
+    assert "Usage:" in done.stdout
+
+
+def test_help_answers_at_once() -> None:
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "ctrs", "train", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.5, seconds
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ctrs {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["train", "--epochs", "many"], "--epochs"),
+        (["train", "--decoder", "psp"], "--decoder"),
+        (["prepare"], "Missing argument"),
+        (["predict", "scene.tif", "--bidx", "red"], "--bidx 'red' found, expected band numbers"),
+        (["train", "--config", "absent.toml"], "absent.toml: not readable"),
+        (["train", "--epochs", "0"], "epochs = 0 found, expected 1 or more"),
+        (["train", "--resume", "--epochs", "3"], "--resume goes on with a run as it was set up"),
+        (["vectorize", "a.tif", "b.tif", "-o", "c.gpkg"], "one file for 2 masks"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert program.main(arguments) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert part in lines[0]
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["train"], "no prepared data in"),
+        (["eval"], "no run with a checkpoint in"),
+        (["predict", "scene.tif"], "no run with a checkpoint in"),
+        (["prepare", "absent"], "absent"),
+        (["vectorize", "absent_mask.tif"], "absent_mask.tif"),
+        (["train", "--resume"], "no run in"),
+        (["train", "--resume", "--name", "mine"], "no such run"),
+    ],
+)
+def test_missing_input_is_one_line_and_exit_code_1(
+    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert program.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert len(captured.err.splitlines()) == 1
+    assert part in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (CtrsError("scene.tif: broken"), 1, "error: scene.tif: broken\n"),
+        (UsageError("bad call"), 2, "error: bad call\n"),
+        (OutputExistsError("x.tif: exists"), 1, "error: x.tif: exists\n"),
+        (PermissionError(13, "Permission denied", "/data/x"), 1, "error: /data/x: permission denied\n"),
+        (OSError(28, "No space left on device"), 1, "error: no space left on device\n"),
+    ],
+)
+def test_errors_become_a_line(
+    raised: Exception,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("ctrs.cli.vectorize.VectorizeConfig", fail)
+    assert program.main(["vectorize", "mask.tif"]) == code
+    assert capsys.readouterr().err == message
+
+
+def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ctrs.cli.vectorize.VectorizeConfig", stop)
+    assert program.main(["vectorize", "mask.tif"]) == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
+
+
+def test_surprises_hide_the_traceback_unless_verbose(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr("ctrs.cli.vectorize.VectorizeConfig", fail)
+    assert program.main(["vectorize", "mask.tif"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: unexpected ZeroDivisionError: two lines; run again with --verbose")
+    assert len(err.splitlines()) == 1
+    assert program.main(["vectorize", "mask.tif", "--verbose"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_console_json_goes_to_stdout_and_notes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    from ctrs.cli.console import Console
+
+    console = Console(as_json=True, verbose=False, quiet=False)
+    console.note("hello")
+    console.result({"answer": 42}, lambda: pytest.fail("the table must not be shown"))
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"answer": 42}
+    assert captured.err == "hello\n"
+
+
+def test_plain_progress_opens_and_closes_each_phase(capsys: pytest.CaptureFixture[str]) -> None:
+    from ctrs.cli.console import Console
+
+    console = Console(as_json=False, verbose=False, quiet=False)
+    with console.progress() as progress:
+        for done in range(4):
+            progress(done, 3, "tiling")
+        progress(0, 2, "training")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "tiling: 0/3"
+    assert lines[1].startswith("tiling: 3/3, ")
+    assert lines[2] == "training: 0/2"
+    assert len(lines) == 3
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    from ctrs.cli.console import Console
+
+    console = Console(as_json=False, verbose=False, quiet=True)
+    with console.progress() as progress:
+        progress(0, 2, "training")
+    console.note("hello")
+    assert capsys.readouterr().err == ""

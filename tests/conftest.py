@@ -1,0 +1,42 @@
+"""Fixtures that every room may use: the real imagery where it is, and a way to run the program as a user does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real imagery, from CTRS_TEST_DATA or ../shared/data."""
+    folder = Path(os.environ.get("CTRS_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real imagery in {folder}; set CTRS_TEST_DATA")
+    return folder
+
+
+RunCtrs = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_ctrs(tmp_path: Path) -> RunCtrs:
+    """Run ``ctrs ARGUMENTS`` in an empty folder, in a process of its own."""
+
+    def run(*arguments: str | Path, cwd: Path | None = None, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ctrs", *map(str, arguments)],
+            cwd=cwd or tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
