@@ -1,1 +1,19 @@
-"""."""
+"""Networks: any hierarchical timm encoder, our decoders and those of segmentation_models_pytorch, projection heads."""
+
+from ctrs.models.decoders import DECODERS, create_decoder
+from ctrs.models.encoder import BACKBONE_ALIASES, create_encoder, resolve_backbone
+from ctrs.models.projection import ProjectionHead
+from ctrs.models.segmentation import Architecture, SegmentationModel, SegmentationOutput, create_model
+
+__all__ = [
+    "BACKBONE_ALIASES",
+    "DECODERS",
+    "Architecture",
+    "ProjectionHead",
+    "SegmentationModel",
+    "SegmentationOutput",
+    "create_decoder",
+    "create_encoder",
+    "create_model",
+    "resolve_backbone",
+]

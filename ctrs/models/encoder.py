@@ -1,0 +1,174 @@
+"""Encoders from timm with four stages at strides 4, 8, 16, 32 and any input size."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from ctrs.errors import CheckpointError, UsageError
+from ctrs.models.weights import load_encoder_weights
+
+STRIDES = (4, 8, 16, 32)
+
+BACKBONE_ALIASES: dict[str, str] = {
+    "poolformer": "poolformer_s12",
+    "poolformerv2": "poolformerv2_s12",
+    "caformer": "caformer_s18",
+    "convformer": "convformer_s18",
+    "swin": "swin_tiny_patch4_window7_224",
+    "swinv2": "swinv2_tiny_window8_256",
+    "convnext": "convnext_tiny",
+    "convnextv2": "convnextv2_tiny",
+    "pvt": "pvt_v2_b0",
+    "focalnet": "focalnet_tiny_srf",
+    "davit": "davit_tiny",
+    "inceptionnext": "inception_next_tiny",
+    "mambaout": "mambaout_tiny",
+    "twins": "twins_svt_small",
+    "resnet": "resnet50",
+    "hrnet": "hrnet_w18",
+}
+"""Friendly names and the timm model each stands for."""
+
+_SIZE_OPTIONS: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+"""How timm models are told to accept any input size; those without such an option take any, or only their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """How timm must be called for a backbone, found out on the meta device."""
+
+    out_indices: tuple[int, ...]
+    options: dict[str, Any]
+    channels: tuple[int, ...]
+
+
+def resolve_backbone(name: str) -> str:
+    """Return the timm name (with its tag, if given) that a friendly or timm name stands for.
+
+    Raises:
+        UsageError: timm does not know it.
+
+    Examples:
+        >>> resolve_backbone("poolformer"), resolve_backbone("pvt_v2_b1.in1k")
+        ('poolformer_s12', 'pvt_v2_b1.in1k')
+    """
+    resolved = BACKBONE_ALIASES.get(name, name)
+    base = resolved.partition(".")[0]
+    if not timm.is_model(base):
+        close = difflib.get_close_matches(base, [*BACKBONE_ALIASES, *timm.list_models()], n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists all"
+        raise UsageError(
+            f"backbone {name!r} is unknown; expected one of {', '.join(BACKBONE_ALIASES)} "
+            f"or a hierarchical timm model; {hint}"
+        )
+    return resolved
+
+
+def create_encoder(
+    backbone: str, *, in_channels: int = 3, weights: str = "none", drop_path: float | None = None
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """Build an encoder.
+
+    Args:
+        backbone: Friendly name or timm name.
+        in_channels: Bands of the input; pretrained first layers are inflated.
+        weights: ``"imagenet"`` (timm's), ``"none"``, or a local .safetensors or .pth file.
+        drop_path: Stochastic depth; timm's default for the model if None.
+
+    Returns:
+        A module that maps (B, in_channels, H, W), H and W multiples of 32, to four maps, and their channels. The maps
+        are (B, h, w, C) where the module's ``output_fmt`` is NHWC, else (B, C, h, w).
+
+    Raises:
+        UsageError: The backbone is unknown or has no four stages at these strides at any input size.
+        CheckpointError: The weights can't be had or don't fit.
+    """
+    name = resolve_backbone(backbone)
+    if in_channels < 1:
+        raise UsageError(f"in_channels must be at least 1, found {in_channels}")
+    plan = _plan(name, in_channels)
+    options = dict(plan.options)
+    if drop_path is not None:
+        options["drop_path_rate"] = drop_path
+    pretrained = weights == "imagenet"
+    try:
+        encoder = _build(name, in_channels, pretrained=pretrained, out_indices=plan.out_indices, **options)
+    except Exception as error:  # timm, the hub client and urllib raise many kinds
+        if not pretrained:
+            raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"ImageNet weights of {name} could not be loaded ({reason}); use --weights none, "
+            "or --weights FILE with a local .safetensors or .pth file of encoder weights"
+        ) from error
+    if weights not in ("imagenet", "none"):
+        load_encoder_weights(encoder, Path(weights), backbone=name, in_channels=in_channels)
+    return encoder, plan.channels
+
+
+def _build(name: str, in_channels: int, **options: Any) -> nn.Module:
+    encoder = timm.create_model(name, features_only=True, in_chans=in_channels, **options)
+    if not isinstance(encoder, nn.Module):
+        raise TypeError(f"timm returned {type(encoder).__name__}")
+    return encoder
+
+
+def _plan(name: str, in_channels: int) -> _Plan:
+    """Find the levels to take and the options to give, with shapes only: no weights are made, no numbers drawn."""
+    with torch.device("meta"), torch.no_grad():
+        encoder, options = _probe(name, in_channels)
+        reduction = list(_feature_info(encoder, "reduction"))
+        if any(stride not in reduction for stride in STRIDES):
+            raise UsageError(
+                f"backbone {name!r} has feature maps at strides {', '.join(map(str, reduction))}, "
+                f"expected 4, 8, 16 and 32; choose a hierarchical one, e.g. {', '.join(list(BACKBONE_ALIASES)[:6])}"
+            )
+        # The last map of each stride is the richest.
+        indices = tuple(len(reduction) - 1 - reduction[::-1].index(stride) for stride in STRIDES)
+        try:
+            maps = encoder.eval()(torch.empty(1, in_channels, 64, 96))
+            shapes = [(maps[i].shape[1:3] if is_channels_last(encoder) else maps[i].shape[2:]) for i in indices]
+            fits = [tuple(shape) for shape in shapes] == [(64 // stride, 96 // stride) for stride in STRIDES]
+        except (RuntimeError, AssertionError, ValueError):
+            fits = False
+        if not fits:
+            raise UsageError(
+                f"backbone {name!r} accepts only inputs of its native size, expected one that takes any size; "
+                f"choose another, e.g. {', '.join(list(BACKBONE_ALIASES)[:6])}"
+            )
+    channels = _feature_info(encoder, "channels")
+    return _Plan(out_indices=indices, options=options, channels=tuple(channels[i] for i in indices))
+
+
+def _probe(name: str, in_channels: int) -> tuple[nn.Module, dict[str, Any]]:
+    for options in _SIZE_OPTIONS:
+        try:
+            return _build(name, in_channels, pretrained=False, **options), options
+        except TypeError as error:  # the model knows no such option
+            if not options:
+                raise UsageError(f"backbone {name!r} can't be built on {in_channels} bands ({error})") from error
+        except (RuntimeError, AttributeError, AssertionError, NotImplementedError) as error:
+            raise UsageError(
+                f"backbone {name!r} gives no feature maps ({str(error).partition(chr(10))[0]}); "
+                f"choose a hierarchical one, e.g. {', '.join(list(BACKBONE_ALIASES)[:6])}"
+            ) from error
+    raise AssertionError("the last options are empty")
+
+
+def _feature_info(encoder: nn.Module, what: str) -> Sequence[int]:
+    info: Any = encoder.feature_info
+    values: Sequence[int] = getattr(info, what)()
+    return values
+
+
+def is_channels_last(encoder: nn.Module) -> bool:
+    """Tell whether a timm encoder returns (B, h, w, C) maps."""
+    return str(getattr(encoder, "output_fmt", "NCHW")).endswith("NHWC")
