@@ -1,4 +1,4 @@
-"""What training minimises: the segmentation loss plus a weighted sum of named contrast terms, as ``--loss`` names them."""
+"""What training minimises: the segmentation loss plus a weighted sum of the contrast terms that ``--loss`` names."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ def patch_bits(
         if (h, w) not in (tight, full):
             raise UsageError(
                 f"the feature map of stride {stride} has {h} x {w} cells, but labels of {height} x {width} pixels "
-                f"need {tight[0]} x {tight[1]} (or {full[0]} x {full[1]} when the input is padded); features must be (B, C, h, w)"
+                f"need {tight[0]} x {tight[1]} (or {full[0]} x {full[1]} when the input is padded); "
+                "features must be (B, C, h, w)"
             )
     bits = _pixel_bits(labels, num_classes, ignore_index)
     bits = F.pad(bits, (0, padded[1] - width, 0, padded[0] - height), value=1 << VOID_BIT)

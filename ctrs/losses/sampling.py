@@ -1,11 +1,9 @@
-"""Random positives and negatives for each class, without loops over images, without host synchronisation, in static
-shapes.
+"""Random positives and negatives for each class: no loop over images, no host synchronisation, static shapes.
 
 The random numbers (*keys*, one for each cell) are drawn outside and passed in: the largest keys inside a pool are the
 sample, in random order, which is the random permutation of the paper at once. Equal keys give equal samples.
 
-Dimension letters: N cells of a stage over the whole batch, K classes, n sampled cells for each class, G words of
-patch bits.
+Dimension letters: N cells of a stage over the whole batch, K classes, n sampled cells for each class, G words of bits.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class SegmentationLoss(nn.Module):
     """Label-smoothed cross entropy and soft Dice.
 
     - Cross entropy: mean over valid pixels only, as `torch.nn.functional.cross_entropy` with ``ignore_index`` (smp
-      and GeoSeg divide by all pixels, so that ignored ones lower the loss).
+      divides by all pixels, so that ignored ones lower the loss).
     - Dice: 1 - (2 |P G| + smooth) / (|P| + |G| + smooth) for each class over the whole batch, 0 for classes that the
       batch does not hold, mean over all K classes, as smp's multiclass DiceLoss.
 
