@@ -1,0 +1,371 @@
+"""What was prepared: tiles with their footprints, scenes, classes, bands. Written and read as GeoParquet and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+
+from ctrs import __version__
+from ctrs.classes import ClassMap
+from ctrs.config import PrepareConfig, SplitName, from_mapping, to_plain
+from ctrs.errors import ConfigError, DataError, InputNotFoundError
+from ctrs.jobs import write_text
+from ctrs.raster.bands import Bands
+from ctrs.raster.geotiff import Grid
+from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.footprints import common_crs, tile_footprints
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.parquet"
+PREPARED_FILE = "prepared.json"
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+SceneSplit = Literal["train", "val", "test", "train+val"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A file cut from a scene.
+
+    Args:
+        scene: Name of the scene.
+        split: Split it belongs to.
+        window: Its place in the scene.
+        image: Path of the image tile.
+        mask: Path of the mask: class indices, 255 where nodata or ignored.
+        mask_eroded: Path of the mask whose class borders are ignored (ISPRS), None where the source has none.
+        valid_fraction: Share of the pixels that hold imagery.
+        class_counts: Pixels of the mask by class index.
+    """
+
+    scene: str
+    split: SplitName
+    window: PixelWindow
+    image: Path
+    mask: Path
+    mask_eroded: Path | None = None
+    valid_fraction: float
+    class_counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """An input raster and its label.
+
+    Args:
+        name: Unique name, part of the tiles' file names.
+        split: Its split; ``train+val`` where validation tiles were cut from it by place.
+        width: Columns.
+        height: Rows.
+        crs_wkt: Coordinate reference system, None for pixel coordinates.
+        transform: First six numbers of the affine transform.
+        source_image: Path of the image it was made from.
+        source_label: Path of the label it was made from.
+        known_bad: The benchmark's users know that its labels are wrong (Potsdam 7_10).
+    """
+
+    name: str
+    split: SceneSplit
+    width: int
+    height: int
+    crs_wkt: str | None
+    transform: tuple[float, float, float, float, float, float]
+    source_image: str
+    source_label: str
+    known_bad: bool = False
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the scene."""
+        crs = None if self.crs_wkt is None else CRS.from_wkt(self.crs_wkt)
+        return Grid(crs=crs, transform=Affine(*self.transform), width=self.width, height=self.height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneMosaic:
+    """The tiles of one scene and split laid together again, as virtual rasters on the scene's full grid."""
+
+    scene: Scene
+    image: Path
+    mask: Path
+    mask_eroded: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A prepared data set.
+
+    Args:
+        root: Folder that holds it.
+        name: Name of the data set.
+        tiles: Tiles in the order of scene, row, column.
+        scenes: Scenes by name.
+        classes: Class table; masks hold its indices.
+        bands: Bands of the image tiles and their statistics over the valid pixels of the training tiles.
+        tile_px: Edge of a tile; scenes that are smaller give smaller tiles.
+        pixel_size_m: Ground pixel, median over the scenes; None without CRS.
+        preset: Name of the layout preset, None for other sources.
+        fingerprint: Of the job that made it.
+        config: Options of the job.
+        notes: What was changed or looked odd while it was made, in words with counts.
+    """
+
+    root: Path
+    name: str
+    tiles: tuple[Tile, ...]
+    scenes: tuple[Scene, ...]
+    classes: ClassMap
+    bands: Bands
+    tile_px: int
+    pixel_size_m: float | None
+    preset: str | None
+    fingerprint: str
+    config: PrepareConfig = field(default_factory=PrepareConfig)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> tuple[SplitName, ...]:
+        """Splits that have tiles, in the order train, val, test."""
+        present = {tile.split for tile in self.tiles}
+        return tuple(split for split in SPLITS if split in present)
+
+    @property
+    def has_eroded(self) -> bool:
+        """Whether each tile has a mask with eroded class borders."""
+        return bool(self.tiles) and all(tile.mask_eroded is not None for tile in self.tiles)
+
+    @property
+    def split_hash(self) -> str:
+        """Hash of which tile windows of which scenes are in which split."""
+        rows = sorted(
+            [tile.split, tile.scene, *(int(number) for number in asdict(tile.window).values())] for tile in self.tiles
+        )
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+    def split(self, name: SplitName) -> tuple[Tile, ...]:
+        """Return the tiles of a split, empty if it has none."""
+        return tuple(tile for tile in self.tiles if tile.split == name)
+
+    def scene(self, name: str) -> Scene:
+        """Return a scene by name.
+
+        Raises:
+            DataError: There is no such scene.
+        """
+        for scene in self.scenes:
+            if scene.name == name:
+                return scene
+        known = ", ".join(scene.name for scene in self.scenes)
+        raise DataError(f"{self.root}: no scene {name!r}; expected one of: {known}")
+
+    def scene_tiles(self, scene: str, split: SplitName) -> tuple[Tile, ...]:
+        """Return the tiles that a scene has in a split."""
+        return tuple(tile for tile in self.tiles if tile.scene == scene and tile.split == split)
+
+    def class_counts(self, split: SplitName) -> tuple[int, ...]:
+        """Return the pixels of each class over the tiles of a split; ground in two tiles counts twice."""
+        counts = np.zeros(self.classes.num_classes, np.int64)
+        for tile in self.split(split):
+            counts += tile.class_counts
+        return tuple(counts.tolist())
+
+    def save(self, folder: Path) -> None:
+        """Write ``manifest.parquet`` and ``prepared.json`` into a folder that holds the tiles."""
+        _write_parquet(self, folder / MANIFEST_FILE)
+        document = {
+            "format_version": FORMAT_VERSION,
+            "ctrs_version": __version__,
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "preset": self.preset,
+            "tile_px": self.tile_px,
+            "pixel_size_m": self.pixel_size_m,
+            "num_tiles": {split: len(self.split(split)) for split in self.splits},
+            "classes": self.classes.to_json(),
+            "class_counts": {
+                split: dict(zip(self.classes.names, self.class_counts(split), strict=True)) for split in self.splits
+            },
+            "bands": self.bands.to_json(),
+            "config": to_plain(self.config),
+            "notes": list(self.notes),
+            "scenes": [asdict(scene) for scene in self.scenes],
+        }
+        write_text(folder / PREPARED_FILE, json.dumps(document, indent=1) + "\n")
+
+    @classmethod
+    def open(cls, folder: Path) -> Manifest:
+        """Read a prepared data set.
+
+        Raises:
+            InputNotFoundError: The folder or one of its two files is not there.
+            DataError: A file is not what this version writes.
+        """
+        for path, advice in (
+            (folder, "run `ctrs prepare SOURCE` first, or name a folder that it wrote"),
+            (folder / PREPARED_FILE, "it is no prepared data set; run `ctrs prepare SOURCE` and name what it wrote"),
+            (folder / MANIFEST_FILE, "the prepared data set is incomplete; run `ctrs prepare` with --overwrite"),
+        ):
+            if not path.exists():
+                raise InputNotFoundError(f"{path}: not found; {advice}")
+        document = read_prepared(folder)
+        try:
+            classes = ClassMap.from_json(document["classes"], where=str(folder / PREPARED_FILE))
+            return cls(
+                root=folder.absolute(),
+                name=document["name"],
+                tiles=_read_parquet(folder, classes),
+                scenes=tuple(_scene_from_json(row) for row in document["scenes"]),
+                classes=classes,
+                bands=Bands.from_json(document["bands"]),
+                tile_px=document["tile_px"],
+                pixel_size_m=document["pixel_size_m"],
+                preset=document["preset"],
+                fingerprint=document["fingerprint"],
+                config=from_mapping(PrepareConfig, document["config"], where=str(folder / PREPARED_FILE)),
+                notes=tuple(document["notes"]),
+            )
+        except (KeyError, TypeError, ConfigError) as error:
+            raise DataError(
+                f"{folder / PREPARED_FILE}: {error!s} is missing or wrong; run `ctrs prepare` again with --overwrite"
+            ) from error
+
+
+def read_prepared(folder: Path) -> dict[str, Any]:
+    """Return the contents of ``prepared.json``.
+
+    Raises:
+        DataError: It is not readable or of another format version.
+    """
+    path = folder / PREPARED_FILE
+    again = "run `ctrs prepare` again with --overwrite"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({error}); {again}") from error
+    version = document.get("format_version") if isinstance(document, Mapping) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{path}: format_version {version!r} found, expected {FORMAT_VERSION}; {again}")
+    return cast(dict[str, Any], document)
+
+
+def _scene_from_json(row: Mapping[str, Any]) -> Scene:
+    return Scene(**{**row, "transform": tuple(row["transform"])})
+
+
+def _write_parquet(manifest: Manifest, path: Path) -> None:
+    import geopandas
+
+    grids = {scene.name: scene.grid for scene in manifest.scenes}
+    crs = common_crs(grid.crs for grid in grids.values())
+    columns: dict[str, list[Any]] = {
+        "scene": [tile.scene for tile in manifest.tiles],
+        "split": [tile.split for tile in manifest.tiles],
+        **{
+            key: [getattr(tile.window, key) for tile in manifest.tiles]
+            for key in ("row_off", "col_off", "width", "height")
+        },
+        "image": [_relative(tile.image, manifest.root) for tile in manifest.tiles],
+        "mask": [_relative(tile.mask, manifest.root) for tile in manifest.tiles],
+        "mask_eroded": [tile.mask_eroded and _relative(tile.mask_eroded, manifest.root) for tile in manifest.tiles],
+        "valid_fraction": [tile.valid_fraction for tile in manifest.tiles],
+        **{
+            f"count_{name}": [tile.class_counts[index] for tile in manifest.tiles]
+            for index, name in enumerate(manifest.classes.names)
+        },
+    }
+    footprints = tile_footprints([(grids[tile.scene], tile.window) for tile in manifest.tiles], crs)
+    frame = geopandas.GeoDataFrame(columns, geometry=footprints, crs=None if crs is None else crs.to_wkt())
+    frame.to_parquet(path, index=False)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _read_parquet(folder: Path, classes: ClassMap) -> tuple[Tile, ...]:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / MANIFEST_FILE
+    counts = [f"count_{name}" for name in classes.names]
+    columns = [
+        "scene", "split", "row_off", "col_off", "width", "height", "image", "mask", "mask_eroded", "valid_fraction",
+        *counts,
+    ]  # fmt: skip
+    try:
+        rows = pyarrow.parquet.read_table(path, columns=columns).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(
+            f"{path}: not readable as a manifest ({str(error).splitlines()[0]}); "
+            "run `ctrs prepare` again with --overwrite"
+        ) from error
+    root = folder.absolute()
+    try:
+        return tuple(
+            Tile(
+                scene=row["scene"],
+                split=row["split"],
+                window=PixelWindow(
+                    col_off=row["col_off"], row_off=row["row_off"], width=row["width"], height=row["height"]
+                ),
+                image=root / row["image"],
+                mask=root / row["mask"],
+                mask_eroded=root / row["mask_eroded"] if row["mask_eroded"] else None,
+                valid_fraction=row["valid_fraction"],
+                class_counts=tuple(row[column] for column in counts),
+            )
+            for row in rows
+        )
+    except KeyError as error:
+        raise DataError(f"{path}: column {error} is missing; run `ctrs prepare` again with --overwrite") from error
+
+
+def scene_mosaics(manifest: Manifest, split: SplitName, folder: Path) -> list[SceneMosaic]:
+    """Lay the tiles of each scene together again as virtual rasters (VRT) on the scene's full grid.
+
+    Ground that belongs to another split, or holds no imagery, is nodata.
+
+    Args:
+        manifest: The prepared data set.
+        split: Split whose tiles are taken.
+        folder: Folder for the VRT files; created if needed.
+
+    Returns:
+        One mosaic for each scene that has tiles in the split.
+
+    Raises:
+        DataError: The split has no tiles.
+    """
+    if not manifest.split(split):
+        present = ", ".join(manifest.splits) or "none"
+        raise DataError(f"{manifest.root}: split {split!r} has no tiles; expected one of: {present}")
+    folder.mkdir(parents=True, exist_ok=True)
+    mosaics: list[SceneMosaic] = []
+    for scene in manifest.scenes:
+        tiles = manifest.scene_tiles(scene.name, split)
+        if not tiles:
+            continue
+        eroded = [(tile.mask_eroded, tile.window) for tile in tiles if tile.mask_eroded is not None]
+        mosaics.append(
+            SceneMosaic(
+                scene=scene,
+                image=_mosaic([(tile.image, tile.window) for tile in tiles], scene, folder, ""),
+                mask=_mosaic([(tile.mask, tile.window) for tile in tiles], scene, folder, "_mask"),
+                mask_eroded=_mosaic(eroded, scene, folder, "_mask_eroded") if len(eroded) == len(tiles) else None,
+            )
+        )
+    return mosaics
+
+
+def _mosaic(tiles: list[tuple[Path, PixelWindow]], scene: Scene, folder: Path, suffix: str) -> Path:
+    from ctrs.raster.geotiff import mosaic_vrt
+
+    return mosaic_vrt(tiles, scene.grid, folder / f"{scene.name}{suffix}.vrt")

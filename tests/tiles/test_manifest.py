@@ -1,0 +1,144 @@
+"""The manifest: what is written is what is read, and QGIS and geopandas can open it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import geopandas
+import pytest
+from rasterio.crs import CRS
+
+from ctrs.classes import BUILDING_CLASSES
+from ctrs.config import PrepareConfig
+from ctrs.errors import DataError, InputNotFoundError
+from ctrs.raster.bands import Bands
+from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.manifest import Manifest, Scene, Tile
+
+BANDS = Bands(names=("red",), dtype="uint8", low=(0.0,), high=(255.0,), mean=(100.0,), std=(20.0,))
+
+
+def make_manifest(root: Path, *, epsg: tuple[int | None, ...] = (32633,), eroded: bool = False) -> Manifest:
+    scenes = tuple(
+        Scene(
+            name=f"s{number}",
+            split="train+val",
+            width=64,
+            height=32,
+            crs_wkt=None if code is None else CRS.from_epsg(code).to_wkt(),
+            transform=(0.5, 0.0, 15.0 if code == 4326 else 400000.0, 0.0, -0.5, 50.0 if code == 4326 else 5800000.0),
+            source_image="a.tif",
+            source_label="a_mask.tif",
+        )
+        for number, code in enumerate(epsg)
+    )
+    tiles = tuple(
+        Tile(
+            scene=scene.name,
+            split="train" if col == 0 else "val",
+            window=PixelWindow(col_off=32 * col, row_off=0, width=32, height=32),
+            image=root / f"images/{scene.name}_000_00{col}.tif",
+            mask=root / f"masks/{scene.name}_000_00{col}.tif",
+            mask_eroded=root / f"masks_eroded/{scene.name}_000_00{col}.tif" if eroded else None,
+            valid_fraction=0.5,
+            class_counts=(1000, 24 * col),
+        )
+        for scene in scenes
+        for col in range(2)
+    )
+    return Manifest(
+        root=root.absolute(),
+        name="town",
+        tiles=tiles,
+        scenes=scenes,
+        classes=BUILDING_CLASSES,
+        bands=BANDS,
+        tile_px=32,
+        pixel_size_m=0.5,
+        preset=None,
+        fingerprint="abc",
+        config=PrepareConfig(val=("s*",), classes=Path("classes.toml")),
+        notes=("2 pixels changed",),
+    )
+
+
+@pytest.mark.parametrize("eroded", [True, False])
+def test_what_is_saved_is_opened(tmp_path: Path, eroded: bool) -> None:
+    manifest = make_manifest(tmp_path, epsg=(32633, 32633), eroded=eroded)
+    manifest.save(tmp_path)
+    opened = Manifest.open(tmp_path)
+    assert opened == manifest
+    assert opened.has_eroded is eroded
+    assert opened.splits == ("train", "val")
+    assert opened.class_counts("val") == (2000, 48)
+    assert opened.scene_tiles("s1", "val")[0].window.col_off == 32
+
+
+def test_paths_are_relative_on_disk_so_that_the_folder_can_move(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    make_manifest(first).save(first)
+    moved = first.rename(tmp_path / "second")
+    assert Manifest.open(moved).tiles[0].image == moved / "images/s0_000_000.tif"
+
+
+def test_footprints_open_in_geopandas(tmp_path: Path) -> None:
+    make_manifest(tmp_path).save(tmp_path)
+    frame = geopandas.read_parquet(tmp_path / "manifest.parquet")
+    assert frame.crs.to_epsg() == 32633
+    assert frame.geometry.iloc[1].bounds == (400016.0, 5799984.0, 400032.0, 5800000.0)
+    assert frame["count_building"].tolist() == [0, 24]
+
+
+def test_footprints_of_several_crs_are_geographic(tmp_path: Path) -> None:
+    make_manifest(tmp_path, epsg=(32633, 4326)).save(tmp_path)
+    frame = geopandas.read_parquet(tmp_path / "manifest.parquet")
+    assert frame.crs.to_epsg() == 4326
+    left, bottom, _, _ = frame.geometry.iloc[0].bounds
+    assert 13 < left < 15
+    assert 52 < bottom < 53
+    assert frame.geometry.iloc[2].bounds[0] == 15.0
+
+
+def test_footprints_without_crs_are_pixels(tmp_path: Path) -> None:
+    make_manifest(tmp_path, epsg=(None,)).save(tmp_path)
+    assert geopandas.read_parquet(tmp_path / "manifest.parquet").crs is None
+
+
+def test_split_hash_knows_where_tiles_lie(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+    manifest.save(tmp_path)
+    assert Manifest.open(tmp_path).split_hash == manifest.split_hash
+    other = make_manifest(tmp_path, epsg=(32633, 32633))
+    assert other.split_hash != manifest.split_hash
+
+
+def test_bad_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputNotFoundError, match=r"nowhere: not found; run `ctrs prepare SOURCE` first"):
+        Manifest.open(tmp_path / "nowhere")
+    with pytest.raises(InputNotFoundError, match=r"prepared\.json: not found; it is no prepared data set"):
+        Manifest.open(tmp_path)
+    make_manifest(tmp_path).save(tmp_path)
+    (tmp_path / "manifest.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(DataError, match=r"manifest\.parquet: not readable as a manifest"):
+        Manifest.open(tmp_path)
+    (tmp_path / "manifest.parquet").unlink()
+    with pytest.raises(InputNotFoundError, match=r"manifest\.parquet: not found; the prepared data set is incomplete"):
+        Manifest.open(tmp_path)
+
+
+def test_other_format_versions_are_refused(tmp_path: Path) -> None:
+    make_manifest(tmp_path).save(tmp_path)
+    path = tmp_path / "prepared.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "format_version": 99}))
+    with pytest.raises(DataError, match="format_version 99 found, expected 1"):
+        Manifest.open(tmp_path)
+    del document["bands"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"prepared\.json: 'bands' is missing or wrong"):
+        Manifest.open(tmp_path)
+    path.write_text("{")
+    with pytest.raises(DataError, match="not readable"):
+        Manifest.open(tmp_path)
