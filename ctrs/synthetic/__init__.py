@@ -1,1 +1,10 @@
-"""."""
+"""A synthetic town in the layout of ISPRS Potsdam: the data set of the demo and of the tests.
+
+``make_town`` writes it. The way of a scene: ``streets`` draws the plan, ``blocks`` and ``houses`` furnish it through a
+``site``, an ``inventory`` holds what stands there, ``ground`` and ``buildings`` paint it on a ``canvas``, ``scene``
+develops the picture, ``town`` writes the files.
+"""
+
+from ctrs.synthetic.town import TownConfig, make_town
+
+__all__ = ["TownConfig", "make_town"]

@@ -72,7 +72,7 @@ class Roof:
     tone: Rgb  # factors on the material's colour
 
     def contains(self, x: float, y: float, margin_m: float) -> bool:
-        """Tells whether a ground point lies on the roof or within ``margin_m`` of it."""
+        """Tell whether a ground point lies on the roof or within ``margin_m`` of it."""
         dx, dy = x - self.x, y - self.y
         cos, sin = math.cos(self.angle_rad), math.sin(self.angle_rad)
         a, b = dx * cos + dy * sin, dy * cos - dx * sin
@@ -132,5 +132,5 @@ class Inventory:
     cars: list[Car] = field(default_factory=list)
 
     def roofed(self, x: float, y: float, margin_m: float) -> bool:
-        """Tells whether a ground point lies on or within ``margin_m`` of any roof."""
+        """Tell whether a ground point lies on or within ``margin_m`` of any roof."""
         return any(roof.contains(x, y, margin_m) for roof in self.roofs)

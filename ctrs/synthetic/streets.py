@@ -24,6 +24,7 @@ PAVEMENT_M = 2.0
 _FAR_M = 1e6
 _INDEX_OFFSET = 1 << 20  # SeedSequence takes no negative numbers
 
+FloatGrid = NDArray[np.float64]
 Axis = Literal["u", "v"]
 
 
@@ -72,21 +73,21 @@ class TownPlan:
         self.rotation_rad = float(rng.uniform(0.08, 0.42) * rng.choice([-1.0, 1.0]))
         # Amplitude over wavelength is kept below 0.05, so that no street bends by more than about 15 degrees.
         self._bends = [
-            (float(amplitude * rng.uniform(0.7, 1.0)), 2.0 * math.pi / float(length * rng.uniform(0.9, 1.1)), float(phase))
+            (amplitude * float(rng.uniform(0.7, 1.0)), math.tau / (length * float(rng.uniform(0.9, 1.1))), float(phase))
             for amplitude, length, phase in zip(
                 (11.0, 2.5, 11.0, 2.5), (430.0, 170.0, 470.0, 190.0), rng.uniform(0.0, 2.0 * math.pi, 4), strict=True
             )
         ]
         self.sun_azimuth_rad = math.radians(float(rng.uniform(138.0, 205.0)))
-        self.sun_elevation_rad = math.radians(float(rng.uniform(40.0, 50.0)))
+        self.sun_elevation_rad = math.radians(float(rng.uniform(43.0, 53.0)))
         self.quarter = lru_cache(maxsize=None)(self._quarter)
 
     def rng(self, purpose: str, *keys: int) -> np.random.Generator:
-        """Returns the generator for one purpose and place; it depends on nothing else."""
+        """Return the generator for one purpose and place; it depends on nothing else."""
         return np.random.default_rng([self.seed, *purpose.encode(), *(key + _INDEX_OFFSET for key in keys)])
 
-    def to_plan(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Returns plan coordinates (u, v) of ground coordinates; arrays are broadcast."""
+    def to_plan(self, x: FloatGrid, y: FloatGrid) -> tuple[FloatGrid, FloatGrid]:
+        """Return plan coordinates (u, v) of ground coordinates; arrays are broadcast."""
         cos, sin = math.cos(self.rotation_rad), math.sin(self.rotation_rad)
         p, q = x * cos + y * sin, y * cos - x * sin
         (a0, k0, f0), (a1, k1, f1), (a2, k2, f2), (a3, k3, f3) = self._bends
@@ -95,7 +96,7 @@ class TownPlan:
         return u, v
 
     def to_ground(self, u: float, v: float) -> tuple[float, float]:
-        """Returns the ground point (x, y) of a plan point; inverts `to_plan` by iteration to well under a millimetre."""
+        """Return the ground point (x, y) of a plan point: the inverse of `to_plan`, by iteration."""
         (a0, k0, f0), (a1, k1, f1), (a2, k2, f2), (a3, k3, f3) = self._bends
         p, q = u, v
         for _ in range(8):  # a contraction: the slopes of both bends are below 0.3, so each round gains a digit
@@ -105,19 +106,19 @@ class TownPlan:
         return p * cos - q * sin, p * sin + q * cos
 
     def direction_rad(self, u: float, v: float, axis: Axis) -> float:
-        """Returns the ground direction (from east towards south) of a street running along ``axis`` at a plan point."""
+        """Return the ground direction (from east towards south) of a street running along ``axis`` at a plan point."""
         du, dv = (1.0, 0.0) if axis == "u" else (0.0, 1.0)
         x0, y0 = self.to_ground(u - du, v - dv)
         x1, y1 = self.to_ground(u + du, v + dv)
         return math.atan2(y1 - y0, x1 - x0)
 
     def main_line_m(self, axis: Axis, index: int) -> float:
-        """Returns where main road ``index`` that runs along ``axis`` crosses the other axis."""
+        """Return where main road ``index`` that runs along ``axis`` crosses the other axis."""
         jitter = self.rng(f"main {axis}", index).uniform(-MAIN_JITTER_M, MAIN_JITTER_M)
         return index * MAIN_SPACING_M + float(jitter)
 
     def quarters(self, x0: float, y0: float, x1: float, y1: float) -> list[Quarter]:
-        """Returns all quarters that may touch a ground rectangle, in an order that is the same for every window."""
+        """Return all quarters that may touch a ground rectangle, in an order that is the same for every window."""
         u0, v0, u1, v1 = self._plan_bounds(x0, y0, x1, y1)
         columns = range(math.floor(u0 / MAIN_SPACING_M) - 1, math.floor(u1 / MAIN_SPACING_M) + 2)
         rows = range(math.floor(v0 / MAIN_SPACING_M) - 1, math.floor(v1 / MAIN_SPACING_M) + 2)
@@ -125,7 +126,7 @@ class TownPlan:
         return [q for q in found if q.u0 <= u1 and q.u1 >= u0 and q.v0 <= v1 and q.v1 >= v0]
 
     def main_streets(self, quarters: list[Quarter]) -> list[Street]:
-        """Returns the main roads around the given quarters, without ends."""
+        """Return the main roads around the given quarters, without ends."""
         columns = sorted({c for q in quarters for c in (q.column, q.column + 1)})
         rows = sorted({r for q in quarters for r in (q.row, q.row + 1)})
         return [self._main("v", index) for index in columns] + [self._main("u", index) for index in rows]
@@ -166,23 +167,22 @@ def _split(
     streets: list[Street],
     blocks: list[Block],
 ) -> None:
-    """Cuts a rectangle between street centre lines in two until it is a block; ``main``: left, top, right, bottom."""
+    """Cut a rectangle between street centre lines in two until it is a block; ``main``: left, top, right, bottom."""
     u0, v0, u1, v1 = rect
     width, height = u1 - u0, v1 - v0
     long_side = max(width, height)
-    if long_side < 78.0 or (long_side < 98.0 and rng.random() < 0.55):
+    if long_side < 82.0 or (long_side < 102.0 and rng.random() < 0.55):
         insets = [PAVEMENT_M + (MAIN_HALF_WIDTH_M if is_main else SIDE_HALF_WIDTH_M) for is_main in main]
         blocks.append(Block(u0=u0 + insets[0], v0=v0 + insets[1], u1=u1 - insets[2], v1=v1 - insets[3]))
         return
     fraction = float(rng.uniform(0.4, 0.6))
-    half_width = SIDE_HALF_WIDTH_M * float(rng.uniform(0.95, 1.0))
     if width >= height:
         cut = u0 + fraction * width
-        streets.append(Street(axis="v", at_m=cut, start_m=v0, end_m=v1, half_width_m=half_width, main=False))
+        streets.append(Street(axis="v", at_m=cut, start_m=v0, end_m=v1, half_width_m=SIDE_HALF_WIDTH_M, main=False))
         _split(rng, (u0, v0, cut, v1), (main[0], main[1], False, main[3]), streets, blocks)
         _split(rng, (cut, v0, u1, v1), (False, main[1], main[2], main[3]), streets, blocks)
     else:
         cut = v0 + fraction * height
-        streets.append(Street(axis="u", at_m=cut, start_m=u0, end_m=u1, half_width_m=half_width, main=False))
+        streets.append(Street(axis="u", at_m=cut, start_m=u0, end_m=u1, half_width_m=SIDE_HALF_WIDTH_M, main=False))
         _split(rng, (u0, v0, u1, cut), (main[0], main[1], main[2], False), streets, blocks)
         _split(rng, (u0, cut, u1, v1), (main[0], False, main[2], main[3]), streets, blocks)
