@@ -11,6 +11,7 @@ no state lives in loader workers, and the result does not depend on how many the
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -142,7 +143,8 @@ class Albumentations:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Apply all transforms."""
-        self._compose.set_random_seed(int(rng.integers(2**31)))
+        # Both generators are shared by all steps; set_random_seed would give each step the same numbers.
+        self._compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
         changed = self._compose(
             image=np.ascontiguousarray(np.moveaxis(sample.image, 0, -1)),
             mask=sample.mask,

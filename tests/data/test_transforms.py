@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctrs.classes import IGNORE_INDEX
+from ctrs.config import AugmentConfig
+from ctrs.data.transforms import Resize, Sample, ZoomCrop, sample_rng, training_transform, whole_tile_transform
+from ctrs.raster.bands import Bands
+
+NOTHING_RANDOM = AugmentConfig(flip=False, rotate90=False, scale=(1.0, 1.0), brightness=0.0, contrast=0.0)
+
+
+def make_sample(
+    height: int, width: int, bands: int = 3, *, values: tuple[int, ...] = (0, 3, 7), seed: int = 0
+) -> Sample:
+    rng = np.random.default_rng(seed)
+    return Sample(
+        image=rng.random((3, height, width), np.float32),
+        mask=rng.choice(np.array(values, np.uint8), (height, width)),
+        valid=rng.random((height, width)) > 0.1,
+    )
+
+
+def bands_for(pixels: npt.NDArray[Any]) -> Bands:
+    count = pixels.shape[0]
+    flat = pixels.reshape(count, -1).astype(np.float64)
+    low, high = flat.min(axis=1), flat.max(axis=1)
+    return Bands(
+        names=tuple(f"band{number}" for number in range(count)), dtype=str(pixels.dtype), low=tuple(low),
+        high=tuple(high), mean=tuple(flat.mean(axis=1)), std=tuple(flat.std(axis=1)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 8, 20])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_any_band_count_and_dtype_goes_through_training_transforms(count: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    low, high = (-3000, 3000) if dtype == "int16" else (0, 255 if dtype == "uint8" else 4000)
+    pixels = rng.integers(low, high, (count, 80, 90)).astype(dtype)
+    scaled = bands_for(pixels).scale(pixels)
+    sample = Sample(image=scaled, mask=np.zeros((80, 90), np.uint8), valid=np.ones((80, 90), bool))
+    result = training_transform(AugmentConfig(), crop_px=64)(sample, sample_rng(0, 0, 0))
+    assert result.image.shape == (count, 64, 64)
+    assert result.image.dtype == np.float32
+    assert 0 <= result.image.min() < result.image.max() <= 1
+    assert result.mask.shape == result.valid.shape == (64, 64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(8, 70),
+    width=st.integers(8, 70),
+    crop=st.integers(8, 64),
+    factor=st.sampled_from([1.0, 512 / 500, 0.5]),
+    seed=st.integers(0, 10**6),
+)
+def test_mask_values_never_grow_and_sizes_are_as_asked(
+    height: int, width: int, crop: int, factor: float, seed: int
+) -> None:
+    sample = make_sample(height, width, values=(0, 3, 7), seed=seed)
+    transform = training_transform(AugmentConfig(scale=(0.5, 2.0)), crop_px=crop, resize_factor=factor)
+    result = transform(sample, sample_rng(seed, 1, 2))
+    assert result.image.shape == (3, crop, crop)
+    assert set(np.unique(result.mask)) <= {0, 3, 7, IGNORE_INDEX}
+    assert set(np.unique(result.mask[result.valid])) <= {0, 3, 7}
+    assert np.isfinite(result.image).all()
+
+
+def test_equal_seed_epoch_and_index_give_equal_samples_and_others_differ() -> None:
+    sample = make_sample(64, 64)
+    transform = training_transform(AugmentConfig(), crop_px=48)
+    first = transform(sample, sample_rng(1, 2, 3))
+    for _ in range(3):  # whatever was transformed in between
+        transform(sample, sample_rng(9, 9, 9))
+    again = training_transform(AugmentConfig(), crop_px=48)(sample, sample_rng(1, 2, 3))
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.mask, again.mask)
+    for other in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
+        assert not np.array_equal(first.image, transform(sample, sample_rng(*other)).image)
+
+
+def test_transforms_leave_their_input_alone() -> None:
+    sample = make_sample(64, 64)
+    image, mask, valid = sample.image.copy(), sample.mask.copy(), sample.valid.copy()
+    for index in range(8):
+        training_transform(AugmentConfig(), crop_px=64)(sample, sample_rng(0, 0, index))
+    np.testing.assert_array_equal(sample.image, image)
+    np.testing.assert_array_equal(sample.mask, mask)
+    np.testing.assert_array_equal(sample.valid, valid)
+
+
+@pytest.mark.parametrize("changes", [{"flip": True}, {"rotate90": True}, {"flip": True, "rotate90": True}])
+def test_flips_and_turns_move_image_mask_and_validity_together(changes: dict[str, bool]) -> None:
+    mask = np.arange(36, dtype=np.uint8).reshape(6, 6)
+    sample = Sample(image=mask[None].astype(np.float32) / 35, mask=mask, valid=mask % 5 != 0)
+    config = AugmentConfig(
+        flip=changes.get("flip", False), rotate90=changes.get("rotate90", False), scale=(1, 1), brightness=0, contrast=0
+    )
+    transform = training_transform(config, crop_px=6)
+    seen = set()
+    for index in range(64):
+        result = transform(sample, sample_rng(0, 0, index))
+        np.testing.assert_array_equal(np.round(result.image[0] * 35), result.mask)
+        np.testing.assert_array_equal(result.valid, result.mask % 5 != 0)
+        seen.add(result.mask.tobytes())
+    assert len(seen) == (8 if len(changes) == 2 else 4)
+
+
+def test_nothing_random_is_the_identity() -> None:
+    sample = make_sample(64, 64)
+    result = training_transform(NOTHING_RANDOM, crop_px=64)(sample, sample_rng(0, 0, 0))
+    np.testing.assert_array_equal(result.image, sample.image)
+    np.testing.assert_array_equal(result.mask, sample.mask)
+
+
+def test_crops_reach_every_place_and_are_cut_not_resampled() -> None:
+    mask = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    sample = Sample(image=mask[None].astype(np.float32), mask=mask, valid=np.ones((10, 10), bool))
+    corners = {int(ZoomCrop(crop_px=8)(sample, sample_rng(0, 0, index)).mask[0, 0]) for index in range(200)}
+    assert corners == {row * 10 + col for row in range(3) for col in range(3)}
+
+
+def test_what_lies_beyond_the_tile_is_not_valid_and_ignored() -> None:
+    sample = Sample(
+        image=np.ones((2, 10, 12), np.float32), mask=np.full((10, 12), 4, np.uint8), valid=np.ones((10, 12), bool)
+    )
+    result = ZoomCrop(crop_px=16)(sample, sample_rng(0, 0, 0))
+    assert result.valid.sum() == 120
+    assert (result.image[:, result.valid] == 1).all()
+    assert (result.mask[~result.valid] == IGNORE_INDEX).all()
+    assert (result.mask[result.valid] == 4).all()
+
+
+def test_zoom_shows_objects_larger() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[24:40, 24:40] = 1
+    sample = Sample(image=mask[None].astype(np.float32), mask=mask, valid=np.ones((64, 64), bool))
+    for zoom in (0.5, 2.0):
+        result = ZoomCrop(crop_px=128, scale=(zoom, zoom))(sample, sample_rng(0, 0, 0))
+        assert result.mask[result.valid].sum() == pytest.approx(256 * zoom**2, rel=0.05)
+
+
+def test_mask_and_image_stay_in_register_when_resampled() -> None:
+    """The boundary of a half plane, halfway in the image's blend, lies where the nearest mask changes."""
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:, 17:] = 1
+    sample = Sample(image=mask[None].astype(np.float32), mask=mask, valid=np.ones((40, 40), bool))
+    for factor in (0.75, 0.9, 1.3, 1.5, 512 / 500, 1.9):
+        result = Resize(factor)(sample, sample_rng(0, 0, 0))
+        decided = abs(result.image[0] - 0.5) > 0.01
+        np.testing.assert_array_equal(result.image[0][decided] > 0.5, result.mask[decided] == 1)
+
+
+def test_whole_tiles_are_resized_by_the_factor() -> None:
+    sample = make_sample(500, 250)
+    result = whole_tile_transform(resize_factor=512 / 500)(sample, sample_rng(0, 0, 0))
+    assert result.mask.shape == (512, 256)
+    assert result.image.shape == (3, 512, 256)
+
+
+def test_brightness_and_contrast_change_values_and_keep_the_range() -> None:
+    sample = make_sample(32, 32)
+    config = AugmentConfig(flip=False, rotate90=False, scale=(1, 1), brightness=0.5, contrast=0.5)
+    transform = training_transform(config, crop_px=32)
+    means = [float(transform(sample, sample_rng(0, 0, index)).image.mean()) for index in range(50)]
+    assert min(means) < 0.35 < 0.65 < max(means)
+    np.testing.assert_array_equal(transform(sample, sample_rng(0, 0, 0)).mask, sample.mask)
