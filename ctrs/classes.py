@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import colorsys
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ctrs.errors import ConfigError, UnknownColorError
+from ctrs.errors import ConfigError, LabelError, UnknownColorError
 
 IGNORE_INDEX = 255
 """Mask value of nodata and ignored pixels, in files and in tensors."""
@@ -128,19 +131,33 @@ class ClassMap:
             UnknownColorError: Values outside the table, with their counts and first place.
         """
         table = self._indices_by_value()
-        if nodata is not None and float(nodata).is_integer():
-            table.setdefault(int(nodata), IGNORE_INDEX)
-        keys = np.array(sorted(table), dtype=np.int64)
-        indices = np.array([table[key] for key in keys.tolist()], dtype=np.uint8)
-        as_int = values.astype(np.int64)
-        place = np.searchsorted(keys, as_int).clip(0, len(keys) - 1)
-        known = keys[place] == as_int
         if values.dtype.kind == "f":
-            known &= values == as_int
+            exact = np.abs(values) < 2.0**53  # False for NaN
+            whole = np.where(exact, values, 0).astype(np.int64)
+            known = exact & (whole == values)
+        else:
+            whole, known = values, np.ones(values.shape, bool)
+        if whole.dtype in (np.uint8, np.uint16):  # a look-up is five times faster than a search
+            size = np.iinfo(whole.dtype).max + 1
+            indices = np.full(size, IGNORE_INDEX, np.uint8)
+            named = np.zeros(size, bool)
+            for value, index in table.items():
+                if 0 <= value < size:
+                    indices[value], named[value] = index, True
+            mask: Mask = indices[whole]
+            known &= named[whole]
+        else:
+            keys = np.array(sorted(table), dtype=np.int64)
+            place = np.searchsorted(keys, whole).clip(0, len(keys) - 1)
+            mask = np.array([table[key] for key in keys.tolist()], np.uint8)[place]
+            known &= keys[place] == whole
+        if nodata is not None:
+            empty = (np.isnan(values) if math.isnan(nodata) else values == nodata) & ~known
+            mask[empty] = IGNORE_INDEX
+            known |= empty
         if not known.all():
             found = ", ".join(str(entry.value) for entry in self.classes)
             raise UnknownColorError(_unknown_message(values[..., None], known, where, "value", f"expected {found}"))
-        mask: Mask = indices[place]
         return mask
 
     def decode_colors(
@@ -159,7 +176,13 @@ class ClassMap:
 
         Raises:
             UnknownColorError: Colours outside the table, with their counts and first place.
+            LabelError: The array is no RGB image.
         """
+        if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.dtype != np.uint8:
+            raise LabelError(
+                f"{where}: label of shape {rgb.shape} and dtype {rgb.dtype} found, "
+                "expected three bands of uint8 (red, green, blue); class rasters are read with labels = values"
+            )
         packed = (rgb[0].astype(np.int32) << 16) | (rgb[1].astype(np.int32) << 8) | rgb[2].astype(np.int32)
         mask = np.zeros(packed.shape, np.uint8)
         known = np.zeros(packed.shape, bool)
@@ -203,29 +226,33 @@ class ClassMap:
         """
         classes: list[LandClass] = []
         for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise ConfigError(f"{where}: class {number} is {row!r}, expected a table with at least a name")
             unknown = set(row) - {"value", "name", "color", "scored", "ignored"}
             if unknown:
                 raise ConfigError(
-                    f"{where}: class {number} holds unknown keys {', '.join(sorted(unknown))}; "
+                    f"{where}: class {number} holds unknown keys {', '.join(sorted(map(str, unknown)))}; "
                     "expected value, name, color, scored, ignored"
                 )
             if "name" not in row:
                 raise ConfigError(f'{where}: class {number} has no name; add name = "..."')
-            color = row.get("color", DEFAULT_COLORS[number % len(DEFAULT_COLORS)])
+            name = _typed(row["name"], str, "name", f"{where}: class {number}")
+            place = f"{where}: class {name!r}"
+            color = row.get("color", default_color(number))
             if isinstance(color, str):
-                color = _hex_color(color, where)
+                color = _hex_color(color, place)
             try:
-                classes.append(
-                    LandClass(
-                        value=int(row.get("value", number)),
-                        name=str(row["name"]),
-                        color=tuple(color),
-                        scored=bool(row.get("scored", True)),
-                        ignored=bool(row.get("ignored", False)),
-                    )
+                entry = LandClass(
+                    value=_typed(row.get("value", number), int, "value", place),
+                    name=name,
+                    color=tuple(_typed(color, list | tuple, "color", place)),
+                    scored=_typed(row.get("scored", True), bool, "scored", place),
+                    ignored=_typed(row.get("ignored", False), bool, "ignored", place),
                 )
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"{where}: class {row['name']!r}: {error}") from error
+            except ConfigError as error:
+                message = str(error)
+                raise ConfigError(message if message.startswith(where) else f"{where}: {message}") from error
+            classes.append(entry)
         return cls(classes=tuple(classes))
 
     def _indices(self) -> list[int]:
@@ -255,7 +282,11 @@ def _unknown_message(
 ) -> str:
     """Name unknown values with counts and the first place; ``pixels`` is (..., C), ``known`` (...)."""
     rows = pixels[~known]
-    values, counts = np.unique(rows, axis=0, return_counts=True)
+    if rows.shape[1] == 1:  # one column alone merges equal NaN
+        values, counts = np.unique(rows[:, 0], return_counts=True)
+        values = values[:, None]
+    else:
+        values, counts = np.unique(rows, axis=0, return_counts=True)
     order = np.argsort(-counts)[:shown]
     parts = [
         f"{tuple(values[i].tolist()) if values.shape[1] > 1 else values[i, 0].item()} in {int(counts[i])} px"
@@ -270,14 +301,20 @@ def _unknown_message(
     )
 
 
+def _typed(value: Any, kind: Any, key: str, where: str) -> Any:
+    """Return the value if it is of the kind; numbers are not taken for flags, nor flags or fractions for integers."""
+    if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+        return value
+    names = {str: "text", int: "an integer", bool: "true or false"}
+    raise ConfigError(
+        f"{where}: {key} = {value!r} found, expected {names.get(kind, 'three integers from 0 to 255 or #RRGGBB')}"
+    )
+
+
 def _hex_color(text: str, where: str) -> tuple[int, int, int]:
-    digits = text.removeprefix("#")
-    try:
-        number = int(digits, 16)
-    except ValueError:
-        number = -1
-    if len(digits) != 6 or number < 0:
+    if not re.fullmatch("#?[0-9a-fA-F]{6}", text):
         raise ConfigError(f'{where}: color {text!r} found, expected "#RRGGBB" or three integers from 0 to 255')
+    number = int(text.removeprefix("#"), 16)
     return number >> 16, (number >> 8) & 255, number & 255
 
 
@@ -293,6 +330,8 @@ def load_class_table(path: Path) -> ClassMap:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as TOML ({error}); mend the file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: not readable ({error.strerror}); check the path") from error
     rows = document.get("class")
     if not isinstance(rows, list) or not rows:
         raise ConfigError(f"{path}: no [[class]] tables found; add one for each class with name, value or color")
@@ -311,7 +350,24 @@ DEFAULT_COLORS: Sequence[tuple[int, int, int]] = (
     (227, 119, 194),
     (188, 189, 34),
 )
-"""Colours of classes whose table gives none."""
+"""Colours of the first classes of a table that gives none."""
+
+
+def default_color(number: int) -> tuple[int, int, int]:
+    """Return the colour of a class whose table gives none; distinct for all ``MAX_CLASSES`` numbers.
+
+    >>> default_color(1), default_color(10)
+    ((214, 39, 40), (230, 98, 41))
+    """
+    if number < len(DEFAULT_COLORS):
+        return DEFAULT_COLORS[number]
+    # Steps of the golden ratio round the colour circle never come back to the same hue.
+    step = number - len(DEFAULT_COLORS)
+    hue = (0.05 + step * 0.6180339887498949) % 1
+    value = (0.9, 0.7, 0.5)[step % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.82, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
 
 BUILDING_CLASSES = ClassMap(
     classes=(

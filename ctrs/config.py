@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import tomllib
 import types
@@ -206,7 +207,7 @@ class TrainConfig:
             _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         if self.learning_rate is not None:
             _require(0 < self.learning_rate < 10, "learning_rate", self.learning_rate, "above 0 and below 10")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or more")
         _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, "0 to epochs - 1")
         _require(self.gradient_clip > 0, "gradient_clip", self.gradient_clip, "above 0")
         if self.crop is not None:

@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ def fingerprint(job: Mapping[str, Any]) -> str:
     """Return a short hash of everything that determines a result.
 
     Args:
-        job: JSON values, paths and dataclasses, nested as needed.
+        job: JSON values, paths and dataclasses, nested as needed. A dataclass field ``overwrite`` is left out: it
+            permits, and determines nothing.
 
     >>> fingerprint({"window": 512}) == fingerprint({"window": 512}), fingerprint({"window": 512}) == fingerprint({})
     (True, False)
@@ -57,7 +58,7 @@ def fingerprint(job: Mapping[str, Any]) -> str:
 
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {entry.name: getattr(value, entry.name) for entry in fields(value) if entry.name != "overwrite"}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, set | frozenset):
@@ -80,23 +81,38 @@ class PartialWork:
         folder by setting the old one aside first.
         """
         _sync(staged)
-        if staged.is_dir() or self.final.is_dir():
-            aside = self.folder / "replaced"
-            if self.final.exists():
-                self.final.replace(aside)
-            staged.replace(self.final)
-        else:
-            staged.replace(self.final)
+        try:
+            if self.final.exists() and (staged.is_dir() or self.final.is_dir()):
+                self._exchange(staged)
+            else:
+                staged.replace(self.final)
+        except OSError as error:
+            raise OutputError(
+                f"{self.final}: cannot be put in place ({error.strerror or error}); the finished work is kept in "
+                f"{self.folder}; make room or free the name, then run the same command again"
+            ) from error
         _sync_entry(self.final.parent)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _exchange(self, staged: Path) -> None:
+        """Set what stands under the final name aside, and put it back if the new one cannot take its place."""
+        aside = self.folder / "replaced"
+        if aside.is_dir():  # an earlier attempt was killed right here, and the name was taken again since
+            shutil.rmtree(aside)
+        self.final.replace(aside)
+        try:
+            staged.replace(self.final)
+        except OSError:
+            aside.replace(self.final)
+            raise
 
 
 @contextmanager
 def partial_work(final: Path, job_fingerprint: str, *, overwrite: bool = False) -> Iterator[PartialWork]:
     """Open ``.NAME.partial/`` for a job, going on with what the same job left there.
 
-    On success the caller has called ``publish``. On an error the folder stays for the next attempt, unless nothing
-    was written to it.
+    On success the caller has called ``publish``. On an error, Ctrl-C included, the folder stays for the next attempt,
+    unless nothing was written to it; the exception then carries a note (``__notes__``) that names the folder.
 
     Args:
         final: Path of the finished output; its parent is created.
@@ -109,7 +125,6 @@ def partial_work(final: Path, job_fingerprint: str, *, overwrite: bool = False) 
     """
     folder = partial_dir(final)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder, final)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -118,10 +133,19 @@ def partial_work(final: Path, job_fingerprint: str, *, overwrite: bool = False) 
             f"{final.parent.absolute()}: not writable ({error.strerror or error}); choose another place with -o"
         ) from error
     try:
-        yield _open_work(final, folder, job_fingerprint, overwrite=overwrite)
+        work = _open_work(final, folder, job_fingerprint, overwrite=overwrite)
+        try:
+            yield work
+        except BaseException as error:
+            if _holds_work(folder):
+                error.add_note(f"unfinished work is kept in {folder}; the same command goes on with it")
+            raise
     finally:
-        os.close(lock)
-        _discard_if_empty(folder)
+        # The lock goes last: until then no other process may find an empty folder that is about to vanish.
+        if _is_lock_of(lock, folder) and not _holds_work(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def _open_work(final: Path, folder: Path, job_fingerprint: str, *, overwrite: bool) -> PartialWork:
@@ -129,7 +153,7 @@ def _open_work(final: Path, folder: Path, job_fingerprint: str, *, overwrite: bo
     resumed = False
     if mark.exists():
         earlier = _read_fingerprint(mark)
-        if overwrite:
+        if overwrite or not _holds_work(folder):
             _empty(folder)
         elif earlier != job_fingerprint:
             raise OutputExistsError(
@@ -137,7 +161,7 @@ def _open_work(final: Path, folder: Path, job_fingerprint: str, *, overwrite: bo
                 "run that command again to go on with it, or pass --overwrite to discard it"
             )
         else:
-            resumed = any(entry.name not in {JOB_FILE, _LOCK_FILE} for entry in folder.iterdir())
+            resumed = True
     else:
         _empty(folder)
     if not mark.exists():
@@ -171,13 +195,24 @@ def check_existing(final: Path, found: str | None, job_fingerprint: str, *, over
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file so that it is either whole or absent."""
+    """Write a small text file so that the new text stands there as a whole or what stood there before.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     staged = path.with_name(f".{path.name}.new")
-    with staged.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staged.replace(path)
+    try:
+        with staged.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staged.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); check space and permissions, or write elsewhere"
+        ) from error
 
 
 def _read_fingerprint(mark: Path) -> str | None:
@@ -188,21 +223,45 @@ def _read_fingerprint(mark: Path) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _lock(folder: Path, final: Path) -> int:
-    """Take the folder's lock, which the kernel releases when the process ends, however it ends."""
-    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+def _lock(folder: Path, final: Path) -> int | None:
+    """Make the folder and take its lock, which the kernel releases when the process ends, however it ends."""
     try:
         import fcntl
     except ImportError:  # Windows has no flock; a second process is then not noticed
-        return descriptor
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        return None
+    attempts = 0
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        except (FileExistsError, FileNotFoundError):
+            # Another process may have finished, and removed the folder, while this one looked; a file or a broken
+            # link in the way stays.
+            attempts += 1
+            if attempts == 100:
+                raise
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise OutputError(
+                f"{final}: another process is writing it now; wait for it to end, or choose another name"
+            ) from error
+        if _is_lock_of(descriptor, folder):
+            return descriptor
         os.close(descriptor)
-        raise OutputError(
-            f"{final}: another process is writing it now; wait for it to end, or choose another name"
-        ) from error
-    return descriptor
+
+
+def _is_lock_of(descriptor: int | None, folder: Path) -> bool:
+    """Tell whether the folder still has this lock: it may have been removed, and made anew by another process."""
+    if descriptor is None:
+        return folder.is_dir()
+    try:
+        return os.path.samestat(os.fstat(descriptor), (folder / _LOCK_FILE).stat())
+    except FileNotFoundError:
+        return False
 
 
 def _empty(folder: Path) -> None:
@@ -215,25 +274,24 @@ def _empty(folder: Path) -> None:
             entry.unlink()
 
 
-def _discard_if_empty(folder: Path) -> None:
-    if folder.is_dir() and all(entry.name in {JOB_FILE, _LOCK_FILE} for entry in folder.iterdir()):
-        shutil.rmtree(folder, ignore_errors=True)
+def _holds_work(folder: Path) -> bool:
+    marks = {JOB_FILE, f".{JOB_FILE}.new", _LOCK_FILE}
+    return folder.is_dir() and any(entry.name not in marks for entry in folder.iterdir())
 
 
 def _sync(path: Path) -> None:
-    files = [entry for entry in path.rglob("*") if entry.is_file()] if path.is_dir() else [path]
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    if path.is_dir():
+        for entry in path.rglob("*"):
+            if not entry.is_symlink():
+                _sync_entry(entry)
+    _sync_entry(path)
 
 
-def _sync_entry(folder: Path) -> None:
+def _sync_entry(path: Path) -> None:
+    """Bring a file, or the names in a folder, from the cache to the disk."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,0 +1,61 @@
+"""Which data and which run a command takes when none is named."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ctrs.errors import InputNotFoundError
+from ctrs.workspace import free_run_dir, newest_prepared, newest_run, run_data_dir
+
+
+def put(path, when=0, text="{}"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (when, when))
+    return path
+
+
+def test_newest_prepared(tmp_path):
+    with pytest.raises(InputNotFoundError, match=r"no prepared data in .*prepared; run `ctrs prepare SOURCE` first"):
+        newest_prepared(tmp_path)
+    put(tmp_path / "prepared/potsdam/prepared.json", 200)
+    put(tmp_path / "prepared/vaihingen/prepared.json", 100)
+    put(tmp_path / "prepared/.dubai.partial/prepared.json", 300)
+    (tmp_path / "prepared/empty").mkdir()
+    assert newest_prepared(tmp_path).name == "potsdam"
+    put(tmp_path / "prepared/vaihingen/prepared.json", 201)
+    assert newest_prepared(tmp_path).name == "vaihingen"
+
+
+def test_newest_run(tmp_path):
+    with pytest.raises(InputNotFoundError, match=r"no run with a checkpoint in .*runs; run `ctrs train` first"):
+        newest_run(tmp_path)
+    put(tmp_path / "runs/a/last/model.json", 100)
+    put(tmp_path / "runs/b/best/model.json", 200)
+    put(tmp_path / "runs/.c.partial/best/model.json", 300)
+    put(tmp_path / "runs/d/config.toml", 400, "")
+    assert newest_run(tmp_path) == tmp_path / "runs/b"
+    assert newest_run(tmp_path, unfinished=True) == tmp_path / "runs/d"
+    put(tmp_path / "runs/a/last/model.json", 201)
+    assert newest_run(tmp_path) == tmp_path / "runs/a"
+
+
+def test_a_run_knows_its_data(tmp_path):
+    run, data = tmp_path / "runs/a", tmp_path / "prepared/potsdam"
+    assert run_data_dir(run) is None
+    put(run / "config.toml", text=f'[data]\npath = "{data.as_posix()}"\n')
+    put(run / "best/model.safetensors")
+    assert run_data_dir(run) is None
+    put(data / "prepared.json")
+    assert run_data_dir(run) == run_data_dir(run / "best") == run_data_dir(run / "best/model.safetensors") == data
+    put(run / "config.toml", text="epochs = 3\n")
+    assert run_data_dir(run) is None
+
+
+def test_free_run_dir(tmp_path):
+    assert free_run_dir("a", tmp_path) == tmp_path / "runs/a"
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/.a-2.partial").mkdir()
+    assert free_run_dir("a", tmp_path) == tmp_path / "runs/a-3"
