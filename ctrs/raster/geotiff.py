@@ -174,7 +174,7 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
                 dataset = rasterio.open(path)
         except RasterioError as error:
             raise RasterError(
-                f"{path}: not readable as a raster ({_one_line(error)}); "
+                f"{path}: not readable as a raster ({error_line(error)}); "
                 "check that the file is complete and of a format that GDAL knows"
             ) from error
         with dataset:
@@ -240,7 +240,7 @@ def read_window(
     except RasterioError as error:
         raise RasterError(
             f"{dataset.name}: not readable at rows {window.row_off} to {window.row_off + window.height - 1}, columns "
-            f"{window.col_off} to {window.col_off + window.width - 1} ({_one_line(error)}); "
+            f"{window.col_off} to {window.col_off + window.width - 1} ({error_line(error)}); "
             "the file is damaged or cut short: get it again"
         ) from error
 
@@ -262,7 +262,9 @@ def _valid_mask(
 ) -> npt.NDArray[np.bool_]:
     flags = [dataset.mask_flag_enums[number - 1] for number in bands]
     valid = np.ones(pixels.shape[-2:], bool)
-    if MaskFlags.per_dataset in flags[0]:
+    # An alpha band that is asked for by number is data: many four-band files call their infrared band alpha.
+    alpha_is_data = MaskFlags.alpha in flags[0] and not set(bands) <= set(color_bands(dataset))
+    if MaskFlags.per_dataset in flags[0] and not alpha_is_data:
         valid = dataset.read_masks(bands[0], window=place) > 0
     elif all(MaskFlags.nodata in flag for flag in flags):
         empty = np.ones_like(valid)
@@ -295,7 +297,7 @@ def _is_local(path: Path | str) -> bool:
     return isinstance(path, Path) or not (text.startswith("/vsi") or ":" in text[2:])
 
 
-def _one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Return the deepest cause of a rasterio error, which names what GDAL met, as one line."""
     cause = error
     while cause.__cause__ is not None:
