@@ -25,7 +25,7 @@ class _Surface:
 
 
 _SURFACES: dict[PatchKind, _Surface] = {
-    "lawn": _Surface(one=(0.37, 0.46, 0.25), other=(0.45, 0.49, 0.30), label=TownClass.LOW_VEGETATION, speckle=0.07),
+    "lawn": _Surface(one=(0.37, 0.46, 0.25), other=(0.49, 0.50, 0.32), label=TownClass.LOW_VEGETATION, speckle=0.09),
     "meadow": _Surface(one=(0.40, 0.45, 0.26), other=(0.59, 0.55, 0.38), label=TownClass.LOW_VEGETATION, speckle=0.13),
     "soil": _Surface(one=(0.58, 0.47, 0.37), other=(0.63, 0.43, 0.33), label=TownClass.LOW_VEGETATION, speckle=0.09),
     "bed": _Surface(one=(0.43, 0.32, 0.25), other=(0.36, 0.40, 0.25), label=TownClass.LOW_VEGETATION, speckle=0.20),

@@ -253,8 +253,10 @@ class Site:
             self.tree(s + float(ds), t + float(dt), self.between(2.0, 4.4))
 
     def car(self, s: float, t: float, *, along: Literal["s", "t"] = "s", van: bool = False) -> None:
-        """Park a car, its front either way."""
+        """Park a car, its front either way, unless another stands there."""
         x, y = self.to_ground(s, t)
+        if any(math.hypot(car.x - x, car.y - y) < 2.2 for car in self.inventory.cars):
+            return
         angle = self.angle_rad(s, t) + (0.0 if along == "s" else math.pi / 2)
         park_car(self.inventory, self.rng, x, y, angle, van=van)
 

@@ -89,7 +89,8 @@ def test_blocks_lie_between_streets_and_fill_the_quarter() -> None:
     quarter = plan.quarter(3, 12)
     assert len(quarter.blocks) == len(quarter.side_streets) + 1
     for block in quarter.blocks:
-        assert quarter.u0 + MAIN_HALF_WIDTH_M + PAVEMENT_M <= block.u0 + 1e-9 or block.u0 > quarter.u0
+        assert block.u0 >= quarter.u0 + MAIN_HALF_WIDTH_M + PAVEMENT_M - 1e-9
+        assert block.v1 <= quarter.v1 - MAIN_HALF_WIDTH_M - PAVEMENT_M + 1e-9
         assert 25.0 < block.u1 - block.u0 < 102.0
         assert 25.0 < block.v1 - block.v0 < 102.0
         for street in quarter.side_streets:
@@ -115,13 +116,8 @@ def test_shadow_has_the_length_and_direction_of_the_sun() -> None:
     shadow = canvas.cast_shadows() > 0.5
     length = height / math.tan(plan.sun_elevation_rad)
     away = (-math.sin(plan.sun_azimuth_rad), math.cos(plan.sun_azimuth_rad))  # east, south: from the sun
-    for share, expected in ((0.5, True), (0.9, True), (1.15, False)):
-        # The far corner of the shadow's axis starts at the box's middle.
-        reach = share * length
+    for reach, expected in ((0.5 * length, True), (0.9 * length, True), (length + size, False)):
         row, col = int((30.0 + reach * away[1]) / 0.2), int((30.0 + reach * away[0]) / 0.2)
-        if share > 1 and reach < length + size:
-            reach = length + size
-            row, col = int((30.0 + reach * away[1]) / 0.2), int((30.0 + reach * away[0]) / 0.2)
         assert bool(shadow[row, col]) is expected
     sunny_row, sunny_col = int((30.0 - 5 * away[1]) / 0.2), int((30.0 - 5 * away[0]) / 0.2)
     assert not shadow[sunny_row, sunny_col]
