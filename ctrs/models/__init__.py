@@ -1,5 +1,13 @@
 """Networks: any hierarchical timm encoder, our decoders and those of segmentation_models_pytorch, projection heads."""
 
+from ctrs.models.checkpoint import (
+    CheckpointMetadata,
+    load_checkpoint,
+    load_module,
+    read_metadata,
+    save_checkpoint,
+    save_module,
+)
 from ctrs.models.decoders import DECODERS, create_decoder
 from ctrs.models.encoder import BACKBONE_ALIASES, create_encoder, resolve_backbone
 from ctrs.models.projection import ProjectionHead
@@ -9,11 +17,17 @@ __all__ = [
     "BACKBONE_ALIASES",
     "DECODERS",
     "Architecture",
+    "CheckpointMetadata",
     "ProjectionHead",
     "SegmentationModel",
     "SegmentationOutput",
     "create_decoder",
     "create_encoder",
     "create_model",
+    "load_checkpoint",
+    "load_module",
+    "read_metadata",
     "resolve_backbone",
+    "save_checkpoint",
+    "save_module",
 ]
