@@ -1,0 +1,403 @@
+"""Maps scenes of any size in fixed memory: ``Predictor.from_checkpoint(run).predict_raster(scene, mask)``.
+
+A thread reads and standardizes windows ahead of the network; the network's logits are blended in an accumulator that
+rolls down the scene; finished rows are written behind by another thread, and stay on disk when the work is stopped.
+
+B windows of a batch, K classes, C bands, H x W a scene, h x w a window.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctrs.classes import ClassMap, Mask
+from ctrs.config import PredictConfig
+from ctrs.errors import CheckpointError, OutputError, UsageError
+from ctrs.inference.device import resolve_device, resolve_precision
+from ctrs.inference.pixels import ReadWindow, WindowBatch, WindowPlan, read_windows
+from ctrs.inference.prefetch import WriteBehind
+from ctrs.inference.provenance import (
+    MODEL_TAG,
+    OPTIONS_TAG,
+    SOURCE_TAG,
+    describe_grid,
+    describe_inputs,
+    existing_job,
+    hash_weights,
+)
+from ctrs.inference.rows import FinishedRows, finished_rows
+from ctrs.jobs import check_existing, fingerprint, partial_work
+from ctrs.models.checkpoint import load_checkpoint
+from ctrs.progress import Progress, no_progress
+from ctrs.raster.bands import Bands
+from ctrs.raster.cog import JOB_TAG, RowBands, publish_class_cog, write_class_cog
+from ctrs.raster.geotiff import (
+    GDAL_OPTIONS,
+    Grid,
+    check_bands,
+    color_bands,
+    open_raster,
+    read_window,
+    warn_missing_crs,
+)
+from ctrs.raster.windows import PixelWindow
+
+log = logging.getLogger(__name__)
+
+_BATCH_SIZES = {"cpu": 2, "cuda": 16}
+"""Windows at a time: on the CPU larger batches fall out of its caches and are slower."""
+
+_MIN_ROWS_ON_DISK = 256
+
+
+class Predictor:
+    """A network and all that it takes to map scenes with it.
+
+    Args:
+        model: Maps (B, C, h, w) standardized float images to logits (B, K, h, w), or to an object that has them as
+            ``logits``. Put into evaluation mode, channels-last layout and on the device.
+        classes: Class table of the logits.
+        bands: What the input's bands are and how their values are scaled.
+        window_px: Window edge in scene pixels, unless a call says otherwise.
+        overlap: Share of the window that neighbours have in common, unless a call says otherwise.
+        resize_factor: Network pixels for one scene pixel; logits return to the scene's grid.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        precision: ``auto``, ``fp32``, ``bf16``.
+
+    Raises:
+        DeviceError: The device is not there or cannot compute in that precision.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        classes: ClassMap,
+        bands: Bands,
+        window_px: int = 512,
+        overlap: float = 0.25,
+        resize_factor: float = 1.0,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.classes = classes
+        self.bands = bands
+        self.window_px = window_px
+        self.overlap = overlap
+        self.resize_factor = resize_factor
+        self.model_hash = hash_weights(model)
+        self.model = model.to(device=self.device).to(memory_format=torch.channels_last).eval()
+
+    @classmethod
+    def from_checkpoint(cls, path: Path, *, device: str = "auto", precision: str = "auto") -> Predictor:
+        """Load a network that ``ctrs train`` wrote.
+
+        Args:
+            path: A run folder (its best checkpoint), a checkpoint folder, or its ``model.safetensors``.
+            device: ``auto``, ``cpu``, ``cuda``, ...
+            precision: ``auto``, ``fp32``, ``bf16``.
+
+        Raises:
+            InputNotFoundError: There is no checkpoint.
+            CheckpointError: It is of another kind, broken or incomplete.
+            DeviceError: The device is not there or cannot compute in that precision.
+        """
+        resolved = resolve_device(device)
+        model, metadata = load_checkpoint(path, resolved)
+        return cls(
+            model,
+            classes=metadata.classes,
+            bands=metadata.bands,
+            window_px=metadata.window_px,
+            overlap=metadata.overlap,
+            resize_factor=metadata.resize_factor,
+            device=device,
+            precision=precision,
+        )
+
+    def predict_raster(
+        self,
+        src: Path | str,
+        dst: Path,
+        config: PredictConfig | None = None,
+        *,
+        progress: Progress = no_progress,
+    ) -> Path:
+        """Map a scene: write its class mask as COG on exactly the scene's grid.
+
+        Memory does not grow with the scene's height. When the work is stopped, finished rows stay in
+        ``.NAME.partial/`` beside the output, and the same call goes on with them and ends with the same bytes. If the
+        output is there already and the result of the same job, nothing is done.
+
+        Args:
+            src: The scene: a file, or a name that GDAL understands.
+            dst: The mask to write; names of classes for GDAL go to ``dst.aux.xml``.
+            config: Options; those that are None are the checkpoint's.
+            progress: Told the number of windows done.
+
+        Returns:
+            ``dst``.
+
+        Raises:
+            InputNotFoundError: There is no such scene.
+            RasterError: The scene cannot be read, at the start or on the way.
+            BandMismatchError: Its bands or dtype differ from those that the network knows.
+            OutputExistsError: Another result stands at ``dst`` and ``config.overwrite`` is False.
+            OutputError: The output cannot be written.
+        """
+        config = config or PredictConfig()
+        self._check_device(config)
+        with open_raster(src) as dataset:
+            bidx = self._choose_bands(dataset, config)
+            grid = Grid.of(dataset)
+            plan = self.plan(grid.height, grid.width, config)
+            options = self._options(plan, config, bidx)
+            job = fingerprint({**self._job(options), "grid": describe_grid(grid), "inputs": describe_inputs(dataset)})
+            if dst.exists() and dst.resolve() == Path(src).resolve():
+                raise UsageError(f"{dst}: is the scene itself; choose another output with -o")
+            if check_existing(dst, existing_job(dst), job, overwrite=config.overwrite):
+                log.info("%s: exists and is the result of the same job; nothing to do", dst)
+                return dst
+            if grid.crs is None and grid.ground_control is None:
+                warn_missing_crs(src)
+            tags = {
+                JOB_TAG: job,
+                MODEL_TAG: self.model_hash,
+                SOURCE_TAG: Path(src).name,
+                OPTIONS_TAG: json.dumps(options, sort_keys=True),
+            }
+            if area_or_point := dataset.tags().get("AREA_OR_POINT"):
+                tags["AREA_OR_POINT"] = area_or_point
+            with partial_work(dst, job, overwrite=config.overwrite) as work:
+                bands = RowBands(work.folder / "rows", grid.width)
+                if bands.num_rows:
+                    log.info("%s: going on at row %d of %d", dst, bands.num_rows, grid.height)
+                read = _dataset_reader(dataset, bidx)
+                with _torch_threads(config.threads):
+                    self._map_rows(read, plan, config, bands, progress, f"predicting {Path(src).name}")
+                staged = write_class_cog(work.folder / dst.name, bands, grid, self.classes, tags)
+                try:
+                    publish_class_cog(work, staged)
+                except OSError as error:
+                    raise OutputError(
+                        f"{dst}: cannot be written ({error.strerror or error}); choose another place with -o"
+                    ) from error
+        return dst
+
+    def predict_array(
+        self,
+        pixels: npt.NDArray[Any],
+        valid: npt.NDArray[np.bool_] | None = None,
+        config: PredictConfig | None = None,
+    ) -> Mask:
+        """Return the class mask (H, W) of raw pixels (C, H, W), as ``predict_raster`` makes it.
+
+        Args:
+            pixels: Raw values in the dtype that the network knows.
+            valid: Valid mask (H, W), True = valid; None: all are.
+            config: Options.
+        """
+        parts = [rows.mask() for rows in self._array_rows(pixels, valid, config or PredictConfig())]
+        return np.concatenate(parts)
+
+    def array_logits(
+        self,
+        pixels: npt.NDArray[Any],
+        valid: npt.NDArray[np.bool_] | None = None,
+        config: PredictConfig | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return the mean logits (K, H, W) of overlapping windows; NaN where the scene is invalid.
+
+        Holds the whole result in memory: meant for small scenes. Arguments as for ``predict_array``.
+        """
+        parts: list[npt.NDArray[np.float32]] = []
+        for rows in self._array_rows(pixels, valid, config or PredictConfig()):
+            logits = rows.mean_logits().cpu().numpy()
+            logits[:, ~rows.valid] = np.nan
+            parts.append(logits)
+        return np.concatenate(parts, axis=1)
+
+    def plan(self, height: int, width: int, config: PredictConfig) -> WindowPlan:
+        """Return the windows of a scene of this size."""
+        return WindowPlan(
+            height=height,
+            width=width,
+            window_px=config.window_px or self.window_px,
+            overlap=self.overlap if config.overlap is None else config.overlap,
+            batch_size=config.batch_size or _BATCH_SIZES[self.device.type],
+        )
+
+    def finished_rows(
+        self,
+        read: ReadWindow,
+        plan: WindowPlan,
+        config: PredictConfig,
+        *,
+        first_row: int = 0,
+        report: Callable[[WindowBatch], None] | None = None,
+    ) -> Generator[FinishedRows]:
+        """Run the network over a scene and yield blended rows from the top down.
+
+        Args:
+            read: Gives the scene's pixels; called in another thread.
+            plan: The windows.
+            config: Options, of which only ``blend`` matters here.
+            first_row: Row of windows to begin with, the first of a group. The rows that windows above it touch are
+                incomplete.
+            report: Called after each batch.
+        """
+        return finished_rows(
+            self._logits,
+            read_windows(read, plan, self.bands, first_row=first_row),
+            plan,
+            num_classes=self.classes.num_classes,
+            blend=config.blend,
+            device=self.device,
+            first_row=first_row,
+            report=report,
+        )
+
+    def _map_rows(
+        self,
+        read: ReadWindow,
+        plan: WindowPlan,
+        config: PredictConfig,
+        bands: RowBands,
+        progress: Progress,
+        what: str,
+    ) -> None:
+        """Predict the rows that are still missing on disk."""
+        if bands.num_rows == plan.height:
+            return
+        begun = bands.num_rows
+        first_row = plan.first_row_for(begun)
+        num_cols = len(plan.col_starts)
+        progress(first_row * num_cols, plan.num_windows, what)
+
+        def report(batch: WindowBatch) -> None:
+            row, col = batch.places[-1]
+            progress(row * num_cols + col + 1, plan.num_windows, what)
+
+        waiting: list[Mask] = []
+        with WriteBehind(bands.append) as writer:
+            rows_of_scene = self.finished_rows(read, plan, config, first_row=first_row, report=report)
+            with closing(rows_of_scene):
+                for rows in rows_of_scene:
+                    mask = rows.mask()[max(begun - rows.row_off, 0) :]
+                    if len(mask):
+                        waiting.append(mask)
+                    if sum(map(len, waiting)) >= _MIN_ROWS_ON_DISK:
+                        writer.put(np.concatenate(waiting))
+                        waiting.clear()
+            if waiting:
+                writer.put(np.concatenate(waiting))
+        progress(plan.num_windows, plan.num_windows, what)
+
+    def _array_rows(
+        self, pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None, config: PredictConfig
+    ) -> Generator[FinishedRows]:
+        self._check_device(config)
+        self.bands.check_source(len(pixels), str(pixels.dtype), where="array")
+        known = np.ones(pixels.shape[1:], bool) if valid is None else valid
+
+        def read(window: PixelWindow) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+            rows, cols = window.slices
+            return pixels[:, rows, cols].copy(), known[rows, cols].copy()
+
+        return self.finished_rows(read, self.plan(pixels.shape[1], pixels.shape[2], config), config)
+
+    @torch.inference_mode()
+    def _logits(self, batch: WindowBatch) -> Tensor:
+        """Run the network on a batch: float32 (B, K, h, w) on the scene's grid."""
+        images = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2)  # B C h w, channels last in memory
+        images = images.to(self.device, non_blocking=True)
+        size = images.shape[-2:]
+        if self.resize_factor != 1.0:
+            resized = [max(1, round(edge * self.resize_factor)) for edge in size]
+            images = F.interpolate(images, size=resized, mode="bilinear", align_corners=False)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
+            output = self.model(images)
+        logits: Tensor = getattr(output, "logits", output)
+        expected = (len(images), self.classes.num_classes, *images.shape[-2:])
+        if tuple(logits.shape) != expected:
+            raise CheckpointError(
+                f"the network returned logits of shape {tuple(logits.shape)}, expected {expected}; "
+                "its class table belongs to another network"
+            )
+        logits = logits.float()
+        if self.resize_factor != 1.0:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        return logits
+
+    def _choose_bands(self, dataset: rasterio.DatasetReader, config: PredictConfig) -> tuple[int, ...]:
+        bidx = config.bidx or color_bands(dataset)
+        check_bands(dataset, bidx)
+        for dtype in dict.fromkeys(dataset.dtypes[number - 1] for number in bidx):
+            self.bands.check_source(len(bidx), dtype, where=dataset.name)
+        return bidx
+
+    def _check_device(self, config: PredictConfig) -> None:
+        """Refuse options that ask for another device or precision than the network was put on."""
+        if config.device != "auto" and resolve_device(config.device).type != self.device.type:
+            raise UsageError(f"device {config.device!r} asked for, but the network is on {self.device}; load it there")
+        if config.precision != "auto" and resolve_precision(config.precision, self.device) != self.precision:
+            raise UsageError(
+                f"precision {config.precision!r} asked for, but the network was loaded for {self.precision}; "
+                "load it with that precision"
+            )
+
+    def _options(self, plan: WindowPlan, config: PredictConfig, bidx: tuple[int, ...]) -> dict[str, Any]:
+        """Return the options that determine the result, down to its rounding."""
+        return {
+            "window_px": plan.window_px,
+            "overlap": plan.overlap,
+            "blend": config.blend,
+            "batch_size": plan.batch_size,
+            "bidx": list(bidx),
+            "resize_factor": self.resize_factor,
+            "precision": str(self.precision).removeprefix("torch."),
+            "device": self.device.type,
+        }
+
+    def _job(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "step": "predict",
+            "model": self.model_hash,
+            "classes": self.classes.to_json(),
+            "bands": self.bands.to_json(),
+            "options": options,
+        }
+
+
+def _dataset_reader(dataset: rasterio.DatasetReader, bidx: tuple[int, ...]) -> ReadWindow:
+    def read(window: PixelWindow) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        with rasterio.Env(**GDAL_OPTIONS):  # GDAL's settings belong to a thread
+            return read_window(dataset, window, bidx=bidx)
+
+    return read
+
+
+@contextmanager
+def _torch_threads(number: int | None) -> Iterator[None]:
+    """Let torch use a number of CPU threads inside the block."""
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,107 @@
+"""Work beside the network: a thread that reads ahead and a thread that writes behind (GDAL and torch free the GIL)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+_PATIENCE_S = 0.1
+"""How long a thread sleeps before it looks whether the other side has given up."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+
+
+class _End:
+    pass
+
+
+def read_ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item]:
+    """Yield the items of an iterator that runs in its own thread, at most ``depth`` items ahead.
+
+    Errors of the iterator are raised here. When this generator is closed, the thread ends.
+    """
+    waiting: queue.Queue[Item | _Failure | _End] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def put(item: Item | _Failure | _End) -> None:
+        while not stopped.is_set():
+            try:
+                waiting.put(item, timeout=_PATIENCE_S)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    return
+            put(_End())
+        except BaseException as error:  # handed to the caller's thread, interrupts included
+            put(_Failure(error))
+
+    thread = threading.Thread(target=work, name="ctrs-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = waiting.get()
+            if isinstance(item, _End):
+                return
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+class WriteBehind(AbstractContextManager["WriteBehind[Item]"], Generic[Item]):
+    """Calls a function on each item in its own thread, in order, at most ``depth`` items behind.
+
+    Leaving the ``with`` block waits until all items are done, after an error in the block too. Errors of the function
+    are raised by ``put`` or on leaving; after one, later items are dropped.
+    """
+
+    def __init__(self, function: Callable[[Item], object], depth: int = 2) -> None:
+        self._function = function
+        self._waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="ctrs-write-behind", daemon=True)
+        self._thread.start()
+
+    def put(self, item: Item) -> None:
+        """Hand over an item."""
+        if self._error is not None:
+            raise self._error
+        self._waiting.put(item)
+
+    def _work(self) -> None:
+        while True:
+            item = self._waiting.get()
+            if isinstance(item, _End):
+                return
+            if self._error is None:
+                try:
+                    self._function(item)
+                except BaseException as error:  # handed to the caller's thread
+                    self._error = error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the thread; raise its error unless the block already raises one."""
+        self._waiting.put(_End())
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
