@@ -1,1 +1,1 @@
-"""."""
+"""Arrays and tables become pictures and text for people."""
