@@ -80,7 +80,7 @@ class PartialWork:
         What stood under the final name (the caller has decided that it may go) is replaced: a file in one rename, a
         folder by setting the old one aside first.
         """
-        _sync(staged)
+        sync(staged)
         try:
             if self.final.exists() and (staged.is_dir() or self.final.is_dir()):
                 self._exchange(staged)
@@ -167,6 +167,32 @@ def _open_work(final: Path, folder: Path, job_fingerprint: str, *, overwrite: bo
     if not mark.exists():
         write_text(mark, json.dumps({"format_version": 1, "fingerprint": job_fingerprint}))
     return PartialWork(final=final, folder=folder, resumed=resumed)
+
+
+@contextmanager
+def held(folder: Path, what: Path) -> Iterator[None]:
+    """Keep other processes out of something that grows under its final name, such as a run.
+
+    Args:
+        folder: Where the lock stands; it is made if need be.
+        what: What is held, for messages.
+
+    Raises:
+        OutputError: It cannot be written, or another process works there.
+    """
+    try:
+        lock = _lock(folder, what)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(
+            f"{what.absolute()}: not writable ({error.strerror or error}); choose another place"
+        ) from error
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def check_existing(final: Path, found: str | None, job_fingerprint: str, *, overwrite: bool) -> bool:
@@ -279,7 +305,8 @@ def _holds_work(folder: Path) -> bool:
     return folder.is_dir() and any(entry.name not in marks for entry in folder.iterdir())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or a folder and all in it, from the cache to the disk."""
     if path.is_dir():
         for entry in path.rglob("*"):
             if not entry.is_symlink():
