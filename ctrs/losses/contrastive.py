@@ -175,8 +175,6 @@ def cl_terms(
     negative_part = _masked_mean(
         soft_cross_entropy(negative.similarity, positive=False, smoothing=smoothing, form=form), negative.kept
     )
-    if positives.shape[1] < 2:
-        return negative_part, torch.zeros_like(negative_part)
     positive, _ = _positive_pairs(positives, positive_count, top)
     positive_part = _masked_mean(
         soft_cross_entropy(positive.similarity, positive=True, smoothing=smoothing, form=form), positive.kept
@@ -213,8 +211,6 @@ def infonce_terms(
         (K,); 0 where there is no query or no negative.
     """
     pairs = torch.minimum(positive_count, negative_count)
-    if positives.shape[1] < 2:
-        return torch.zeros_like(positives[:, 0, 0])
     mined = mine_pairs(_negative_similarity(positives, negatives), pairs, top=top, hardest="highest")
     shared = _take(negatives, mined.pairs)  # (K, M, D)
     if variant == "author":

@@ -26,7 +26,8 @@ class SegmentationLoss(nn.Module):
     - Cross entropy: mean over valid pixels only, as `torch.nn.functional.cross_entropy` with ``ignore_index`` (smp
       divides by all pixels, so that ignored ones lower the loss).
     - Dice: 1 - (2 |P G| + smooth) / (|P| + |G| + smooth) for each class over the whole batch, 0 for classes that the
-      batch does not hold, mean over all K classes, as smp's multiclass DiceLoss.
+      batch does not hold, mean over all K classes. This is smp's multiclass DiceLoss with half the
+      ``smooth``, which counts twice there.
 
     A batch without a valid pixel gives 0 with a graph.
 
