@@ -1,0 +1,215 @@
+"""The class table of a source that brings none: surveyed from its labels, never guessed from a part of them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from ctrs.classes import BUILDING_CLASSES, DEFAULT_COLORS, IGNORE_INDEX, MAX_CLASSES, ClassMap, LandClass
+from ctrs.errors import LabelError, LabelWarning
+from ctrs.raster.geotiff import color_bands, open_raster, read_window
+from ctrs.raster.windows import PixelWindow
+from ctrs.vector.rasterize import PolygonLayer
+
+logger = logging.getLogger(__name__)
+
+CHUNK_PIXELS = 4_000_000
+"""Pixels read at a time."""
+
+Color = tuple[int, int, int]
+
+
+def row_chunks(height: int, width: int, *, pixels: int = CHUNK_PIXELS) -> Iterator[PixelWindow]:
+    """Yield full-width windows from top to bottom that hold about ``pixels`` pixels each."""
+    rows = max(1, pixels // width)
+    for row_off in range(0, height, rows):
+        yield PixelWindow(col_off=0, row_off=row_off, width=width, height=min(rows, height - row_off))
+
+
+def survey_values(dataset: rasterio.DatasetReader) -> Counter[float]:
+    """Count the values of the first band of a class raster; nodata counts as any value, masked pixels do not."""
+    counts: Counter[float] = Counter()
+    for window in row_chunks(dataset.height, dataset.width):
+        pixels, valid = read_window(dataset, window, bidx=[1])
+        band = pixels[0] if dataset.nodata is not None else pixels[0][valid]
+        values, numbers = np.unique(band, return_counts=True)
+        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+        if len(counts) > 10 * MAX_CLASSES:
+            break
+    return counts
+
+
+def survey_colors(dataset: rasterio.DatasetReader) -> Counter[Color]:
+    """Count the colours of a colour-coded label."""
+    counts: Counter[Color] = Counter()
+    for window in row_chunks(dataset.height, dataset.width):
+        pixels, valid = read_window(dataset, window, bidx=[1, 2, 3])
+        packed = pack_colors(pixels.astype(np.int64))[valid]
+        values, numbers = np.unique(packed, return_counts=True)
+        for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
+            counts[unpack_color(value)] += number
+    return counts
+
+
+def pack_colors(rgb: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.int64]:
+    """Return one integer for each colour of an array (3, H, W)."""
+    packed: np.typing.NDArray[np.int64] = (rgb[0] << 16) | (rgb[1] << 8) | rgb[2]
+    return packed
+
+
+def unpack_color(packed: int) -> Color:
+    """Return red, green, blue of an integer from ``pack_colors``."""
+    return packed >> 16, (packed >> 8) & 255, packed & 255
+
+
+def classes_of_rasters(paths: Sequence[Path]) -> ClassMap:
+    """Return the class table of class rasters that come without one.
+
+    0 and 1, or 0 and 255, are background and building; other values become ``class_N``. Beside 0 and 1, or beside
+    three and more values, 255 is ignored.
+
+    Raises:
+        LabelError: The labels are colour-coded, or hold fractions or too many values.
+    """
+    values: Counter[int] = Counter()
+    colors: Counter[Color] = Counter()
+    nodata: set[float] = set()
+    for path in paths:
+        with open_raster(path) as dataset:
+            if len(color_bands(dataset)) >= 3:
+                colors.update(survey_colors(dataset))
+                continue
+            for value, number in survey_values(dataset).items():
+                if not float(value).is_integer():
+                    raise LabelError(
+                        f"{path}: value {value} found, expected whole class numbers; is this a label? "
+                        "put labels into labels/ and images into images/"
+                    )
+                values[int(value)] += number
+            if dataset.nodata is not None:
+                nodata.add(dataset.nodata)
+    if colors:
+        raise LabelError(_colors_message(paths, colors))
+    return _classes_of_values(values, nodata, where=_where(paths))
+
+
+def _classes_of_values(values: Counter[int], nodata: set[float], *, where: str) -> ClassMap:
+    found = set(values)
+    if found <= {0, 1}:
+        return BUILDING_CLASSES
+    if found <= {0, 255}:
+        background, building = BUILDING_CLASSES.classes
+        return ClassMap(
+            classes=(background, LandClass(value=255, name=building.name, color=building.color)),
+        )
+    rows = sorted(found - {value for value in nodata if value != 0})
+    ignored = 255 in found and (len(rows) > 3 or found == {0, 1, 255})
+    if ignored:
+        warnings.warn(
+            f"{where}: value 255 in {values[255]} px is taken as ignored; "
+            "give a classes.toml with its class if it is one",
+            LabelWarning,
+            stacklevel=2,
+        )
+    if found == {0, 1, 255}:
+        return ClassMap(classes=(*BUILDING_CLASSES.classes, _ignored_row(255)))
+    learnt = [value for value in rows if value != 255 or not ignored]
+    if len(learnt) > MAX_CLASSES:
+        raise LabelError(
+            f"{where}: more than {MAX_CLASSES} different values found, expected class numbers; is this a label? "
+            "put labels into labels/ and images into images/, or give a classes.toml"
+        )
+    classes = tuple(
+        LandClass(value=value, name=f"class_{value}", color=_default_color(number))
+        for number, value in enumerate(learnt)
+    )
+    logger.info("%s: no class table; classes %s", where, ", ".join(entry.name for entry in classes))
+    return ClassMap(classes=(*classes, _ignored_row(255)) if ignored else classes)
+
+
+def classes_of_field(layers: Sequence[PolygonLayer], class_field: str) -> ClassMap:
+    """Return the class table of a field of vector labels: its values alphabetically after ``background``.
+
+    The number 255 is ignored, as in masks.
+
+    Raises:
+        LabelError: The field holds nothing, or too many different values.
+    """
+    counts: Counter[str] = Counter()
+    for layer in layers:
+        counts.update(field_key(value) for value in layer.frame[class_field].tolist())
+    empty = counts.pop("", 0)
+    where = _where([layer.path for layer in layers])
+    if not counts or len(counts) > MAX_CLASSES - 1:
+        raise LabelError(
+            f"{where}: field {class_field!r} holds {len(counts)} different values, expected 1 to {MAX_CLASSES - 1} "
+            "classes; name another field with --class-field"
+        )
+    if empty:
+        raise LabelError(f"{where}: field {class_field!r} is empty in {empty} polygons; fill it or remove the polygons")
+    rows = [LandClass(value=0, name="background", color=BUILDING_CLASSES.colors[0])]
+    numbers = all(key.isdigit() for key in counts)
+    used = {0}
+    for number, key in enumerate(sorted(counts, key=lambda text: int(text) if numbers else text), start=1):
+        value = int(key) if numbers and int(key) not in used else number
+        used.add(value)
+        if numbers and value == IGNORE_INDEX:
+            warnings.warn(
+                f"{where}: {class_field} = 255 in {counts[key]} polygons is taken as ignored; "
+                "give a classes.toml with its class if it is one",
+                LabelWarning,
+                stacklevel=2,
+            )
+            rows.append(_ignored_row(255))
+            continue
+        name = f"class_{key}" if numbers else key
+        if name == "background":
+            continue
+        rows.append(LandClass(value=value, name=name, color=_default_color(number)))
+    return ClassMap(classes=tuple(rows))
+
+
+def field_key(value: object) -> str:
+    """Return the text by which a field's value and a class are compared: lower case, whole numbers without fraction.
+
+    >>> field_key(" Road "), field_key(3.0), field_key(None)
+    ('road', '3', '')
+    """
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip().lower()
+
+
+def _colors_message(paths: Sequence[Path], colors: Counter[Color]) -> str:
+    rows = ", ".join(
+        f'{{ name = "class_{number}", color = [{red}, {green}, {blue}] }}'
+        for number, ((red, green, blue), _) in enumerate(colors.most_common(20))
+    )
+    more = f" (and {len(colors) - 20} rarer ones)" if len(colors) > 20 else ""
+    return (
+        f"{_where(paths)}: colour-coded labels and no class table; put a classes.toml with these colours{more}, most "
+        f"frequent first, into the source folder and give them their names: class = [{rows}]"
+    )
+
+
+def _where(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} labels)"
+
+
+def _default_color(number: int) -> Color:
+    """Return a colour for a class by number; unlike its predecessors for any number of classes."""
+    if number < len(DEFAULT_COLORS):
+        return DEFAULT_COLORS[number]
+    return 30 + (number * 67) % 200, (number * 131) % 256, number % 256
+
+
+def _ignored_row(value: int) -> LandClass:
+    return LandClass(value=value, name="ignored", color=(0, 0, 0), ignored=True)
