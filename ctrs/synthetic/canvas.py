@@ -73,7 +73,7 @@ class Canvas:
         label: Class, (H, W) uint8.
         height: Metres above ground, (H, W).
         slope_light: Direct light on the surface relative to level ground, (H, W).
-        grain, fine, mid, coarse: Noise fields over one pixel, 0.5, 2 and 9 metres, (H, W).
+        grain, fine, mid, coarse, broad: Noise fields over one pixel, 0.5, 2, 9 and 47 metres, (H, W).
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Canvas:
         self.fine = value_noise(plan.seed + 1, self.x, self.y, 0.5)
         self.mid = value_noise(plan.seed + 2, self.x, self.y, 2.1)
         self.coarse = value_noise(plan.seed + 3, self.x, self.y, 9.3)
+        self.broad = value_noise(plan.seed + 4, self.x, self.y, 47.0)
         cos_e = math.cos(plan.sun_elevation_rad)
         # Towards the sun: east, south, up.
         self.sun = (

@@ -11,6 +11,7 @@ from ctrs.synthetic.inventory import Patch, PatchKind, Rgb, TownClass
 from ctrs.synthetic.streets import PAVEMENT_M, Street
 
 _GRAIN = 0.03
+_STONE_TINT = np.array([0.075, 0.03, -0.015], dtype=np.float32)
 _CORNER_M = 3.6  # how far street corners are rounded
 
 
@@ -80,7 +81,10 @@ def _cover(canvas: Canvas, box: Box2d, mask: BoolArray, kind: PatchKind, tone: f
     mix = np.clip(0.5 + 0.55 * coarse + 0.3 * mid, 0.0, 1.0)[:, None]
     speckle = 1.0 + surface.speckle * (0.6 * fine + 0.4 * mid) + _GRAIN * canvas.grain[box][mask]
     one, other = np.array(surface.one, dtype=np.float32), np.array(surface.other, dtype=np.float32)
-    canvas.color[box][mask] = (one + (other - one) * mix) * (np.float32(tone) * speckle)[:, None]
+    painted = (one + (other - one) * mix) * (np.float32(tone) * speckle)[:, None]
+    if surface.label == TownClass.IMPERVIOUS:  # no two streets have quite the same stone: warmer here, greyer there
+        painted *= np.float32(1.0) + canvas.broad[box][mask][:, None] * _STONE_TINT
+    canvas.color[box][mask] = painted
     canvas.label[box][mask] = surface.label
 
 

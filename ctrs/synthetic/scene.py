@@ -76,7 +76,7 @@ class Town:
 
 def develop(image: FloatArray, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return the camera's image (H, W, 3) as bytes, with one flight's exposure, haze and colour cast, and noise."""
-    gain = rng.normal(1.0, 0.045) * (1.0 + rng.normal(0.0, 0.015, 3))
+    gain = rng.normal(1.0, 0.045) * (1.0 + rng.normal(0.0, 0.01, 3))
     gamma = float(rng.uniform(0.92, 1.10))
     haze = float(rng.uniform(0.0, 0.03))
     # A slow brightness trend across the scene, as a mosaic's balancing leaves it.
