@@ -206,7 +206,8 @@ def _outline(polygon: Any) -> Outline:
     """Return the rings of a polygon as one path, so that its holes stay open."""
     from matplotlib.path import Path as Outline
 
-    rings = [np.asarray(ring.coords)[:, :2] for ring in (polygon.exterior, *polygon.interiors)]
+    turned = shapely.orient_polygons(polygon)  # matplotlib leaves holes open that run against the outer ring
+    rings = [np.asarray(ring.coords)[:, :2] for ring in (turned.exterior, *turned.interiors)]
     codes = [[Outline.MOVETO, *[Outline.LINETO] * (len(ring) - 2), Outline.CLOSEPOLY] for ring in rings]
     return Outline(np.concatenate(rings), [code for ring in codes for code in ring])
 

@@ -49,7 +49,7 @@ def test_panels_stand_side_by_side(tmp_path, scene):
     rows = [np.flatnonzero(near(panel[upper], BUILDING).any(axis=1))[0] for panel in quarter[1:3]]
     assert rows[1] - rows[0] == pytest.approx(10 / 200 * panel_px, abs=2)  # the prediction lies 10 px lower
     assert near(quarter[1][upper], UNLABELLED_COLOR).sum() == pytest.approx(0.1 * panel_px**2, rel=0.03)
-    assert not near(quarter[2][upper], UNLABELLED_COLOR).any()
+    assert near(quarter[2][upper], UNLABELLED_COLOR).sum() < 100  # grey edges of letters
     yellow = near(quarter[3][upper], (255, 230, 0))
     assert yellow.any()
     assert not any(near(panel[upper], (255, 230, 0)).any() for panel in quarter[:3])
