@@ -80,7 +80,7 @@ def check_values(mask: ClassMask, path: Path) -> None:
     Raises:
         LabelError: With the values.
     """
-    found = np.unique(mask.runs.values)
+    found = np.flatnonzero(np.bincount(mask.runs.values, minlength=256))
     known = [IGNORE_INDEX, *(entry.value for entry in mask.classes)]
     unknown = found[~np.isin(found, known)]
     if len(unknown) and not mask.tagged:

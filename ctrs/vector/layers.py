@@ -50,10 +50,14 @@ def write_layer(layer: geopandas.GeoDataFrame, work: PartialWork, *, job: str, d
         OutputError: The file cannot be written.
     """
     staged = work.folder / work.final.name
-    staged.unlink(missing_ok=True)
     try:
         _WRITERS[work.final.suffix.lower()](layer, staged, work.final.stem, job, date)
-    except (DataSourceError, OSError) as error:
+    except BaseException as error:
+        # A half-written layer is of no use to a later attempt, and must not look like unfinished work.
+        for leftover in work.folder.glob(f"{work.final.name}*"):
+            leftover.unlink()
+        if not isinstance(error, DataSourceError | OSError):
+            raise
         cause = " ".join(str(error).split())
         raise OutputError(
             f"{work.final}: not writable ({cause}); free space there or choose another place with -o"

@@ -28,6 +28,7 @@ NO_REGION = -1
 # Quadrants around a corner, counter-clockwise in the image from the upper left: 0 NW, 1 SW, 2 SE, 3 NE.
 # A ring reaches a corner along the border of one quadrant (NW southwards, SW eastwards, SE northwards, NE westwards)
 # and leaves it along the border of the same or another (NW westwards, SW southwards, SE eastwards, NE northwards).
+Quadrants = npt.NDArray[np.int8]
 _LEAVE_ARRIVE_IN_ROW = ((2, 1), (0, 3))
 _LEAVE_ARRIVE_IN_COLUMN = ((1, 0), (3, 2))
 
@@ -89,7 +90,8 @@ def _corners(runs: Runs, regions: RegionIds) -> IntArray:
     last = np.append(column[1:] == 0, True) & (regions != NO_REGION)
     right_ends = (runs.rows[last] + 1) * (runs.width + 1) - 1
     upper_ends = np.concatenate([upper_ends, right_ends])
-    return np.unique(np.concatenate([upper_ends, upper_ends + runs.width + 1]))
+    ends = np.sort(np.concatenate([upper_ends, upper_ends + runs.width + 1]), kind="stable")
+    return ends[np.diff(ends, prepend=-1) > 0]
 
 
 def _pixels_around(runs: Runs, regions: RegionIds, corners: IntArray) -> RegionIds:
@@ -109,12 +111,12 @@ def _pixels_around(runs: Runs, regions: RegionIds, corners: IntArray) -> RegionI
     return around
 
 
-def _visits(around: RegionIds, *, junctions: bool) -> tuple[IntArray, IntArray]:
+def _visits(around: RegionIds, *, junctions: bool) -> tuple[IntArray, Quadrants]:
     """Find where rings pass corners: ``4 * corner + arriving quadrant``, rising, and the leaving quadrant."""
     following = np.roll(around, -1, axis=1)
     opposite = np.roll(around, -2, axis=1)
     preceding = np.roll(around, 1, axis=1)
-    quadrant = np.arange(4)
+    quadrant = np.arange(4, dtype=np.int8)
     arrives = (around != NO_REGION) & (around != preceding)
     convex = around != following
     straight = ~convex & (around != opposite)
@@ -128,7 +130,7 @@ def _visits(around: RegionIds, *, junctions: bool) -> tuple[IntArray, IntArray]:
     return visits, leaving.reshape(-1)[visits]
 
 
-def _successors(column: IntArray, arriving: IntArray, leaving: IntArray) -> IntArray:
+def _successors(column: IntArray, arriving: IntArray, leaving: Quadrants) -> IntArray:
     """Return the visit that follows each visit in its ring.
 
     Borders walked in one direction along one grid line are disjoint stretches, so the k-th that begins is the k-th that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -95,14 +95,7 @@ def vectorize(
     """
     mask, out, config = Path(mask), Path(out), config or VectorizeConfig()
     check_format(out)
-    job = fingerprint(
-        {
-            "step": "vectorize",
-            "format": _FORMAT,
-            "mask": describe_file(mask),
-            "config": replace(config, overwrite=False),
-        }
-    )
+    job = fingerprint({"step": "vectorize", "format": _FORMAT, "mask": describe_file(mask), "config": config})
     if mask.exists() and check_existing(out, read_job(out), job, overwrite=config.overwrite):
         logger.info("%s: is the result of this very job already", out)
         return _finished(out, mask, config)
