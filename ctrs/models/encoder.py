@@ -106,8 +106,8 @@ def create_encoder(
             raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"ImageNet weights of {name} could not be loaded ({reason}); use --weights none, "
-            "or --weights FILE with a local .safetensors or .pth file of encoder weights"
+            f"ImageNet weights of {name} could not be loaded; use --weights none, or --weights FILE with a local "
+            f".safetensors or .pth file of encoder weights ({reason[:160]})"
         ) from error
     if weights not in ("imagenet", "none"):
         load_encoder_weights(encoder, Path(weights), backbone=name, in_channels=in_channels)

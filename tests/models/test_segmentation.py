@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from timm.layers.norm import LayerNorm2d
+from torch import nn
+
+from ctrs.errors import CheckpointError, UsageError
+from ctrs.models import BACKBONE_ALIASES, DECODERS, SegmentationModel, create_encoder, create_model, resolve_backbone
+
+QUICK = ["poolformer", "swin", "pvt", "convnext_atto", "resnet10t", "mambaout_femto", "swinv2_cr_tiny_ns_224"]
+STRIDES = (4, 8, 16, 32)
+
+
+def check_shapes(model: SegmentationModel, height: int, width: int) -> None:
+    images = torch.randn(2, model.architecture.in_channels, height, width)
+    output = model(images)
+    padded = (-(-height // 32) * 32, -(-width // 32) * 32)
+    assert output.logits.shape == (2, model.architecture.num_classes, height, width)
+    assert [tuple(f.shape) for f in output.features] == [
+        (2, c, padded[0] // r, padded[1] // r) for c, r in zip(model.feature_channels, STRIDES, strict=True)
+    ]
+    assert output.embedding.shape[:2] == (2, model.embedding_channels)
+    output.logits.square().mean().backward()
+    encoder_gradients = [p.grad for p in model.encoder.parameters()]
+    assert sum(g is not None for g in encoder_gradients) >= 0.9 * len(encoder_gradients)
+    assert all(g.isfinite().all() for g in encoder_gradients if g is not None)
+
+
+@pytest.mark.parametrize("backbone", QUICK)
+def test_any_input_size_and_four_bands(backbone: str) -> None:
+    model = create_model(backbone, "unetformer", num_classes=3, in_channels=4)
+    check_shapes(model, 70, 100)
+
+
+@pytest.mark.parametrize("in_channels", [1, 20])
+def test_one_to_twenty_bands(in_channels: int) -> None:
+    check_shapes(create_model("pvt", "dcfam", num_classes=2, in_channels=in_channels), 64, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("backbone", BACKBONE_ALIASES)
+def test_every_friendly_backbone_with_every_decoder(backbone: str, decoder: str) -> None:
+    check_shapes(create_model(backbone, decoder, num_classes=3), 64, 96)
+
+
+def test_padding_is_cut_off_and_shifts_nothing() -> None:
+    torch.manual_seed(0)
+    model = create_model("pvt", "segformer", num_classes=3).eval()
+    images = torch.randn(1, 3, 50, 70)
+    padded = nn.functional.pad(images, (0, 26, 0, 14))
+    with torch.no_grad():
+        found, expected = model(images), model(padded)
+    assert torch.equal(found.logits, expected.logits[..., :50, :70])
+    assert all(torch.equal(a, b) for a, b in zip(found.features, expected.features, strict=True))
+
+
+def test_stages_are_normed_for_the_decoder_and_the_heads_alike() -> None:
+    torch.manual_seed(0)
+    model = create_model("swin", "unetformer", num_classes=3).eval()
+    seen = []
+    model.decoder.register_forward_pre_hook(lambda module, inputs: seen.extend(inputs[0]))
+    output = model(torch.randn(1, 3, 64, 64))
+    assert all(a is b for a, b in zip(seen, output.features, strict=True))
+    for feature in output.features:
+        assert feature.mean(1).abs().max() < 1e-4
+        assert (feature.var(1, unbiased=False) - 1).abs().max() < 0.1
+
+
+def test_norms_are_of_the_encoders_kind() -> None:
+    poolformer = create_model("poolformer", "unetformer", num_classes=3)
+    assert all(isinstance(norm, nn.GroupNorm) and norm.num_groups == 1 for norm in poolformer.stage_norms)
+    assert all(isinstance(norm, LayerNorm2d) for norm in create_model("pvt", num_classes=3).stage_norms)
+
+
+def test_the_stride_2_level_is_dropped() -> None:
+    encoder, channels = create_encoder("resnet10t")
+    maps = encoder(torch.randn(1, 3, 64, 64))
+    assert [64 // m.shape[-1] for m in maps] == [4, 8, 16, 32]
+    assert channels == tuple(m.shape[1] for m in maps)
+
+
+def test_building_is_reproducible_and_probing_draws_no_random_numbers() -> None:
+    torch.manual_seed(0)
+    first = create_model("pvt", num_classes=3).state_dict()
+    torch.manual_seed(0)
+    again = create_model("pvt", num_classes=3).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_drop_path_reaches_the_encoder() -> None:
+    encoder, _ = create_encoder("pvt", drop_path=0.5)
+    assert any(getattr(module, "drop_prob", 0.0) == 0.5 for module in encoder.modules())
+
+
+def test_friendly_names() -> None:
+    assert create_model("pvt", num_classes=2).architecture.backbone == "pvt_v2_b0"
+    assert resolve_backbone("swin") == "swin_tiny_patch4_window7_224"
+    for name in BACKBONE_ALIASES:
+        resolve_backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("poolfromer", "'poolfromer' is unknown; expected one of poolformer.*did you mean poolformer"),
+        ("vit_tiny_patch16_224", "strides 16, 16, 16, expected 4, 8, 16 and 32; choose a hierarchical one"),
+        ("maxvit_tiny_tf_224", "accepts only inputs of its native size"),
+    ],
+)
+def test_backbones_that_cannot_serve(backbone: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        create_model(backbone, num_classes=2)
+
+
+def test_other_wrong_calls() -> None:
+    with pytest.raises(UsageError, match="num_classes must be at least 1, found 0"):
+        create_model("pvt", num_classes=0)
+    with pytest.raises(UsageError, match="in_channels must be at least 1, found 0"):
+        create_model("pvt", num_classes=2, in_channels=0)
+    with pytest.raises(UsageError, match="'deeplab' is unknown"):
+        create_model("pvt", "deeplab", num_classes=2)
+    with pytest.raises(UsageError, match=r"shape \(B, 3, H, W\), found \(1, 4, 32, 32\)"):
+        create_model("pvt", num_classes=2)(torch.zeros(1, 4, 32, 32))
+
+
+def test_imagenet_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    create = timm.create_model
+
+    def offline(name: str, **options: object) -> object:
+        if options["pretrained"]:
+            raise OSError("no route to host\nmore lines")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(CheckpointError, match=r"ImageNet weights of pvt_v2_b0 .*--weights none.*\(no route to host\)$"):
+        create_model("pvt", num_classes=2, weights="imagenet")
+
+
+def test_autocast_and_channels_last() -> None:
+    model = create_model("pvt", "dcfam", num_classes=2).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(images)
+    output.logits.float().mean().backward()
+    assert output.logits.isfinite().all()
