@@ -1,4 +1,4 @@
-"""Arrange the real sets for the building and the land-cover protocol, as links into folders that ``ctrs prepare`` takes.
+"""Arrange the real sets for the building and land-cover protocols, as links in folders that ``ctrs prepare`` takes.
 
     python benchmarks/real_sets.py IMAGERY OUT
 

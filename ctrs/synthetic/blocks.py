@@ -77,7 +77,7 @@ def _row_houses(site: Site) -> None:
             roof = lane.roof(
                 s,
                 setback + depth / 2 + step,
-                unit,
+                unit + 0.3,  # into the neighbour: no ground shows between units where the street bends
                 depth,
                 eave_m=5.6 + 0.25 * (number % 2),
                 shape="gable",
