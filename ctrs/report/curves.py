@@ -1,0 +1,67 @@
+"""Learning curves of a run as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ctrs.errors import OutputError
+
+MAIN_SERIES = ("total", "mean IoU")
+"""Series drawn thick and black."""
+
+
+def draw_curves(
+    path: Path,
+    epochs: Sequence[int],
+    *,
+    losses: Mapping[str, Sequence[float]],
+    scores: Mapping[str, Sequence[float]],
+    best_epoch: int | None = None,
+    title: str = "",
+) -> None:
+    """Draw losses and validation scores over epochs into a PNG, which is replaced as a whole.
+
+    Args:
+        path: The picture.
+        epochs: Numbers of the epochs.
+        losses: Values by name, one for each epoch; NaN where there is none.
+        scores: Likewise, from 0 to 1; empty without validation.
+        best_epoch: Marked by a line.
+        title: Above the picture.
+
+    Raises:
+        OutputError: The picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    groups = [("loss", losses)] + ([("validation", scores)] if scores else [])
+    figure = Figure(figsize=(6.4 * len(groups), 4.4), dpi=100, layout="constrained")
+    for place, (label, series) in enumerate(groups, 1):
+        axes = figure.add_subplot(1, len(groups), place)
+        for name, values in series.items():
+            main = name in MAIN_SERIES
+            axes.plot(
+                epochs, values, label=name, marker="." if len(epochs) < 30 else None,
+                **({"color": "black", "linewidth": 2.0, "zorder": 3} if main else {"linewidth": 1.2}),
+            )  # fmt: skip
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color="0.6", linestyle=":", linewidth=1.2, label=f"best epoch {best_epoch}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color="0.9")
+        if label == "validation":
+            axes.set_ylim(0, 1)
+        axes.legend(fontsize="small", framealpha=0.8)
+    if title:
+        figure.suptitle(title)
+    staged = path.with_name(f".{path.name}.new")
+    try:
+        figure.savefig(staged, format="png")
+        staged.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); check space and permissions"
+        ) from error

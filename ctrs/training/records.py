@@ -1,0 +1,189 @@
+"""What training tells its caller: the plan before it starts, a record of each epoch, the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """What a run is going to do and how long it is expected to take, from steps timed on its first batch.
+
+    Args:
+        run_dir: Folder of the run.
+        data: Name of the prepared data.
+        model: Backbone and decoder.
+        parameters: Trainable parameters, projection heads included.
+        num_train: Training tiles.
+        num_val: Validation tiles, 0 where there is no such split.
+        epochs: Epochs of the whole run.
+        first_epoch: Epoch that this process begins with, from 1.
+        steps_per_epoch: Batches in an epoch.
+        batch_size: Tiles in a batch.
+        crop_px: Edge of the crops in network pixels.
+        learning_rate: Of the optimizer, before the schedule.
+        device: Where it runs.
+        precision: Arithmetic of the network.
+        workers: Loader processes.
+        cached: Decoded tiles are held in memory.
+        seconds_per_epoch: Expected.
+    """
+
+    run_dir: Path
+    data: str
+    model: str
+    parameters: int
+    num_train: int
+    num_val: int
+    epochs: int
+    first_epoch: int
+    steps_per_epoch: int
+    batch_size: int
+    crop_px: int
+    learning_rate: float
+    device: str
+    precision: str
+    workers: int
+    cached: bool
+    seconds_per_epoch: float
+
+    @property
+    def expected_seconds(self) -> float:
+        """Seconds that the remaining epochs take."""
+        return self.seconds_per_epoch * (self.epochs - self.first_epoch + 1)
+
+    def describe(self, *, now: datetime | None = None) -> str:
+        """Say it in one line, with the expected end."""
+        now = datetime.now().astimezone() if now is None else now
+        end = now + timedelta(seconds=self.expected_seconds)
+        same_day = end.date() == now.date()
+        resumed = f" from epoch {self.first_epoch}" if self.first_epoch > 1 else ""
+        return (
+            f"{self.model}, {self.parameters / 1e6:.1f} M parameters, on {self.device} ({self.precision}): "
+            f"{self.epochs} epochs{resumed} of {self.steps_per_epoch} steps, batch {self.batch_size}, "
+            f"crop {self.crop_px} px, learning rate {self.learning_rate:g}; "
+            f"{self.num_train} training and {self.num_val} validation tiles of {self.data}; "
+            f"expected end {end:%H:%M}{'' if same_day else f' on {end:%Y-%m-%d}'}, "
+            f"in {format_duration(self.expected_seconds)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """What happened in an epoch.
+
+    Args:
+        epoch: Finished epochs, from 1.
+        step: Finished steps of the whole run.
+        learning_rate: At the last step.
+        losses: Means over the epoch's steps: ``total``, the parts of the objective, ``grad_norm`` before clipping.
+        scores: Of the validation tiles: ``mean_iou`` over the scored classes, ``overall_accuracy``, ``iou NAME`` for
+            each class; empty without validation split, NaN where a class neither occurs nor is predicted.
+        seconds: Duration, validation included, checkpoints not.
+        images_per_second: Of the training steps.
+        data_wait: Share of the training steps' time spent waiting for batches.
+        is_best: The best epoch so far.
+    """
+
+    epoch: int
+    step: int
+    learning_rate: float
+    losses: Mapping[str, float]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    seconds: float
+    images_per_second: float
+    data_wait: float
+    is_best: bool
+
+    @property
+    def score(self) -> float | None:
+        """What selects the best epoch: the validation's mean IoU, None where there is none."""
+        value = self.scores.get("mean_iou", math.nan)
+        return None if math.isnan(value) else value
+
+    def describe(self) -> str:
+        """Say it in one line."""
+        parts = [f"epoch {self.epoch}", f"loss {self.losses['total']:.4f}"]
+        parts += [f"{name} {value:.4f}" for name, value in self.losses.items() if name in ("cl", "infonce")]
+        if self.score is not None:
+            parts.append(f"val mean IoU {self.score:.4f}{' (best)' if self.is_best else ''}")
+        parts += [f"{self.images_per_second:.1f} images/s", f"{self.seconds:.1f} s"]
+        return ", ".join(parts)
+
+    def to_row(self) -> dict[str, float]:
+        """Return flat numbers, as in ``metrics.csv`` and the checkpoint."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "learning_rate": self.learning_rate,
+            **{f"train_{name}".replace("/", "_"): value for name, value in self.losses.items()},
+            **{f"val_{name}".replace(" ", "_"): value for name, value in self.scores.items()},
+            "images_per_second": self.images_per_second,
+            "data_wait": self.data_wait,
+            "seconds": self.seconds,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; NaN becomes None."""
+        row = asdict(self)
+        for key in ("losses", "scores"):
+            row[key] = {name: None if math.isnan(value) else value for name, value in row[key].items()}
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> EpochRecord:
+        """Build from ``to_json`` output."""
+        numbers = {
+            key: {name: math.nan if value is None else value for name, value in row[key].items()}
+            for key in ("losses", "scores")
+        }
+        return cls(**{**row, **numbers})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished run.
+
+    Args:
+        run_dir: Folder of the run.
+        epochs: Finished epochs.
+        best_epoch: Epoch whose weights are in ``best``.
+        metrics: Validation scores of the best epoch; empty without validation split.
+        seconds: Duration of all epochs, those before a resume included.
+        resumed_at: Epochs that were already finished when this call began; all of them if there was nothing to do.
+    """
+
+    run_dir: Path
+    epochs: int
+    best_epoch: int
+    metrics: Mapping[str, float]
+    seconds: float
+    resumed_at: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; NaN becomes None."""
+        metrics = {name: None if math.isnan(value) else value for name, value in self.metrics.items()}
+        return {**asdict(self), "run_dir": str(self.run_dir), "metrics": metrics}
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in the two largest units that it needs.
+
+    >>> format_duration(42.4), format_duration(600), format_duration(3 * 3600 + 59), format_duration(200000)
+    ('42 s', '10 min 0 s', '3 h 0 min', '2 d 7 h')
+    """
+    whole = round(seconds)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    for place, (unit, size) in enumerate(units):
+        if whole >= size or unit == "s":
+            text = f"{whole // size} {unit}"
+            if place + 1 < len(units):
+                below, below_size = units[place + 1]
+                text += f" {whole % size // below_size} {below}"
+            return text
+    raise AssertionError("seconds are the last unit")

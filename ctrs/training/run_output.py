@@ -1,0 +1,81 @@
+"""What a run leaves for others after each epoch: checkpoints, the table of metrics, the picture of its curves."""
+
+from __future__ import annotations
+
+from ctrs.config import TrainConfig, to_plain
+from ctrs.errors import CtrsError
+from ctrs.models.checkpoint import CheckpointMetadata, read_metadata, save_checkpoint, save_module
+from ctrs.report.curves import draw_curves
+from ctrs.tiles.manifest import Manifest
+from ctrs.training.resume import RunState
+from ctrs.training.run_folder import RunFolder, write_metrics
+from ctrs.training.settings import resize_factor
+from ctrs.training.step import TrainingStep
+
+PREDICTION_OVERLAP = 0.25
+"""Share of the window that neighbours have in common when the checkpoint predicts."""
+
+
+def save_checkpoints(
+    run: RunFolder, state: RunState, step: TrainingStep, config: TrainConfig, manifest: Manifest
+) -> None:
+    """Write ``last``, and ``best`` where this epoch is it."""
+    record, model = state.history[-1], step.model
+    metadata = CheckpointMetadata(
+        architecture=model.architecture,
+        classes=manifest.classes,
+        bands=manifest.bands,
+        window_px=manifest.tile_px,
+        overlap=PREDICTION_OVERLAP,
+        pixel_size_m=manifest.pixel_size_m,
+        resize_factor=resize_factor(config, manifest.tile_px),
+        recipe=config.recipe,
+        config=to_plain(config),
+        data={
+            "name": manifest.name,
+            "path": str(manifest.root),
+            "preset": manifest.preset,
+            "split_hash": manifest.split_hash,
+            "fingerprint": manifest.fingerprint,
+            "num_tiles": {split: len(manifest.split(split)) for split in manifest.splits},
+        },
+        metrics=record.to_row(),
+        epoch=record.epoch,
+    )
+    if record.is_best:
+        save_checkpoint(run.best, model, metadata)
+        if step.objective.terms:
+            save_module(run.heads, step.objective)
+    save_checkpoint(run.last, model, metadata)
+
+
+def make_good(run: RunFolder, state: RunState, step: TrainingStep, config: TrainConfig, manifest: Manifest) -> None:
+    """Bring the files that follow from the state up to it, where a stop fell between it and them."""
+    write_metrics(run.metrics, state.history)
+    try:
+        last = read_metadata(run.last).epoch
+    except CtrsError:
+        last = 0
+    if last != state.epoch:
+        save_checkpoints(run, state, step, config, manifest)
+    draw(run, state)
+
+
+def draw(run: RunFolder, state: RunState) -> None:
+    """Draw losses and validation scores of all epochs."""
+    history, best = state.history, state.best
+    hidden = ("grad_norm", "/")  # counts and raw values are in metrics.csv
+    losses = [name for name in history[0].losses if not any(part in name for part in hidden)]
+    names = {name: name.removeprefix("iou ").replace("mean_iou", "mean IoU") for name in history[0].scores}
+    draw_curves(
+        run.curves,
+        [record.epoch for record in history],
+        losses={name: [record.losses[name] for record in history] for name in losses},
+        scores={
+            label: [record.scores[name] for record in history]
+            for name, label in names.items()
+            if name != "overall_accuracy"
+        },
+        best_epoch=best.epoch if best and best.scores else None,
+        title=run.path.name,
+    )
