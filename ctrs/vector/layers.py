@@ -89,7 +89,8 @@ def read_columns(path: Path, columns: list[str]) -> Any:
     """Read columns of a layer that ``write_layer`` made, without its geometries."""
     if path.suffix.lower() == ".parquet":
         return pq.read_table(path, columns=columns).to_pandas()
-    return pyogrio.read_dataframe(path, columns=columns, read_geometry=False)
+    found = pyogrio.read_dataframe(path, columns=columns, read_geometry=False)
+    return found.reindex(columns=columns)  # an empty GeoJSON names no columns
 
 
 def _write_gpkg(layer: geopandas.GeoDataFrame, path: Path, name: str, job: str, date: datetime) -> None:

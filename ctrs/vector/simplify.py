@@ -78,6 +78,8 @@ def _simplify(
     result: Geometries, polygons: Geometries, chosen: IntArray, groups: RegionIds, tolerance: float, progress: Progress
 ) -> None:
     """Simplify the chosen polygons, whole groups, into ``result``."""
+    if not len(chosen):
+        return
     if tolerance == 0:
         result[chosen] = polygons[chosen]
         return

@@ -78,13 +78,14 @@ def test_a_full_coverage_stays_full(labels: npt.NDArray[np.uint8], min_area: int
 
 def test_a_speck_goes_to_the_longest_border() -> None:
     labels = blobs("""
-        0000
-        0012
-        0222
-        2222""")
-    assert cleaned(labels, 2, 0)[1, 2] in (0, 2)
-    labels[1, 3] = 0
-    assert cleaned(labels, 2, 0)[1, 2] == 0
+        00000
+        00012
+        00022
+        22222""")
+    assert cleaned(labels, 2, 0)[1, 3] == 0, "of equal borders that of the larger region"
+    labels[1, 2] = 2
+    labels[2, 2] = 2
+    assert cleaned(labels, 2, 0)[1, 3] == 2
 
 
 def test_a_lone_speck_vanishes_and_its_hole_closes() -> None:
