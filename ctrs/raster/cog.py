@@ -148,7 +148,8 @@ def write_class_cog(
                 described,
                 staged,
                 driver="COG",
-                blocksize=BLOCK_PX,
+                # rasterio and rio-cogeo take a file whose blocks are as wide as itself for one that is not tiled.
+                blocksize=BLOCK_PX // 2 if grid.width == BLOCK_PX < grid.height else BLOCK_PX,
                 compress="DEFLATE",
                 overview_resampling="MODE",
                 bigtiff="IF_SAFER",
