@@ -20,6 +20,7 @@ from ctrs.errors import ConfigError, DataError, InputNotFoundError
 from ctrs.jobs import write_text
 from ctrs.raster.bands import Bands
 from ctrs.raster.geotiff import Grid
+from ctrs.raster.mosaic import mosaic_vrt
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.footprints import common_crs, tile_footprints
 
@@ -366,6 +367,4 @@ def scene_mosaics(manifest: Manifest, split: SplitName, folder: Path) -> list[Sc
 
 
 def _mosaic(tiles: list[tuple[Path, PixelWindow]], scene: Scene, folder: Path, suffix: str) -> Path:
-    from ctrs.raster.geotiff import mosaic_vrt
-
     return mosaic_vrt(tiles, scene.grid, folder / f"{scene.name}{suffix}.vrt")

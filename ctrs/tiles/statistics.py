@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,17 @@ class Moments:
     deviation: tuple[float, ...]
     least: tuple[float, ...]
     greatest: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Moments:
+        """Build from the JSON of ``dataclasses.asdict``."""
+        return cls(
+            count=int(row["count"]),
+            mean=tuple(row["mean"]),
+            deviation=tuple(row["deviation"]),
+            least=tuple(row["least"]),
+            greatest=tuple(row["greatest"]),
+        )
 
     @classmethod
     def of(cls, pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Moments:
