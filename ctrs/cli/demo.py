@@ -55,7 +55,6 @@ def demo(
             run,
             config,
             progress=progress,
-            on_plan=lambda plan: console.note(plan.describe()),
             on_epoch=lambda record: console.note(record.describe()),
         )
         report = evaluate(run, data.root, EvalConfig(split="test"), progress=progress)

@@ -17,7 +17,7 @@ _DEFAULT = PredictConfig()
 
 
 def predict(
-    scenes: Annotated[list[Path], typer.Argument(help="Rasters, or folders of rasters.")],
+    scenes: Annotated[list[str], typer.Argument(help="Rasters, folders of rasters, or names that GDAL opens.")],
     model: options.Model = None,
     out: Annotated[
         Path | None,

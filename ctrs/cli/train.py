@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,15 +101,7 @@ def train(
         run_dir = Path(RUNS) / name if name else free_run_dir(run_name(config, data_dir.absolute().name))
     console.note(f"run: {run_dir}")
 
-    from ctrs.training import EpochRecord, TrainPlan
     from ctrs.training import train as train_network
-
-    def on_plan(plan: TrainPlan) -> None:
-        console.note(plan.describe())
-
-    def on_epoch(record: EpochRecord) -> None:
-        if not console.quiet:
-            console.note(record.describe())
 
     with console.progress() as progress:
         result = train_network(
@@ -118,8 +111,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             progress=progress,
-            on_plan=on_plan,
-            on_epoch=on_epoch,
+            on_epoch=lambda record: console.note(record.describe()),
         )
     payload = result.to_json()
 
@@ -136,15 +128,16 @@ def _stopped_run(
     data: Path | None, name: str | None, chosen: dict[str, Any], config_file: Path | None, *, overwrite: bool
 ) -> tuple[Path, Path, TrainConfig]:
     """Find the run that ``--resume`` means, with the data and configuration written there."""
-    if chosen or config_file or overwrite:
-        raise UsageError(
-            "--resume goes on with a run as it was set up; leave out options other than DATA, --name and the output "
-            "options, or start a new run"
-        )
-    from ctrs.training.run_config import read_run_config
+    from ctrs.training.run_config import MAY_CHANGE, read_run_config
 
+    if config_file or overwrite or not set(chosen) <= MAY_CHANGE:
+        allowed = ", ".join(f"--{key}" for key in sorted(MAY_CHANGE))
+        raise UsageError(
+            f"--resume goes on with a run as it was set up; beside it only DATA, --name, {allowed} and the output "
+            "options may stand; start a new run for anything else"
+        )
     run_dir = Path(RUNS) / name if name else newest_run(unfinished=True)
     if not run_dir.is_dir():
         raise InputNotFoundError(f"{run_dir}: no such run; see {RUNS}/ for those that exist")
     config, data_dir = read_run_config(run_dir)
-    return run_dir, data or data_dir, config
+    return run_dir, data or data_dir, dataclasses.replace(config, **chosen)

@@ -1,5 +1,6 @@
 """Class maps of scenes of any size: networks over overlapping windows, in fixed memory."""
 
 from ctrs.inference.predictor import Predictor
+from ctrs.inference.scenes import mask_path, mask_paths, scenes_in
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "mask_path", "mask_paths", "scenes_in"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ctrs.errors import InputNotFoundError, RasterError
+from ctrs.errors import InputNotFoundError, RasterError, UsageError
 from ctrs.raster.cog import CLASSES_TAG
 from ctrs.raster.geotiff import open_raster
 
@@ -33,6 +33,31 @@ def mask_path(scene: Path | str, out: Path | None = None) -> Path:
         return out / name if out.is_dir() else out
     remote = "://" in str(scene) or str(scene).startswith("/vsi")
     return Path(name) if remote else path.with_name(name)
+
+
+def mask_paths(paths: Iterable[Path | str], out: Path | None = None) -> list[tuple[Path | str, Path]]:
+    """Return every scene of some paths with the place of its mask.
+
+    Args:
+        paths: Files, folders of rasters, and names that only GDAL understands.
+        out: With one file: the mask's path, or a folder that exists. Else a folder, which is made when it is needed.
+
+    Raises:
+        InputNotFoundError: A folder holds no raster.
+        UsageError: Two scenes would have the same mask, or ``out`` is a file for several scenes.
+    """
+    given = list(paths)
+    scenes = scenes_in(given)
+    as_folder = out is not None and (len(scenes) > 1 or any(Path(path).is_dir() for path in given))
+    if out is not None and as_folder and (out.is_file() or out.suffix.lower() in SCENE_SUFFIXES):
+        raise UsageError(f"{out}: one file for {len(scenes)} scenes; name a folder instead")
+    pairs: dict[Path, Path | str] = {}
+    for scene in scenes:
+        mask = out / mask_path(scene).name if out is not None and as_folder else mask_path(scene, out)
+        if mask in pairs:
+            raise UsageError(f"{mask}: would be the mask of {pairs[mask]} and of {scene}; map them one by one with -o")
+        pairs[mask] = scene
+    return [(scene, mask) for mask, scene in pairs.items()]
 
 
 def scenes_in(paths: Iterable[Path | str]) -> list[Path | str]:
