@@ -276,16 +276,20 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """How a checkpoint is scored.
+    """How a checkpoint, or a mask made elsewhere, is scored.
 
     Args:
         split: None: ``test`` where the data have it, else ``val``.
         predict: How the scenes are mapped; the checkpoint's window and overlap unless told otherwise.
+        classes: Masks only: TOML file with ``[[class]]`` tables; None takes the classes that the mask names.
+        class_field: Masks only: field of truth polygons that holds the class; None: each polygon is ``building``.
         overwrite: Replace a different report.
     """
 
     split: SplitName | None = None
     predict: PredictConfig = field(default_factory=PredictConfig)
+    classes: Path | None = None
+    class_field: str | None = None
     overwrite: bool = False
 
 

@@ -1,0 +1,388 @@
+"""Evaluation: what predict would write, counted pixel by pixel, reported once and for all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+from scipy import ndimage
+
+from ctrs.classes import ClassMap, LandClass
+from ctrs.config import EvalConfig, PredictConfig
+from ctrs.errors import BandMismatchError, DataError, DataWarning, InputNotFoundError, OutputExistsError
+from ctrs.inference.predictor import Predictor
+from ctrs.models.checkpoint import CheckpointMetadata, save_checkpoint
+from ctrs.models.segmentation import create_model
+from ctrs.raster.bands import Bands
+from ctrs.raster.windows import sliding_windows
+from ctrs.tiles.manifest import Manifest, Scene, Tile
+from ctrs.training import evaluation, mask_comparison
+from ctrs.training.evaluation import choose_split, evaluate, run_home
+from ctrs.training.score_report import read_report
+
+CLASSES = ClassMap(
+    classes=(
+        LandClass(value=0, name="ground", color=(255, 255, 255)),
+        LandClass(value=1, name="building", color=(0, 0, 255)),
+        LandClass(value=5, name="clutter", color=(255, 0, 0), scored=False),
+    )
+)
+BANDS = Bands(
+    names=("red", "green", "blue"), dtype="uint8", low=(0,) * 3, high=(255,) * 3, mean=(110,) * 3, std=(45,) * 3,
+    nodata=0,
+)  # fmt: skip
+SIZES = {"t1": (150, 170), "t2": (64, 100), "area": (96, 192)}
+TILE_PX = 64
+UTM = CRS.from_epsg(32633)
+CPU = PredictConfig(device="cpu", threads=1)
+
+
+def write(path, pixels, transform, crs, nodata):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {"driver": "GTiff", "count": len(pixels), "dtype": "uint8", "height": pixels.shape[1]}
+    with rasterio.open(
+        path, "w", **profile, width=pixels.shape[2], transform=transform, crs=crs, nodata=nodata
+    ) as file:
+        file.write(pixels)
+
+
+def make_scene(name, rng):
+    """Image with a strip without imagery, labels, and labels with eroded borders."""
+    height, width = SIZES[name]
+    blobs = ndimage.gaussian_filter(rng.normal(size=(3, height, width)), (0, 8, 8))
+    truth = np.argmax(blobs, axis=0).astype(np.uint8)
+    image = np.clip(60 + 70 * truth + rng.normal(0, 15, (3, height, width)), 1, 255).astype(np.uint8)
+    image[:, :, :7] = 0
+    truth[:, :7] = 255
+    border = (ndimage.maximum_filter(truth, 5) != truth) | (ndimage.minimum_filter(truth, 5) != truth)
+    return image, truth, np.where(border, 255, truth).astype(np.uint8)
+
+
+def prepare(root, *, crs=UTM, eroded=True, splits=("train", "val", "test")):
+    """A small data set: two test scenes, and one scene whose right half is validation."""
+    rng = np.random.default_rng(4)
+    scenes, tiles = [], []
+    for number, name in enumerate(SIZES):
+        image, truth, inner = make_scene(name, rng)
+        transform = Affine(0.1, 0, 400_000 + 100 * number, 0, -0.1, 5_800_000)
+        source = root.parent / "source" / f"{name}.tif"
+        write(source, image, transform, crs, 0)
+        write(source.with_name(f"{name}_label.tif"), truth[None], transform, crs, 255)
+        height, width = truth.shape
+        scenes.append(
+            Scene(
+                name=name, split="test" if name.startswith("t") else "train+val", width=width, height=height,
+                crs_wkt=None if crs is None else crs.to_wkt(), transform=tuple(transform)[:6], source_image=str(source),
+                source_label="",
+            )
+        )  # fmt: skip
+        for index, window in enumerate(sliding_windows(height, width, TILE_PX, TILE_PX)):
+            rows, cols = window.slices
+            split = "test" if name.startswith("t") else ("val" if window.col_off >= 96 else "train")
+            if split not in splits or (split == "train" and cols.stop > 96):
+                continue
+            paths = {
+                kind: root / kind / split / f"{name}_{index:03d}.tif" for kind in ("images", "masks", "masks_eroded")
+            }
+            place = transform @ Affine.translation(window.col_off, window.row_off)
+            write(paths["images"], image[:, rows, cols], place, crs, 0)
+            write(paths["masks"], truth[None, rows, cols], place, crs, 255)
+            if eroded:
+                write(paths["masks_eroded"], inner[None, rows, cols], place, crs, 255)
+            tiles.append(
+                Tile(
+                    scene=name, split=split, window=window, image=paths["images"], mask=paths["masks"],
+                    mask_eroded=paths["masks_eroded"] if eroded else None, valid_fraction=1.0,
+                    class_counts=tuple(int((truth[rows, cols] == k).sum()) for k in range(3)),
+                )
+            )  # fmt: skip
+    manifest = Manifest(
+        root=root.absolute(), name="town", tiles=tuple(tiles), scenes=tuple(scenes), classes=CLASSES, bands=BANDS,
+        tile_px=TILE_PX, pixel_size_m=0.1, preset=None, fingerprint="town",
+    )  # fmt: skip
+    manifest.save(root)
+    return manifest
+
+
+def make_checkpoint(folder, *, classes=CLASSES, bands=BANDS):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = create_model("pvt", "unetformer", num_classes=classes.num_classes, in_channels=bands.count)
+        with torch.no_grad():
+            for parameter in model.head.parameters():
+                parameter.mul_(30)  # so that an untrained network predicts more than one class
+    metadata = CheckpointMetadata(
+        architecture=model.architecture, classes=classes, bands=bands, window_px=TILE_PX, overlap=0.25
+    )
+    save_checkpoint(folder, model, metadata)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    """Prepared data and a run, made once; tests copy the run."""
+    base = tmp_path_factory.mktemp("ground")
+    (base / "prepared").mkdir()
+    prepare(base / "prepared" / "town")
+    run = base / "runs" / "first"
+    run.mkdir(parents=True)
+    (run / "config.toml").write_text("epochs = 1\n")
+    make_checkpoint(run / "best")
+    return base
+
+
+@pytest.fixture(scope="module")
+def finished(ground, tmp_path_factory):
+    """A run whose test split was scored; only to be read."""
+    run = shutil.copytree(ground / "runs" / "first", tmp_path_factory.mktemp("finished") / "run")
+    return evaluate(run, ground / "prepared" / "town", EvalConfig(predict=CPU))
+
+
+@pytest.fixture
+def data(ground):
+    return ground / "prepared" / "town"
+
+
+@pytest.fixture
+def run(ground, tmp_path):
+    return shutil.copytree(ground / "runs" / "first", tmp_path / "run")
+
+
+def read(path):
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+def naive_confusion(truth, pred):
+    counts = np.zeros((3, 4), int)
+    for t, p in zip(truth.ravel().tolist(), pred.ravel().tolist(), strict=True):
+        if t != 255:
+            counts[t, 3 if p == 255 else p] += 1
+    return counts
+
+
+def test_scores_are_those_of_the_masks_that_predict_writes(ground, data, run, tmp_path):
+    calls = []
+    report = evaluate(run, data, EvalConfig(predict=CPU), progress=lambda *call: calls.append(call))
+    assert (report.split, report.reason, report.test_openings) == ("test", "the data have one", 1)
+    folder = run / "eval" / "test"
+    assert report.path == folder / "report.json"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "confusion.csv", "confusion.png", "confusion_isprs.csv", "masks", "report.json",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (run / "eval").iterdir()) == ["test"]
+    assert calls[-1] == (2, 2, "scoring scenes")
+
+    predictor = Predictor.from_checkpoint(run, device="cpu")
+    totals = {"strict": np.zeros((3, 4), int), "isprs": np.zeros((3, 4), int)}
+    for scene in report.scenes:
+        source = ground / "prepared" / "source" / f"{scene.name}.tif"
+        mask = predictor.predict_raster(source, tmp_path / f"{scene.name}_mask.tif", CPU)
+        ours, theirs = folder / scene.mask, mask
+        np.testing.assert_array_equal(read(ours), read(theirs))
+        with rasterio.open(ours) as first, rasterio.open(theirs) as second:
+            assert (first.crs, first.transform, first.nodata) == (second.crs, second.transform, second.nodata)
+        pred = read(mask)
+        assert len(np.unique(pred)) > 2, "the network predicts one class only: the test shows little"
+        truth = read(source.with_name(f"{scene.name}_label.tif"))
+        border = (ndimage.maximum_filter(truth, 5) != truth) | (ndimage.minimum_filter(truth, 5) != truth)
+        expected = {
+            "strict": naive_confusion(truth, pred),
+            "isprs": naive_confusion(np.where(border, 255, truth), pred),
+        }
+        for kind, counts in expected.items():
+            np.testing.assert_array_equal(scene.confusions[kind].counts, counts)
+            totals[kind] += counts
+    for kind, counts in totals.items():
+        np.testing.assert_array_equal(report.confusions[kind].counts, counts)
+    assert totals["isprs"].sum() < 0.9 * totals["strict"].sum()
+
+    head = report.headline
+    scored = totals["strict"][:2]  # pixels whose truth is not clutter
+    iou = [scored[k, k] / (scored[k].sum() + scored[:, k].sum() - scored[k, k]) for k in (0, 1)]
+    assert head.name == "strict, without clutter"
+    assert head.mean_iou == pytest.approx(np.mean(iou), abs=1e-12)
+    assert head.overall_accuracy == pytest.approx((scored[0, 0] + scored[1, 1]) / scored.sum(), abs=1e-12)
+    assert report.mean_iou == head.mean_iou
+
+
+def test_only_the_ground_of_the_split_is_scored(ground, data, run):
+    report = evaluate(run, data, EvalConfig(split="val", predict=CPU))
+    truth = read(ground / "prepared" / "source" / "area_label.tif")
+    assert [scene.name for scene in report.scenes] == ["area"]
+    # Validation tiles begin at column 128 or, shifted inwards, cover 96 rows.
+    assert report.confusions["strict"].total == (truth[:, 128:] != 255).sum()
+    mask = read(run / "eval" / "val" / report.scenes[0].mask)
+    assert mask.shape == SIZES["area"]
+    assert (mask[:, :128] == 255).all()
+    assert (mask[:, 128:] != 255).all()
+    assert report.test_openings is None
+    assert not (run / "test_openings.json").exists()
+
+
+def test_a_finished_report_is_read_not_made_again(data, run, monkeypatch):
+    first = evaluate(run, data, EvalConfig(predict=CPU))
+    files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    monkeypatch.setattr(Predictor, "from_checkpoint", lambda *a, **k: pytest.fail("the network was loaded"))
+    again = evaluate(run / "best", data, EvalConfig(predict=CPU))
+    assert again.to_json() == first.to_json() | {"data": str(data)}
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
+    with pytest.raises(
+        OutputExistsError, match=r"eval/test: exists and is the result of other inputs or options; pass"
+    ):
+        evaluate(run, data, EvalConfig(predict=replace(CPU, overlap=0.5)))
+
+
+def test_openings_of_test_are_counted(data, run, caplog):
+    caplog.set_level("INFO", "ctrs.training")
+    first = evaluate(run, data, EvalConfig(predict=CPU))
+    assert "opened it never before" in caplog.text
+    other = EvalConfig(predict=replace(CPU, overlap=0.5), overwrite=True)
+    second = evaluate(run, data, other)
+    assert "opened it once before" in caplog.text
+    assert (first.test_openings, second.test_openings) == (1, 2)
+    assert evaluate(run, data, replace(other, overwrite=False)).test_openings == 2
+    rows = json.loads((run / "test_openings.json").read_text())["openings"]
+    assert [row["data"] for row in rows] == [str(data)] * 2
+    assert "opening 2 of the test split" in second.summary()
+    (run / "test_openings.json").write_text("[]")
+    with pytest.raises(DataError, match=r"test_openings\.json: not readable as the record of test openings"):
+        evaluate(run, data, replace(EvalConfig(predict=CPU), overwrite=True))
+
+
+def test_interrupted_work_is_gone_on_with(data, run, monkeypatch):
+    whole = evaluate(run, data, EvalConfig(predict=CPU)).to_json()
+    shutil.rmtree(run / "eval")
+    (run / "test_openings.json").unlink()
+    count = evaluation.count_pixels
+
+    def interrupt(truth, pred, classes):
+        if "t2" in pred.name:
+            raise KeyboardInterrupt
+        return count(truth, pred, classes)
+
+    monkeypatch.setattr(evaluation, "count_pixels", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        evaluate(run, data, EvalConfig(predict=CPU))
+    assert str(run / "eval" / ".test.partial") in caught.value.__notes__[-1]
+    assert not (run / "eval" / "test").exists()
+    monkeypatch.undo()
+    with pytest.raises(OutputExistsError, match=r"\.test\.partial: holds unfinished work"):
+        evaluate(run, data, EvalConfig(predict=replace(CPU, overlap=0.5)))
+    mapped = []
+    monkeypatch.setattr(Predictor, "_map_rows", lambda *a, **k: mapped.append(1))
+    again = evaluate(run, data, EvalConfig(predict=CPU)).to_json()
+    assert not mapped, "scenes that were mapped before the stop are mapped again"
+    assert again["test_openings"] == 1
+    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+    assert [path.name for path in (run / "eval").iterdir()] == ["test"]
+
+
+def test_a_checkpoint_of_no_run_keeps_its_own_report(ground, data, tmp_path):
+    folder = shutil.copytree(ground / "runs" / "first" / "best", tmp_path / "roofs")
+    report = evaluate(folder / "model.safetensors", data, EvalConfig(predict=CPU))
+    assert report.path == folder / "eval" / "test" / "report.json"
+    assert (folder / "test_openings.json").exists()
+
+
+def test_run_home(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    for name in ("best", "last", ".best.partial/replaced", "export"):
+        (run / name).mkdir(parents=True)
+    assert run_home(run / "best") == run / "best"
+    (run / "config.toml").touch()
+    assert run_home(run / "best") == run_home(run / "last") == run_home(run / ".best.partial/replaced") == run
+    assert run_home(run / "export") == run / "export"
+    monkeypatch.chdir(run / "best")
+    assert run_home(run.__class__()) == run
+
+
+def test_splits(ground, tmp_path):
+    manifest = Manifest.open(ground / "prepared" / "town")
+    assert choose_split(manifest, None)[0] == "test"
+    assert choose_split(manifest, "train") == ("train", "as asked for")
+    without_test = replace(manifest, tiles=manifest.split("train") + manifest.split("val"))
+    assert choose_split(without_test, None) == ("val", "the data have no test split")
+    with pytest.raises(DataError, match=r"town: no split 'test' found, it has train and val; choose one of them"):
+        choose_split(without_test, "test")
+    with pytest.raises(DataError, match=r"town: neither test nor val split found, it has train; prepare"):
+        choose_split(replace(manifest, tiles=manifest.split("train")), None)
+
+
+def test_data_that_do_not_fit_are_refused(data, tmp_path):
+    other = ClassMap.from_json([{"name": "ground"}, {"name": "roof"}, {"name": "clutter"}])
+    checkpoint = make_checkpoint(tmp_path / "a", classes=other)
+    with pytest.raises(
+        DataError, match=r"town: classes ground, building, clutter found, but .*a knows ground, roof, cl"
+    ):
+        evaluate(checkpoint, data, EvalConfig(predict=CPU))
+    two = Bands(names=("red", "green"), dtype="uint8", low=(0, 0), high=(9, 9), mean=(1, 1), std=(1, 1))
+    checkpoint = make_checkpoint(tmp_path / "b", bands=two)
+    with pytest.raises(
+        BandMismatchError, match=r"3 bands of uint8 \(red, green, blue\) found, .* takes 2 of uint8 \(red"
+    ):
+        evaluate(checkpoint, data, EvalConfig(predict=CPU))
+    checkpoint = make_checkpoint(tmp_path / "c", bands=replace(BANDS, dtype="uint16"))
+    with pytest.raises(BandMismatchError, match=r"3 bands of uint8 .* takes 3 of uint16"):
+        evaluate(checkpoint, data, EvalConfig(predict=CPU))
+    checkpoint = make_checkpoint(tmp_path / "d", bands=replace(BANDS, names=("nir", "red", "green")))
+    with pytest.warns(DataWarning, match="bands red, green, blue found, .* learnt nir, red, green"):
+        evaluate(checkpoint, data, EvalConfig(split="val", predict=CPU))
+    with pytest.raises(InputNotFoundError, match="no such run or checkpoint"):
+        evaluate(tmp_path / "none", data)
+    with pytest.raises(InputNotFoundError, match="run `ctrs prepare SOURCE` first"):
+        evaluate(checkpoint, tmp_path / "none")
+
+
+def test_data_without_crs_or_eroded_labels(run, tmp_path):
+    (tmp_path / "prepared").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        prepare(tmp_path / "prepared" / "town", crs=None, eroded=False, splits=("train", "val"))
+    report = evaluate(run, tmp_path / "prepared" / "town", EvalConfig(predict=CPU))
+    assert (report.split, report.labels) == ("val", ("strict",))
+    assert [entry.name for entry in report.protocols] == [
+        "strict, without clutter", "strict, clutter as error", "strict, all classes",
+    ]  # fmt: skip
+
+
+def test_reports_go_round(finished, tmp_path):
+    report = finished
+    again = read_report(report.path)
+    assert again.to_json() == json.loads(report.path.read_text()) == report.to_json() | {
+        "path": str(report.path), "seconds": again.seconds
+    }  # fmt: skip
+    rows = list(csv.reader((report.path.parent / "confusion.csv").read_text().splitlines()))
+    assert rows[0] == ["truth \\ prediction", "ground", "building", "clutter", "not predicted"]
+    assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == report.confusions["strict"].counts.tolist()
+    tables = report.tables()
+    assert [table.title.split(",")[0] for table in tables] == ["test split", "every protocol", "scenes"]
+    assert all(len(row) == len(table.header) for table in tables for row in table.rows)
+    assert [row[0] for row in tables[0].rows] == ["ground", "building", "mean"]
+    assert len(tables[1].rows) == 6
+    broken = tmp_path / "report.json"
+    for text, message in (
+        ("{}", "kind None, format_version None found"),
+        ("{", "not readable as a report"),
+        ("[]", "no report found"),
+        (json.dumps({"kind": "ctrs evaluation", "format_version": 1}), "'scenes' is missing or wrong"),
+    ):
+        broken.write_text(text)
+        with pytest.raises(DataError, match=rf"report\.json: {message}"):
+            read_report(broken)
+
+
+def test_windows_of_counting_do_not_matter(ground, finished, monkeypatch):
+    monkeypatch.setattr(mask_comparison, "_BLOCK_PX", 31)
+    truth = ground / "prepared" / "source" / "t1_label.tif"
+    matrix = mask_comparison.count_pixels(truth, finished.path.parent / "masks/t1_mask.tif", CLASSES)
+    assert matrix == finished.scenes[0].confusions["strict"]
