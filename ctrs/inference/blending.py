@@ -116,7 +116,8 @@ class RowBandAccumulator:
 def largest_class(sums: Tensor) -> Tensor:
     """Return the index of the largest of K values at each pixel, the first of equals.
 
-    A loop of comparisons: on the CPU ``torch.argmax`` over a leading axis takes 9 times as long.
+    A loop of comparisons, since on the CPU ``torch.argmax`` over a leading axis takes many times as long, and so does
+    ``masked_fill_``.
 
     Args:
         sums: (K, h, W), K at most 255.
@@ -130,6 +131,7 @@ def largest_class(sums: Tensor) -> Tensor:
     best = sums[0].clone()
     indices = torch.zeros(best.shape, dtype=torch.uint8, device=sums.device)
     for index in range(1, len(sums)):
-        indices.masked_fill_(sums[index] > best, index)
+        larger = (sums[index] > best).view(torch.uint8).mul_(index)
+        torch.maximum(indices, larger, out=indices)
         torch.maximum(best, sums[index], out=best)
     return indices

@@ -20,7 +20,7 @@ from ctrs.raster.windows import PixelWindow, stride_for_overlap, window_starts
 ReadWindow = Callable[[PixelWindow], tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]
 """Returns the raw pixels (C, h, w) and the valid mask (h, w), True = valid, of a window of a scene."""
 
-_BATCHES_IN_GROUP = 8
+_BATCHES_IN_GROUP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class PixelStandardizer:
         """
         if self._table is not None:
             for band, table in enumerate(self._table):
-                out[..., band] = table[pixels[band].view(self._index)]
+                out[..., band] = np.take(table, pixels[band].view(self._index), mode="clip")
         else:
             out[:] = np.moveaxis(self.bands.standardize(self.bands.scale(pixels)), 0, -1)
         if not valid.all():

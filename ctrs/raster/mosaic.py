@@ -9,8 +9,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.enums import MaskFlags
+from rasterio.errors import CRSError
 
 from ctrs.errors import RasterError
 from ctrs.jobs import write_text
@@ -78,17 +80,32 @@ def dataset_element(grid: Grid) -> ElementTree.Element:
     """Return the root of a VRT on a grid, without bands."""
     root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
     if grid.crs is not None:
-        ElementTree.SubElement(root, "SRS").text = grid.crs.to_wkt(version="WKT2_2019")
+        ElementTree.SubElement(root, "SRS").text = _crs_text(grid.crs)
     if grid.transform != Affine.identity():
         ElementTree.SubElement(root, "GeoTransform").text = ", ".join(map(repr, grid.transform.to_gdal()))
     if grid.ground_control is not None:
         points = ElementTree.SubElement(root, "GCPList")
         if grid.ground_control.crs is not None:
-            points.set("Projection", grid.ground_control.crs.to_wkt(version="WKT2_2019"))
+            points.set("Projection", _crs_text(grid.ground_control.crs))
         for row, col, x, y, z in grid.ground_control.points:
             values = {"Pixel": col, "Line": row, "X": x, "Y": y, "Z": z}
             ElementTree.SubElement(points, "GCP", {key: repr(value) for key, value in values.items()})
     return root
+
+
+def _crs_text(crs: CRS) -> str:
+    """Return a CRS as text that gives it back.
+
+    WKT1 where that is so: it names the codes of all parts, without which GDAL writes a wrong vertical datum to GeoTIFF.
+    """
+    try:
+        text: str = crs.to_wkt()
+        if CRS.from_wkt(text) == crs:
+            return text
+    except CRSError:
+        pass  # WKT1 cannot say it
+    modern: str = crs.to_wkt(version="WKT2_2019")
+    return modern
 
 
 def add_sources(band: ElementTree.Element, sources: Iterable[MosaicSource], source_band: str, folder: Path) -> None:

@@ -65,6 +65,7 @@ def category_names(path, tmp_path):
         ("EPSG:2056", Affine(0.1, 0, 2.6e6, 0, 0.1, 1.2e6)),  # south up
         ("+proj=laea +lat_0=10 +lon_0=20 +ellps=bessel +units=m", UTM),  # no EPSG code
         ("+proj=ob_tran +o_proj=longlat +o_lat_p=40 +o_lon_p=0 +lon_0=10", UTM),  # only WKT2 can say it
+        ("EPSG:7415", UTM),  # with heights
         (None, UTM),  # a world file without CRS
         (None, Affine.identity()),
     ],

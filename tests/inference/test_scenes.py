@@ -1,0 +1,36 @@
+"""Which rasters are mapped, and where masks go."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctrs.errors import InputNotFoundError
+from ctrs.inference.scenes import mask_path, scenes_in
+
+
+def test_masks_go_beside_the_scene_unless_told_otherwise(tmp_path):
+    assert mask_path(Path("city/a.b.tif")) == Path("city/a.b_mask.tif")
+    assert mask_path(Path("photo.jpg")) == Path("photo_mask.tif")
+    assert mask_path("/vsicurl/https://example.org/x/scene.tif") == Path("scene_mask.tif")
+    assert mask_path(Path("a.tif"), tmp_path) == tmp_path / "a_mask.tif"
+    assert mask_path(Path("a.tif"), tmp_path / "b.tif") == tmp_path / "b.tif"
+
+
+def test_folders_are_expanded_without_masks_of_ctrs(tmp_path, make_identity, write_scene):
+    pixels = np.zeros((3, 8, 8), np.uint8)
+    scene, labels = write_scene(pixels, "b.tif"), write_scene(pixels, "a_mask.tif")
+    write_scene(pixels, "C.TIF")
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / ".hidden.tif").write_text("")
+    (tmp_path / "broken_mask.tif").write_text("")
+    make_identity().predict_raster(scene, mask_path(scene))
+    assert (tmp_path / "b_mask.tif").exists()
+    names = [Path(path).name for path in scenes_in([tmp_path])]
+    assert names == ["C.TIF", labels.name, "b.tif", "broken_mask.tif"]
+    assert scenes_in([scene, "/vsimem/x.tif"]) == [scene, "/vsimem/x.tif"]
+
+
+def test_a_folder_without_rasters(tmp_path):
+    with pytest.raises(InputNotFoundError, match=r"no rasters found; expected files ending in \.img"):
+        scenes_in([tmp_path])
