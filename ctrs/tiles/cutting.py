@@ -26,6 +26,9 @@ from ctrs.tiles.statistics import Moments
 READ_BYTES = 64 * 2**20
 """Most image bytes of a row of tiles read at a time, in each thread."""
 
+STRIP_ROWS = 128
+"""Rows of a strip: GDAL's default of a few rows makes files 5 % (images) to 20 % (masks) larger."""
+
 KINDS = ("images", "masks", "masks_eroded")
 """Folders of the three files of a tile."""
 
@@ -260,4 +263,5 @@ def _profile(grid: Grid) -> dict[str, Any]:
         "transform": grid.transform,
         "compress": "deflate",
         "zlevel": 6,
+        "blockysize": min(STRIP_ROWS, grid.height),
     }

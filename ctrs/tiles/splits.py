@@ -74,11 +74,15 @@ def choose_validation(places: Sequence[Place], *, val_fraction: float, seed: int
             rng = _generator(seed, (places[number].scene for number in members.tolist()))
             taken = _compact_block(pieces[members], centers[members], counts[members], num_val, rng)
             chosen[members[taken]] = True
-    if not chosen.any() and len(np.unique(scenes)) > 1:
+    if chosen.any():
+        return chosen.tolist()
+    rng = _generator(seed, (place.scene for place in places))
+    num_val = max(1, round(val_fraction * len(places)))
+    if len(np.unique(scenes)) > 1:
         # No scene is large enough to divide: whole scenes, neighbours on the ground or in the order of their names.
-        rng = _generator(seed, (place.scene for place in places))
-        num_val = max(1, round(val_fraction * len(places)))
         chosen = _compact_block(scenes, _scene_centers(places, scenes, centers), counts, num_val, rng)
+    elif len(np.unique(pieces)) > 1:
+        chosen = _compact_block(pieces, centers, counts, num_val, rng)
     return chosen.tolist()
 
 

@@ -126,6 +126,10 @@ def test_whole_scenes_without_georeference_follow_the_order_of_names() -> None:
     assert int(names[1][1:]) - int(names[0][1:]) == 1
 
 
+def test_a_lone_small_scene_gives_one_tile() -> None:
+    assert sum(choose_validation(cut("a", make_grid(128, 64)), val_fraction=0.15, seed=0)) == 1
+
+
 @pytest.mark.parametrize(("size", "fraction"), [(64, 0.15), (640, 0.0)])
 def test_nothing_to_divide(size: int, fraction: float) -> None:
     assert not any(choose_validation(cut("a", make_grid(size, size)), val_fraction=fraction, seed=0))
