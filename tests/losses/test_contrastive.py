@@ -516,6 +516,20 @@ def test_huge_half_precision_rows_do_not_overflow() -> None:
     assert all(f.grad is not None and f.grad.isfinite().all() for f in features)
 
 
+@pytest.mark.parametrize("kind", ["cl", "infonce"])
+def test_vectors_of_length_zero_have_a_bounded_gradient(kind: str) -> None:
+    features, labels = zero_features()
+    loss = ContrastiveTransformerLoss([nn.Identity() for _ in CHANNELS], 3, kind=kind, clip_mode="none")  # type: ignore[arg-type]
+    with torch.no_grad():
+        features[0][:, 0, ::2] = 1  # some of them have a direction
+    value, _ = loss(features, labels)
+    value.backward()
+    assert value.isfinite()
+    gradients = [f.grad for f in features if f.grad is not None]
+    assert len(gradients) == 4
+    assert 0 < gradients[0].abs().max() < 1e6
+
+
 def test_stats_count_anchors_and_terms() -> None:
     labels = torch.zeros(2, 64, 64, dtype=torch.int64)
     labels[:, :, 32:] = 1
