@@ -97,6 +97,8 @@ def find_layout(source: Path, config: PrepareConfig, *, exclude: Path | None = N
     paths = [path.relative_to(source).as_posix() for path in files]
     preset = recognise(paths) if config.preset is None else load_preset(config.preset)
     layout = _preset_layout(source, files, preset) if preset else _generic_layout(source, files, config.labels)
+    if config.classes is not None and not config.classes.is_file():
+        raise InputNotFoundError(f"{config.classes}: not found; name a TOML file with [[class]] tables")
     own_classes = source / CLASS_FILE
     class_file = config.classes or (own_classes if own_classes.is_file() else None)
     scenes = _choose_splits(layout.scenes, config, source)

@@ -92,7 +92,7 @@ def classes_of_rasters(paths: Sequence[Path]) -> ClassMap:
                         "put labels into labels/ and images into images/"
                     )
                 values[int(value)] += number
-            if dataset.nodata is not None:
+            if dataset.nodata is not None and float(dataset.nodata).is_integer():
                 nodata.add(dataset.nodata)
     if colors:
         raise LabelError(_colors_message(paths, colors))
@@ -100,7 +100,7 @@ def classes_of_rasters(paths: Sequence[Path]) -> ClassMap:
 
 
 def _classes_of_values(values: Counter[int], nodata: set[float], *, where: str) -> ClassMap:
-    found = set(values)
+    found = set(values) - {int(value) for value in nodata if value != 0}  # 0 is background even where called nodata
     if found <= {0, 1}:
         return BUILDING_CLASSES
     if found <= {0, 255}:
@@ -108,7 +108,7 @@ def _classes_of_values(values: Counter[int], nodata: set[float], *, where: str) 
         return ClassMap(
             classes=(background, LandClass(value=255, name=building.name, color=building.color)),
         )
-    rows = sorted(found - {value for value in nodata if value != 0})
+    rows = sorted(found)
     ignored = 255 in found and (len(rows) > 3 or found == {0, 1, 255})
     if ignored:
         warnings.warn(

@@ -5,41 +5,38 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from rasterio.errors import NotGeoreferencedWarning
 
-from ctrs.config import PrepareConfig, SplitName, to_plain
-from ctrs.errors import CtrsWarning, DataError, DataWarning, LabelWarning, OutputExistsError
+from ctrs.config import PrepareConfig, to_plain
+from ctrs.errors import CtrsWarning, DataError, OutputExistsError
 from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work
 from ctrs.progress import Progress, no_progress
-from ctrs.raster.bands import Bands
-from ctrs.raster.geotiff import open_raster, read_window
-from ctrs.raster.units import ground_pixel_size_m
-from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.assembly import (
+    arrange_tiles,
+    describe_scenes,
+    measure_bands,
+    pixel_size_m,
+    place_tiles,
+    scene_splits,
+    warn_about,
+)
 from ctrs.tiles.cutting import KINDS, CutTile, TileRow, cut_tiles, tile_rows
 from ctrs.tiles.journal import Journal
 from ctrs.tiles.layout import Layout, find_layout
-from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, SPLITS, Manifest, Scene, SceneSplit, Tile, read_prepared
-from ctrs.tiles.scenes import ReadyScene, ReadySource, check_source
-from ctrs.tiles.splits import Place, choose_validation, shared_ground
-from ctrs.tiles.statistics import band_statistics, join
+from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, SPLITS, Manifest, read_prepared
+from ctrs.tiles.scenes import ReadySource, check_source
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TILE_PX = 512
-LEAK_SHARE = 0.01
-"""Share of a scene that may lie in another split, where neighbouring files overlap by a seam."""
 
 
 def prepare_tiles(
@@ -76,25 +73,25 @@ def prepare_tiles(
             logger.info("%s: going on with interrupted work", work.folder)
         with _noting(notes):
             ready = check_source(layout, config)
-            splits = _scene_splits(ready)
+            splits = scene_splits(ready)
         tile_px = config.tile_px or (layout.preset.tile_px if layout.preset else DEFAULT_TILE_PX)
         cut = _cut_all(ready, tile_px, work.folder, config.workers or os.cpu_count() or 1, progress)
         staged = work.folder / "result"
         with _noting(notes):
-            placed = _place(cut, ready, splits, config)
-            tiles = _arrange(placed, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes))
-            bands = _measure_bands(ready, placed, tiles, progress)
-            pixel_size_m = _pixel_size_m(ready.scenes)
-            _warn_about(cut, placed, ready)
+            placed = place_tiles(cut, ready, splits, config)
+            tiles = arrange_tiles(placed, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes))
+            bands = measure_bands(ready, placed, tiles, progress)
+            ground_pixel_m = pixel_size_m(ready.scenes)
+            warn_about(cut, placed, ready)
         Manifest(
             root=staged,
             name=out_dir.absolute().name,
             tiles=tuple(tiles),
-            scenes=_describe_scenes(ready, placed, splits),
+            scenes=describe_scenes(ready, placed, splits),
             classes=ready.classes,
             bands=bands,
             tile_px=tile_px,
-            pixel_size_m=pixel_size_m,
+            pixel_size_m=ground_pixel_m,
             preset=layout.preset.name if layout.preset else None,
             fingerprint=job,
             config=replace(config, overwrite=False, workers=None),
@@ -172,20 +169,6 @@ def _is_finished(out_dir: Path, job: str, *, overwrite: bool) -> bool:
     return check_existing(out_dir, found, job, overwrite=overwrite)
 
 
-def _scene_splits(ready: ReadySource) -> dict[str, SplitName]:
-    """Return the split of each scene; refuse splits that share ground."""
-    for shared in shared_ground([(scene.source.name, scene.source.split, scene.grid) for scene in ready.scenes]):
-        split_of = {scene.source.name: scene.source.split for scene in ready.scenes}
-        message = (
-            f"scenes {shared.first} ({split_of[shared.first]}) and {shared.second} ({split_of[shared.second]}) share "
-            f"{100 * shared.share:.2g} % of the smaller one's ground"
-        )
-        if shared.share >= LEAK_SHARE:
-            raise DataError(f"{message}; put both into one split (--val, --test) or leave one out")
-        warnings.warn(f"{message}; scores there are a little too good", DataWarning, stacklevel=3)
-    return {scene.source.name: scene.source.split for scene in ready.scenes}
-
-
 def _cut_all(ready: ReadySource, tile_px: int, folder: Path, workers: int, progress: Progress) -> list[CutTile]:
     """Cut all tiles that earlier, interrupted work has not cut."""
     for kind in KINDS:
@@ -230,166 +213,3 @@ def _run(
             finish(futures[future], future.result())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-Placed = tuple[CutTile, SplitName]
-
-
-def _place(
-    cut: Sequence[CutTile], ready: ReadySource, splits: dict[str, SplitName], config: PrepareConfig
-) -> list[Placed]:
-    """Return the tiles that hold imagery with their splits; cut validation from training places where none is given."""
-    filled = [tile for tile in cut if tile.valid_fraction > 0]
-    if not filled:
-        raise DataError(f"{ready.scenes[0].source.image}: no valid pixel in any scene; check nodata and alpha")
-    placed: list[Placed] = [(tile, splits[tile.scene]) for tile in filled]
-    if "val" in splits.values() or config.val_fraction == 0:
-        return placed
-    grids = {scene.source.name: scene.grid for scene in ready.scenes}
-    training = [number for number, (_, split) in enumerate(placed) if split == "train"]
-    places = [
-        Place(
-            scene=filled[number].scene,
-            grid=grids[filled[number].scene],
-            window=filled[number].window,
-            class_counts=filled[number].class_counts,
-        )
-        for number in training
-    ]
-    chosen = choose_validation(places, val_fraction=config.val_fraction, seed=config.seed)
-    for number, is_val in zip(training, chosen, strict=True):
-        if is_val:
-            placed[number] = filled[number], "val"
-    if training and not any(chosen):
-        warnings.warn(
-            "no validation split: the training ground cannot be divided; the last epoch will be kept as the best "
-            "(name scenes with --val, or choose smaller tiles)",
-            DataWarning,
-            stacklevel=3,
-        )
-    return placed
-
-
-def _arrange(placed: Sequence[Placed], folder: Path, staged: Path, *, has_eroded: bool) -> list[Tile]:
-    """Move the tiles to the folders of their splits; done again after a kill, it moves what is left."""
-    kinds = KINDS if has_eroded else KINDS[:2]
-    for kind in kinds:
-        for split in {split for _, split in placed}:
-            (staged / kind / split).mkdir(parents=True, exist_ok=True)
-    tiles: list[Tile] = []
-    for tile, split in placed:
-        paths = [staged / kind / split / tile.file_name for kind in kinds]
-        for kind, path in zip(kinds, paths, strict=True):
-            fresh = folder / kind / tile.file_name
-            if fresh.exists():
-                fresh.replace(path)
-        tiles.append(
-            Tile(
-                scene=tile.scene,
-                split=split,
-                window=tile.window,
-                image=paths[0],
-                mask=paths[1],
-                mask_eroded=paths[2] if has_eroded else None,
-                valid_fraction=tile.valid_fraction,
-                class_counts=tile.class_counts,
-            )
-        )
-    return tiles
-
-
-def _warn_about(cut: Sequence[CutTile], placed: Sequence[Placed], ready: ReadySource) -> None:
-    """Say what was changed, left out, or is missing."""
-    near = Counter[str]()
-    for tile in cut:
-        near[tile.scene] += tile.num_near
-    labels = {scene.source.name: scene.source.label for scene in ready.scenes}
-    changed = {name: number for name, number in near.items() if number}
-    if changed:
-        first = next(iter(changed))
-        warnings.warn(
-            f"{labels[first]}: {changed[first]} px have colours a little off the legend and were read as the nearest "
-            f"legend colour; {sum(changed.values())} px in {len(changed)} of {len(labels)} labels",
-            LabelWarning,
-            stacklevel=3,
-        )
-    empty = len(cut) - len(placed)
-    if empty:
-        logger.info("%d of %d tiles hold no imagery and are left out", empty, len(cut))
-    counts = np.zeros(ready.classes.num_classes, np.int64)
-    train = [tile for tile, split in placed if split == "train"]
-    for tile in train:
-        counts += tile.class_counts
-    if not train:
-        warnings.warn("no training tiles: this data set can only be scored on", DataWarning, stacklevel=3)
-    elif not counts.all():
-        absent = [name for name, number in zip(ready.classes.names, counts.tolist(), strict=True) if not number]
-        warnings.warn(
-            f"training tiles hold no pixel of class {', '.join(absent)}; a model cannot learn it",
-            LabelWarning,
-            stacklevel=3,
-        )
-
-
-def _describe_scenes(ready: ReadySource, placed: Sequence[Placed], splits: dict[str, SplitName]) -> tuple[Scene, ...]:
-    present: dict[str, set[SplitName]] = {}
-    for tile, split in placed:
-        present.setdefault(tile.scene, set()).add(split)
-    scenes: list[Scene] = []
-    for scene in ready.scenes:
-        name = scene.source.name
-        held = present.get(name, {splits[name]})
-        scene_split: SceneSplit = "train+val" if len(held) > 1 else next(iter(held))
-        a, b, c, d, e, f = tuple(scene.grid.transform)[:6]
-        scenes.append(
-            Scene(
-                name=name,
-                split=scene_split,
-                width=scene.grid.width,
-                height=scene.grid.height,
-                crs_wkt=None if scene.grid.crs is None else scene.grid.crs.to_wkt(),
-                transform=(a, b, c, d, e, f),
-                source_image=str(scene.source.image.absolute()),
-                source_label=str(scene.source.label.absolute()),
-                known_bad=scene.source.known_bad,
-            )
-        )
-    return tuple(scenes)
-
-
-def _measure_bands(ready: ReadySource, placed: Sequence[Placed], tiles: Sequence[Tile], progress: Progress) -> Bands:
-    """Join the statistics of the training tiles; of all tiles where none is for training."""
-    train = [number for number, (_, split) in enumerate(placed) if split == "train"] or list(range(len(placed)))
-    moments = join(placed[number][0].moments for number in train)
-    total = len(train)
-    done = 0
-
-    def read(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        nonlocal done
-        done = done % total + 1
-        progress(done, total, "band statistics")
-        with open_raster(path) as dataset:
-            return read_window(dataset, PixelWindow(col_off=0, row_off=0, width=dataset.width, height=dataset.height))
-
-    readers = [partial(read, tiles[number].image) for number in train]
-    return band_statistics(ready.band_names, ready.dtype, ready.nodata, moments, readers)
-
-
-def _pixel_size_m(scenes: Sequence[ReadyScene]) -> float | None:
-    """Return the median ground pixel, None where no scene has a CRS; warn where scenes differ much."""
-    sizes = {
-        scene.source.name: float(np.mean(ground_pixel_size_m(scene.grid)))
-        for scene in scenes
-        if scene.grid.crs is not None
-    }
-    if not sizes:
-        return None
-    finest, coarsest = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
-    if sizes[coarsest] > 1.25 * sizes[finest]:
-        warnings.warn(
-            f"ground pixels differ: {sizes[finest]:.3g} m in {finest}, {sizes[coarsest]:.3g} m in {coarsest}; "
-            "a model learns best from one resolution",
-            DataWarning,
-            stacklevel=3,
-        )
-    return float(median(sizes.values()))

@@ -1,0 +1,233 @@
+"""Finding scenes: every layout that is promised, and a clear word where something is missing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ctrs.config import PrepareConfig
+from ctrs.errors import DataError, DataWarning, InputNotFoundError, LabelError, LabelWarning, UsageError
+from ctrs.tiles.layout import find_layout
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return root
+
+
+def pairs(root: Path, config: PrepareConfig | None = None) -> dict[str, tuple[str, str, str]]:
+    layout = find_layout(root, config or PrepareConfig())
+    return {
+        scene.name: (
+            scene.split,
+            scene.image.relative_to(root).as_posix(),
+            scene.label.relative_to(root).as_posix(),
+        )
+        for scene in layout.scenes
+    }
+
+
+def test_images_and_labels_by_stem(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "images/b.png", "labels/a.tif", "labels/b.geojson", "images/a.tif.aux.xml")
+    assert pairs(tmp_path) == {
+        "a": ("train", "images/a.tif", "labels/a.tif"),
+        "b": ("train", "images/b.png", "labels/b.geojson"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("scenes/zanzibar_a_z20.tif", "labels/zanzibar_a.geojson"),
+        ("chips/x-1.tif", "chip_masks/x-1.tif"),
+        ("images/a.tif", "masks/a_mask.tif"),
+        ("images/a_RGB.tif", "labels/a_label.tif"),
+        ("images/a_RGB.tif", "labels/a.tif"),
+        ("images/image_15cm.tif", "labels/label_15cm.tif"),
+        ("images/a.b.tif", "labels/a.b.gpkg"),
+        ("a.jpg", "a.png"),
+        ("a.tif", "a_mask.tif"),
+        ("a.tif", "a.shp"),
+        ("a_2020.tif", "a.gpkg"),
+        ("images/city/a.tif", "labels/city/a.tif"),
+        ("images/a.tif", "footprints.fgb"),
+    ],
+)
+def test_one_pair(tmp_path: Path, image: str, label: str) -> None:
+    touch(tmp_path, image, label)
+    ((_, found_image, found_label),) = pairs(tmp_path).values()
+    assert (found_image, found_label) == (image, label)
+
+
+def test_the_longest_beginning_wins(tmp_path: Path) -> None:
+    touch(tmp_path, "images/kampala_a_z20.tif", "images/kampala_b.tif", "labels/kampala.gpkg", "labels/kampala_a.gpkg")
+    assert [label for _, _, label in pairs(tmp_path).values()] == ["labels/kampala_a.gpkg", "labels/kampala.gpkg"]
+
+
+@pytest.mark.parametrize("where", ["labels/", ""])
+def test_one_vector_file_serves_all(tmp_path: Path, where: str) -> None:
+    images = ("images/1.tif", "images/2.tif") if where else ("1.tif", "2.tif")
+    touch(tmp_path, *images, f"{where}buildings.gpkg", "stac-item.json", "README.md")
+    assert {label for _, _, label in pairs(tmp_path).values()} == {f"{where}buildings.gpkg"}
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{split}/{kind}/a.tif" for split in ("train", "Val", "test") for kind in ("images", "labels")))
+    found = pairs(tmp_path)
+    assert {name: split for name, (split, _, _) in found.items()} == {
+        "train_a": "train", "val_a": "val", "test_a": "test",
+    }  # fmt: skip
+    assert found["val_a"][1] == "Val/images/a.tif"
+
+
+def test_splits_below_images(tmp_path: Path) -> None:
+    touch(tmp_path, "images/train/a.tif", "images/test/b.tif", "labels/train/a.tif", "labels/test/b.tif")
+    assert {name: split for name, (split, _, _) in pairs(tmp_path).items()} == {"a": "train", "b": "test"}
+
+
+def test_patterns_choose_splits(tmp_path: Path) -> None:
+    names = ("a_1", "a_2", "b_1", "c_1")
+    touch(tmp_path, *(f"{kind}/{name}.tif" for name in names for kind in ("images", "labels")))
+    found = pairs(tmp_path, PrepareConfig(val=("b*",), test=("a_2", "c_*")))
+    assert [split for split, _, _ in found.values()] == ["train", "test", "val", "test"]
+    with pytest.raises(UsageError, match=re.escape("--test 'd*' matches no scene of")):
+        pairs(tmp_path, PrepareConfig(test=("d*",)))
+    with pytest.raises(UsageError, match="scene b_1 matches both --val and --test"):
+        pairs(tmp_path, PrepareConfig(val=("b*",), test=("*_1",)))
+
+
+def test_potsdam_with_leading_zeros_and_official_split(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "2_Ortho_RGB/top_potsdam_06_07_RGB.tif", "5_Labels_all/top_potsdam_6_7_label.tif",
+        "2_Ortho_RGB/top_potsdam_2_13_RGB.tif", "5_Labels_all/top_potsdam_02_13_label.tif",
+        "3_Ortho_IRRG/top_potsdam_2_13_IRRG.tif",
+        "5_Labels_all_noBoundary/top_potsdam_2_13_label_noBoundary.tif",
+    )  # fmt: skip
+    layout = find_layout(tmp_path, PrepareConfig())
+    assert layout.band_names == ("red", "green", "blue")
+    assert [(scene.name, scene.split) for scene in layout.scenes] == [
+        ("potsdam_2_13", "test"), ("potsdam_6_7", "train"),
+    ]  # fmt: skip
+    assert [scene.label_eroded is not None for scene in layout.scenes] == [True, False]
+    by_id = find_layout(tmp_path, PrepareConfig(test=("6_7",)))
+    assert [scene.split for scene in by_id.scenes] == ["train", "test"]
+
+
+def test_vaihingen(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        *(f"{folder}/top_mosaic_09cm_area{n}.tif" for n in (1, 2, 10) for folder in ("top", "gts_for_participants")),
+        "gts_eroded_for_participants/top_mosaic_09cm_area1_noBoundary.tif",
+    )
+    layout = find_layout(tmp_path, PrepareConfig())
+    assert layout.band_names == ("near infrared", "red", "green")
+    assert [(scene.name, scene.split) for scene in layout.scenes] == [
+        ("vaihingen_1", "train"), ("vaihingen_2", "test"), ("vaihingen_10", "test"),
+    ]  # fmt: skip
+    assert layout.scenes[0].label.parent.name == "gts_for_participants"
+    assert layout.scenes[0].label_eroded is not None
+
+
+def test_loveda_leaves_out_the_unlabelled_test_split(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "Train/Urban/images_png/5.png", "Train/Urban/masks_png/5.png",
+        "Val/Rural/images_png/7.png", "Val/Rural/masks_png/7.png", "Test/Rural/images_png/9.png",
+    )  # fmt: skip
+    layout = find_layout(tmp_path, PrepareConfig())
+    assert [(scene.name, scene.split) for scene in layout.scenes] == [
+        ("loveda_Rural_7", "val"), ("loveda_Urban_5", "train"),
+    ]  # fmt: skip
+    assert layout.notes == ("1 images of the loveda test split left out: its labels are not published",)
+
+
+def test_unknown_ids_of_a_benchmark_are_said(tmp_path: Path) -> None:
+    touch(tmp_path, "top_potsdam_9_99_RGB.tif", "top_potsdam_9_99_label.tif")
+    with pytest.warns(DataWarning, match="scenes 9_99 are not in the official split of potsdam"):
+        assert find_layout(tmp_path, PrepareConfig()).scenes[0].split == "train"
+
+
+def test_labels_without_images_are_said(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "labels/a.tif", "labels/b.tif")
+    with pytest.warns(LabelWarning, match=r"1 labels have no image and are left out, first b\.tif"):
+        find_layout(tmp_path, PrepareConfig())
+
+
+def test_class_files(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "labels/a.tif")
+    assert find_layout(tmp_path, PrepareConfig()).class_file is None
+    touch(tmp_path, "classes.toml", "x.toml")
+    assert find_layout(tmp_path, PrepareConfig()).class_file == tmp_path / "classes.toml"
+    assert find_layout(tmp_path, PrepareConfig(classes=tmp_path / "x.toml")).class_file == tmp_path / "x.toml"
+    with pytest.raises(InputNotFoundError, match=r"none\.toml: not found; name a TOML file with \[\[class\]\] tables"):
+        find_layout(tmp_path, PrepareConfig(classes=tmp_path / "none.toml"))
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputNotFoundError, match="nowhere: not found; name a folder with images and labels"):
+        find_layout(tmp_path / "nowhere", PrepareConfig())
+    with pytest.raises(
+        InputNotFoundError, match="no images found; put them into images/ and their labels into labels/"
+    ):
+        find_layout(tmp_path, PrepareConfig())
+    touch(tmp_path, "2_Ortho_RGB.zip")
+    with pytest.raises(InputNotFoundError, match="no images found; unzip the archives there first"):
+        find_layout(tmp_path, PrepareConfig())
+    with pytest.raises(DataError, match=r"RGB\.zip: is a file, expected a folder .*; unzip it and name the folder"):
+        find_layout(tmp_path / "2_Ortho_RGB.zip", PrepareConfig())
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputNotFoundError, match="images: no images found"):
+        find_layout(tmp_path, PrepareConfig())
+
+
+def test_images_without_labels_are_all_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "images/b.tif", "images/c.tif", "labels/b.tif")
+    with pytest.raises(LabelError, match=r"images: 2 images without a label: a\.tif, c\.tif; looked for the same stem"):
+        find_layout(tmp_path, PrepareConfig())
+    potsdam = touch(
+        tmp_path / "p", "top_potsdam_2_10_RGB.tif", "top_potsdam_2_11_RGB.tif", "top_potsdam_2_10_label.tif"
+    )
+    with pytest.raises(LabelError, match=r"1 image without a label: top_potsdam_2_11_RGB\.tif; expected where preset"):
+        find_layout(potsdam, PrepareConfig())
+
+
+def test_several_labels_for_an_image(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "labels/a.tif", "labels/a.geojson")
+    with pytest.raises(LabelError, match=r"a\.tif: several labels fit: .*a\.geojson and .*a\.tif; keep one"):
+        find_layout(tmp_path, PrepareConfig())
+    assert pairs(tmp_path, PrepareConfig(labels="polygons"))["a"][2] == "labels/a.geojson"
+    assert pairs(tmp_path, PrepareConfig(labels="values"))["a"][2] == "labels/a.tif"
+
+
+def test_ambiguous_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "chips/a.tif", "scene/b.tif", "labels/a.tif")
+    with pytest.raises(
+        DataError, match="both scene/ and chips/ found; rename the one that holds the images to images/"
+    ):
+        find_layout(tmp_path, PrepareConfig())
+
+
+def test_the_same_scene_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "a/top_potsdam_2_10_RGB.tif", "b/top_potsdam_02_10_RGB.tif", "top_potsdam_2_10_label.tif")
+    with pytest.raises(DataError, match="the same scene 2_10 as"):
+        find_layout(tmp_path, PrepareConfig())
+    generic = touch(tmp_path / "g", "images/a.tif", "images/a.png", "labels/a.tif")
+    with pytest.raises(DataError, match="the same name as"):
+        find_layout(generic, PrepareConfig())
+
+
+def test_a_preset_that_does_not_fit(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "labels/a.tif")
+    with pytest.raises(InputNotFoundError, match="no images of preset potsdam found, expected paths like"):
+        find_layout(tmp_path, PrepareConfig(preset="potsdam"))
+
+
+def test_generic_by_name_ignores_presets(tmp_path: Path) -> None:
+    touch(tmp_path, "top_potsdam_2_10_RGB.tif", "top_potsdam_2_10_label.tif")
+    assert list(pairs(tmp_path, PrepareConfig(preset="generic"))) == ["top_potsdam_2_10_RGB"]
