@@ -20,7 +20,7 @@ from ctrs.config import EvalConfig, PredictConfig, SplitName
 from ctrs.errors import BandMismatchError, DataError, DataWarning, MissingCrsWarning, OutputExistsError
 from ctrs.inference.device import resolve_device, resolve_precision
 from ctrs.inference.predictor import Predictor
-from ctrs.jobs import PartialWork, check_existing, fingerprint, partial_work
+from ctrs.jobs import PartialWork, fingerprint, partial_work
 from ctrs.models.checkpoint import METADATA_FILE, WEIGHTS_FILE, CheckpointMetadata, find_checkpoint, read_metadata
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest, SceneMosaic, scene_mosaics
@@ -71,7 +71,7 @@ def evaluate(
     weights = _hash_file(folder / WEIGHTS_FILE)
     job = fingerprint(_job(folder, weights, metadata, manifest, split, config))
     logger.info("scoring the %s split of %s (%s) with %s", split, manifest.root, reason, folder)
-    if check_existing(final, _stored_fingerprint(final), job, overwrite=config.overwrite):
+    if _is_finished(final, job, overwrite=config.overwrite):
         logger.info("%s: exists and is the result of the same job; nothing to do", final)
         return replace(read_report(final / REPORT_FILE), path=final / REPORT_FILE, data=data_dir, checkpoint=folder)
     predictor = Predictor.from_checkpoint(folder, device=config.predict.device, precision=config.predict.precision)
@@ -246,11 +246,22 @@ def _truths(mosaic: SceneMosaic, manifest: Manifest) -> dict[Labels, Path]:
     return truths
 
 
-def _stored_fingerprint(final: Path) -> str | None:
+def _is_finished(final: Path, job: str, *, overwrite: bool) -> bool:
+    """Tell whether the report of this very job stands there; refuse to replace another one without leave."""
+    if not final.exists() or overwrite:
+        return False
     try:
-        return read_report(final / REPORT_FILE).fingerprint
-    except DataError:
-        return None
+        earlier = read_report(final / REPORT_FILE)
+    except DataError as error:
+        raise OutputExistsError(
+            f"{final}: exists and holds no report ({error}); pass --overwrite to replace it"
+        ) from error
+    if earlier.fingerprint != job:
+        raise OutputExistsError(
+            f"{final}: holds the report of other weights, data or options (checkpoint {earlier.checkpoint}, "
+            f"data {earlier.data}); pass --overwrite to replace it"
+        )
+    return True
 
 
 def _hash_file(path: Path) -> str:

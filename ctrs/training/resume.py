@@ -229,8 +229,8 @@ def _restore_optimizer(
 
 
 def _plain_tensor(value: Tensor) -> Tensor:
-    """Return a contiguous copy on the CPU: safetensors refuses channels_last and shared memory."""
-    return value.detach().to("cpu", copy=True).contiguous()
+    """Return a contiguous tensor on the CPU, not copied if it is one already: safetensors refuses channels_last."""
+    return value.detach().cpu().contiguous()
 
 
 def _current(folder: Path) -> Path:

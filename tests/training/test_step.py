@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ctrs.classes import ClassMap, LandClass
+from ctrs.config import TrainConfig
+from ctrs.data.dataset import Batch
+from ctrs.errors import ConfigError, TrainingError
+from ctrs.models.segmentation import create_model
+from ctrs.training.epoch_meter import EpochMeter
+from ctrs.training.expected_time import expected_epoch_seconds
+from ctrs.training.step import TrainingStep, create_training_step
+from ctrs.training.validation import selection_scores, validate
+
+CPU = torch.device("cpu")
+
+
+def make_step(loss: str = "cl") -> TrainingStep:
+    torch.manual_seed(0)
+    model = create_model("test_convnext", "fpn", num_classes=2, in_channels=3)
+    return create_training_step(model, TrainConfig(loss=loss), num_classes=2)
+
+
+def test_keys_are_a_function_of_seed_epoch_and_step() -> None:
+    step, images = make_step("cl+infonce"), torch.rand(2, 3, 50, 70)
+    keys = step.draw_keys(images, seed=1, epoch=2, step=3)
+    assert {name: [len(key) for key in stages] for name, stages in keys.items()} == {
+        "cl": [2 * 16 * 24, 2 * 8 * 12, 2 * 4 * 6, 2 * 2 * 3],
+        "infonce": [2 * 16 * 24, 2 * 8 * 12, 2 * 4 * 6, 2 * 2 * 3],
+    }
+    torch.manual_seed(99)
+    again = step.draw_keys(images, seed=1, epoch=2, step=3)
+    assert all(torch.equal(*pair) for name in keys for pair in zip(keys[name], again[name], strict=True))
+    for other in ({"seed": 0}, {"epoch": 0}, {"step": 0}):
+        changed = step.draw_keys(images, **{"seed": 1, "epoch": 2, "step": 3, **other})
+        assert not torch.equal(changed["cl"][0], keys["cl"][0])
+    total, parts = step(images, torch.zeros(2, 50, 70, dtype=torch.long), keys)
+    assert total.requires_grad
+    assert {"cross_entropy", "dice", "cl", "infonce", "cl/raw", "cl/clip_active"} <= set(parts)
+
+
+def test_heads_belong_to_the_step_and_not_to_the_model() -> None:
+    step = make_step("cl:0.5")
+    with_heads = sum(parameter.numel() for parameter in step.parameters())
+    assert with_heads > sum(parameter.numel() for parameter in step.model.parameters())
+    plain = make_step("none")
+    assert [name for name, _ in plain.objective.named_parameters()] == []
+
+
+def test_unknown_losses_are_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown term 'magic'"):
+        make_step("magic")
+
+
+def make_batch(seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.randint(0, 2, (2, 48, 48), generator=generator)
+    mask[:, :4] = 255
+    return {"image": torch.rand(2, 3, 48, 48, generator=generator), "mask": mask}
+
+
+def test_validation_counts_like_a_naive_loop_and_restores_the_mode() -> None:
+    model = make_step().model.train()
+    batches = [make_batch(0), make_batch(1)]
+    matrix = validate(model, batches, 2, device=CPU, autocast=torch.autocast("cpu", enabled=False))
+    assert model.training
+    expected = np.zeros((2, 3), np.int64)
+    model.eval()
+    for batch in batches:
+        predicted = model(batch["image"]).logits.argmax(1)
+        for truth, pred in zip(batch["mask"].flatten().tolist(), predicted.flatten().tolist(), strict=True):
+            if truth != 255:
+                expected[truth, pred] += 1
+    np.testing.assert_array_equal(matrix.counts, expected)
+
+
+def test_headline_score_leaves_out_classes_that_are_not_scored() -> None:
+    classes = ClassMap(
+        classes=(
+            LandClass(value=0, name="a", color=(0, 0, 0)),
+            LandClass(value=1, name="clutter", color=(1, 0, 0), scored=False),
+        )
+    )
+    from ctrs.metrics import ConfusionMatrix
+
+    scores = selection_scores(ConfusionMatrix.from_counts(np.array([[6, 2], [1, 1]])), classes)
+    assert scores == {
+        "mean_iou": pytest.approx(6 / 9), "overall_accuracy": pytest.approx(0.7), "iou a": pytest.approx(6 / 9),
+        "iou clutter": pytest.approx(1 / 4),
+    }  # fmt: skip
+
+
+def add(meter: EpochMeter, total: float, norm: float = 1.0) -> None:
+    meter.add(
+        torch.tensor(total), {"dice": torch.tensor(total / 2)}, torch.tensor(norm), num_images=4, learning_rate=0.25
+    )
+
+
+def test_meter_means_and_speed() -> None:
+    meter = EpochMeter(1, device=CPU)
+    for _ in meter.timed([make_batch(), make_batch()]):
+        add(meter, 1.0)
+    add(meter, 4.0, 4.0)
+    assert meter.finish() == {"total": 2.0, "grad_norm": 2.0, "dice": 1.0}
+    assert meter.images_per_second > 0
+    assert 0 < meter.data_wait < 1
+
+
+@pytest.mark.parametrize(
+    ("total", "norm", "words"), [(math.nan, 1.0, "loss is nan"), (1.0, math.inf, "gradient's norm is inf")]
+)
+def test_values_that_are_not_finite_are_named_with_epoch_and_step(total: float, norm: float, words: str) -> None:
+    meter = EpochMeter(7, device=CPU)
+    add(meter, 1.0)
+    with pytest.raises(TrainingError, match=rf"epoch 7, step 2: the {words} at learning rate 0\.25; .*--learning-rate"):
+        add(meter, total, norm)
+
+
+def test_on_a_gpu_values_are_checked_now_and_then_and_at_the_end() -> None:
+    meter = EpochMeter(1, device=torch.device("cuda", 0))
+    for number in range(30):
+        add(meter, math.nan if number == 24 else 1.0)
+    with pytest.raises(TrainingError, match="epoch 1, step 25"):
+        meter.finish()
+
+
+def test_timing_leaves_no_trace() -> None:
+    step = make_step()
+    step.register_buffer("counter", torch.zeros(1))
+
+    class Tiles:
+        def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+            torch.rand(3)
+            return {"image": torch.rand(3, 32, 32), "mask": torch.zeros(32, 32, dtype=torch.long)}
+
+    def train_step(batch: Any) -> torch.Tensor:
+        step.counter += 1
+        step.model.encoder(torch.nn.functional.dropout(batch["image"]))[0].sum().backward()
+        return torch.zeros(())
+
+    weights = {name: value.clone() for name, value in step.state_dict().items()}
+    before = torch.get_rng_state()
+    tiles: Any = Tiles()
+    batches: Any = [[(0, 0), (0, 1)]] * 10
+    seconds = expected_epoch_seconds(
+        step, train_step=train_step, val_step=train_step, train=(tiles, batches), val=(tiles, batches), workers=0
+    )
+    assert seconds > 0
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, weights[name]) for name, value in step.state_dict().items())
+    assert all(parameter.grad is None for parameter in step.parameters())
