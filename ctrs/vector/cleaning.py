@@ -134,12 +134,13 @@ def _absorb_specks(graph: RegionGraph, min_area_m2: float, none: int, *, spare_n
         if not speck.any():
             return graph
         target = _longest_border(graph, speck, none, spare_none=spare_none)
-        # Smallest first: a speck moves now if its target is no smaller speck and does not itself move now.
+        # Smallest first: a speck waits for smaller ones beside it, which may make it large enough to stay.
         rank = np.empty(graph.count, np.int64)
         rank[np.lexsort((np.arange(graph.count), graph.areas_m2))] = np.arange(graph.count)
+        between = graph.borders[speck[graph.borders].all(axis=1)]
+        moves = speck.copy()
+        moves[np.take_along_axis(between, rank[between].argmax(axis=1)[:, None], axis=1)] = False
         alone = target < 0
-        moves = speck & (alone | ~speck[target] | (rank < rank[target]))
-        moves &= alone | ~moves[target]
         classes = graph.classes.copy()
         classes[moves] = np.where(alone[moves], none, graph.classes[target[moves]])
         graph = replace(graph, classes=classes).joined()

@@ -25,7 +25,7 @@ from ctrs.vector.class_mask import ClassMask, check_values, named_classes, read_
 from ctrs.vector.cleaning import RegionGraph, clean, ground_pixel_size
 from ctrs.vector.layers import check_format, read_columns, read_job, write_layer
 from ctrs.vector.outlines import NO_REGION, trace
-from ctrs.vector.polygonize import Geometries, crs_text, first_members, place_on_grid
+from ctrs.vector.polygonize import Geometries, crs_text, place_on_grid
 from ctrs.vector.runs import Runs
 from ctrs.vector.simplify import simplify_coverage
 
@@ -143,8 +143,8 @@ def draw_polygons(
         config: Smallest areas and tolerance.
         progress: Told after each unit of work.
     """
-    values = [entry.value for entry in wanted]
-    runs = source.runs.with_values(np.where(np.isin(source.runs.values, values), source.runs.values, IGNORE_INDEX))
+    drawn = np.isin(source.runs.values, [entry.value for entry in wanted])
+    runs = source.runs.with_values(np.where(drawn, source.runs.values, np.uint8(IGNORE_INDEX)))
     graph = clean(
         RegionGraph.of(runs, source.grid),
         min_area_m2=config.min_area_m2,
@@ -152,31 +152,23 @@ def draw_polygons(
         none=IGNORE_INDEX,
         spare_none=len(wanted) == len(source.classes),
     )
-    outlines, scale = _outline(runs, graph, source.grid)
+    # Along the pixel axes in ground metres: there a tolerance is metres in any CRS.
+    scale = ground_pixel_size(source.grid)
+    polygons, values = _outline(runs, graph, scale)
     tolerance = DEFAULT_TOLERANCE_PX * float(np.sqrt(scale[0] * scale[1]))
     if config.tolerance_m is not None:
         tolerance = config.tolerance_m
-    simplified = simplify_coverage(outlines.geometries, tolerance, progress=progress)
-    return _as_layer(simplified, outlines.values, source.grid, scale, wanted)
+    simplified = simplify_coverage(polygons, tolerance, progress=progress)
+    return _as_layer(simplified, values, source.grid, scale, wanted)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Coverage:
-    geometries: Geometries
-    values: npt.NDArray[np.uint8]
-
-
-def _outline(runs: Runs, graph: RegionGraph, grid: Grid) -> tuple[_Coverage, tuple[float, float]]:
-    """Trace the regions of a cleaned mask, in ground metres along the pixel axes, so that tolerances are metres too."""
-    scale = ground_pixel_size(grid)
+def _outline(runs: Runs, graph: RegionGraph, scale: tuple[float, float]) -> tuple[Geometries, npt.NDArray[np.uint8]]:
+    """Trace the regions of a cleaned mask; returns polygons, by first pixel, and their class values."""
     values = graph.classes[graph.members]
     regions = np.where(values == IGNORE_INDEX, np.int32(NO_REGION), graph.members)
     merged = runs.with_values(regions)
     outlines = trace(merged, merged.values, junctions=True)
-    first = first_members(regions)[outlines.regions]
-    by_first_pixel = np.argsort(first)
-    geometries = outlines.polygons(scale)
-    return _Coverage(geometries=geometries[by_first_pixel], values=values[first][by_first_pixel]), scale
+    return outlines.polygons(scale), graph.classes[outlines.regions]
 
 
 def _as_layer(

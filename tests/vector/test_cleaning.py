@@ -88,6 +88,18 @@ def test_a_speck_goes_to_the_longest_border() -> None:
     assert cleaned(labels, 2, 0)[1, 3] == 2
 
 
+def test_the_smallest_speck_moves_first_and_may_save_its_neighbour() -> None:
+    labels = blobs("""
+        00000
+        01220
+        00000""")
+    labels[0, 1] = labels[2, 1] = 2  # the single 1 borders on 2 most
+    labels[0, 2] = labels[2, 2] = 2
+    labels = np.pad(labels, 3, constant_values=0)
+    assert (cleaned(labels, 7, 0) == 2).sum() == 7
+    assert (cleaned(labels, 8, 0) == 2).sum() == 0
+
+
 def test_a_lone_speck_vanishes_and_its_hole_closes() -> None:
     labels = blobs("""
         11111

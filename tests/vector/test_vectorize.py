@@ -37,6 +37,7 @@ from ctrs.jobs import partial_dir
 from ctrs.vector import layers, polygons_path, vectorize
 
 EXTENSIONS = [".gpkg", ".parquet", ".fgb", ".geojson"]
+UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 EXACT = VectorizeConfig(min_area_m2=0, min_hole_m2=0, tolerance_m=0)
 
 
@@ -206,6 +207,26 @@ def test_areas_and_lengths_are_those_of_the_ground(write_mask, tmp_path, labels,
         length = geod.geometry_length(row.geometry.boundary)
         assert row.area_m2 == pytest.approx(area, rel=1e-3)
         assert row.perimeter_m == pytest.approx(length, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:32633", UTM),
+        ("EPSG:3857", Affine(1.0, 0, 0, 0, -1.0, 8_399_737)),
+        ("EPSG:4326", Affine(0.5 / 55_800, 0, 10, 0, -0.5 / 111_412, 60)),
+    ],
+    ids=["UTM", "Web Mercator", "degrees"],
+)
+@pytest.mark.parametrize(("tolerance", "simplified"), [(0.5, False), (1.0, True)])
+def test_tolerances_are_ground_metres(write_mask, tmp_path, crs, transform, tolerance, simplified) -> None:
+    """At 60 degrees north, pixels of 0.5 m: a corner cut out by 1 x 1 m makes triangles of 0.5 m2."""
+    labels = np.zeros((90, 90), np.uint8)
+    labels[10:80, 10:80] = 1
+    labels[10:12, 78:80] = 0
+    mask = write_mask(labels, crs=crs, transform=transform)
+    vectorize(mask, tmp_path / "a.gpkg", VectorizeConfig(tolerance_m=tolerance))
+    assert (shapely.get_num_coordinates(read(tmp_path / "a.gpkg").geometry[0]) < 7) == simplified
 
 
 def test_limits_are_ground_metres_in_web_mercator(write_mask, tmp_path) -> None:
