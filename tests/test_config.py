@@ -150,6 +150,7 @@ def test_read_toml(tmp_path):
 
 
 @given(st.text(max_size=12), st.sampled_from(["cl", "cl:0.5+infonce", "none"]))
+@settings(deadline=None)
 def test_run_names_are_good_file_names(data_name, loss):
     name = run_name(TrainConfig(loss=loss, backbone="timm/swin_tiny"), data_name)
     assert name.strip("-.") == name

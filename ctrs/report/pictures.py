@@ -194,10 +194,10 @@ def _draw_polygons(axes: Axes, polygons: Iterable[BaseGeometry]) -> None:
         if part.is_empty:
             continue
         outline = _outline(part)
-        axes.add_patch(PathPatch(outline, facecolor=_OUTLINE, alpha=0.18, linewidth=0))
+        axes.add_patch(PathPatch(outline, facecolor=_OUTLINE, alpha=0.1, linewidth=0))
         axes.add_patch(
             PathPatch(
-                outline, fill=False, edgecolor=_OUTLINE, linewidth=1.3, path_effects=_casing(2.9), capstyle="butt"
+                outline, fill=False, edgecolor=_OUTLINE, linewidth=1.2, path_effects=_casing(2.6), capstyle="butt"
             )
         )
 

@@ -236,10 +236,14 @@ def test_a_finished_report_is_read_not_made_again(data, run, monkeypatch):
     again = evaluate(run / "best", data, EvalConfig(predict=CPU))
     assert again.to_json() == first.to_json() | {"data": str(data)}
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
-    with pytest.raises(
-        OutputExistsError, match=r"eval/test: exists and is the result of other inputs or options; pass"
-    ):
+    other = (
+        r"eval/test: holds the report of other weights, data or options \(checkpoint .*best, data .*town\); pass --ov"
+    )
+    with pytest.raises(OutputExistsError, match=other):
         evaluate(run, data, EvalConfig(predict=replace(CPU, overlap=0.5)))
+    first.path.unlink()
+    with pytest.raises(OutputExistsError, match=r"eval/test: exists and holds no report .* pass --overwrite"):
+        evaluate(run, data, EvalConfig(predict=CPU))
 
 
 def test_openings_of_test_are_counted(data, run, caplog):

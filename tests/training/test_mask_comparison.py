@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import geopandas
 import numpy as np
 import pytest
@@ -150,3 +152,21 @@ def test_other_sizes_and_missing_files_are_refused(tmp_path, masks, pred_path):
         evaluate_masks(tmp_path / "none.tif", truth)
     with pytest.raises(InputNotFoundError, match=r"none\.gpkg: not found"):
         evaluate_masks(pred_path, tmp_path / "none.gpkg")
+
+
+def test_memory_does_not_grow_with_the_scene(tmp_path, monkeypatch):
+    monkeypatch.setattr(mask_comparison, "_BLOCK_PX", 256)
+    peaks = []
+    for height in (1024, 8192):
+        path = tmp_path / f"{height}.tif"
+        profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "tiled": True, "compress": "deflate"}
+        with rasterio.open(
+            path, "w", **profile, height=height, width=1024, crs=CRS_TOWN, transform=TRANSFORM, nodata=255
+        ) as file:
+            file.write(np.ones((1, height, 1024), np.uint8))
+        tracemalloc.start()
+        matrix = mask_comparison.count_pixels(path, path, TOWN)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert matrix.counts[1, 1] == height * 1024
+    assert peaks[1] < 1.2 * peaks[0]
