@@ -14,18 +14,22 @@ import rasterio.shutil
 from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from ctrs import __version__
 from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
 from ctrs.errors import LabelError, OutputError
 from ctrs.jobs import PartialWork
-from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, error_line, open_raster
+from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, error_line, open_quietly, open_raster
 from ctrs.raster.mosaic import MosaicSource, add_sources, dataset_element
 
 CLASSES_TAG = "CTRS_CLASSES"
 JOB_TAG = "CTRS_JOB"
 VERSION_TAG = "CTRS_VERSION"
 BLOCK_PX = 512
+
+# rasterio raises SystemError where GDAL fails without saying why, as it may on a full disk.
+_WRITE_ERRORS = (RasterioError, CPLE_BaseError, OSError, SystemError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +89,9 @@ class RowBands:
                 rasterio.open(staged, "w", **profile, **layout, transform=transform) as file,
             ):
                 file.write(rows, 1)
+            _read_back(staged)
             staged.replace(path)
-        except (RasterioError, CPLE_BaseError, OSError) as error:
+        except _WRITE_ERRORS as error:
             staged.unlink(missing_ok=True)
             raise _not_writable(self.folder, error) from error
         self._add(path, height)
@@ -155,7 +160,8 @@ def write_class_cog(
                 bigtiff="IF_SAFER",
                 num_threads="ALL_CPUS",
             )
-    except (RasterioError, CPLE_BaseError, OSError) as error:
+        _read_back(staged)
+    except _WRITE_ERRORS as error:
         staged.unlink(missing_ok=True)
         raise _not_writable(staged.parent, error) from error
     finally:
@@ -247,6 +253,17 @@ def _write_description(path: Path, bands: RowBands, grid: Grid, classes: ClassMa
         ElementTree.SubElement(names, "Category").text = name
     add_sources(band, bands.sources(), "1", path.parent)
     ElementTree.ElementTree(root).write(path, encoding="utf-8")
+
+
+def _read_back(path: Path) -> None:
+    """Decode a file and its overviews: on a full disk GDAL may fail to write the last blocks and not say so."""
+    with rasterio.Env(**GDAL_OPTIONS):
+        with open_quietly(path) as file:
+            levels = len(file.overviews(1))
+        for level in (None, *range(levels)):
+            with open_quietly(path, **({} if level is None else {"OVERVIEW_LEVEL": level})) as file:
+                for top in range(0, file.height, BLOCK_PX):
+                    file.read(1, window=Window(0, top, file.width, min(BLOCK_PX, file.height - top)))
 
 
 def _not_writable(folder: Path, error: BaseException) -> OutputError:

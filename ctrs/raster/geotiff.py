@@ -169,9 +169,7 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
         raise RasterError(f"{path}: is a folder, expected a raster file; name a file in it")
     with rasterio.Env(**GDAL_OPTIONS):
         try:
-            with _WARNINGS_LOCK, warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                dataset = rasterio.open(path)
+            dataset = open_quietly(path)
         except RasterioError as error:
             raise RasterError(
                 f"{path}: not readable as a raster ({error_line(error)}); "
@@ -183,6 +181,13 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
                     f"{path}: holds {len(dataset.subdatasets)} subdatasets and no bands of its own; name one of them"
                 )
             yield dataset
+
+
+def open_quietly(path: Path | str, **options: Any) -> rasterio.DatasetReader:
+    """Open as ``rasterio.open`` does, without its warning where there is no georeference."""
+    with _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, **options)
 
 
 def warn_missing_crs(path: Path | str, *, stacklevel: int = 2) -> None:

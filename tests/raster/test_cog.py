@@ -195,37 +195,58 @@ class TestRowBands:
 
 
 FULL_DISK = """
-import resource, signal, sys
+import os, resource, signal, sys
 import numpy as np
 from pathlib import Path
 from affine import Affine
 from ctrs.classes import BUILDING_CLASSES
 from ctrs.errors import OutputError
-from ctrs.raster.cog import write_class_cog
-from ctrs.raster.geotiff import Grid
+from ctrs.raster.cog import RowBands, write_class_cog
+from ctrs.raster.geotiff import Grid, open_raster
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-mask = np.random.default_rng(0).integers(0, 2, (2000, 2000)).astype(np.uint8)
-grid = Grid(crs=None, transform=Affine.identity(), width=2000, height=2000)
-try:
-    write_class_cog(Path(sys.argv[1]), [mask[i : i + 250] for i in range(0, 2000, 250)], grid, BUILDING_CLASSES)
-except OutputError as error:
-    print(error)
+mask = np.random.default_rng(0).integers(0, 2, (1500, 700)).astype(np.uint8)
+grid = Grid(crs=None, transform=Affine.identity(), width=700, height=1500)
+for limit in range(10_000, 350_000, 20_000):
+    if os.fork() == 0:
+        folder = Path(sys.argv[1]) / str(limit)
+        bands = RowBands(folder / "rows", 700)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            for row in range(0, 1500, 250):
+                bands.append(mask[row : row + 250])
+            write_class_cog(folder / "m.tif", bands, grid, BUILDING_CLASSES)
+            print(limit, "written", flush=True)
+        except OutputError as error:
+            assert "not writable" in str(error)
+            print(limit, "refused", flush=True)
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    os.wait()
 """
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs limits on file sizes")
-@pytest.mark.parametrize("limit", [20_000, 200_000])  # while bands are written; while the COG is
-def test_a_full_disk_leaves_nothing_under_the_name(tmp_path, limit):
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / "m.tif"), str(limit)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
+def test_on_a_full_disk_a_file_is_whole_or_refused(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
     )
-    assert "not writable" in done.stdout, done.stderr
-    assert not (tmp_path / "m.tif").exists()
+    outcomes = dict(line.split() for line in run.stdout.splitlines())
+    assert len(outcomes) == len(range(10_000, 350_000, 20_000)), run.stderr
+    assert set(outcomes.values()) == {"written", "refused"}
+    mask = np.random.default_rng(0).integers(0, 2, (1500, 700)).astype(np.uint8)
+    for limit, outcome in outcomes.items():
+        path = tmp_path / limit / "m.tif"
+        assert path.exists() == (outcome == "written")
+        if outcome == "written":
+            with open_raster(path) as dataset:
+                np.testing.assert_array_equal(dataset.read(1), mask)
+        bands = RowBands(tmp_path / limit / "rows", 700)
+        row = 0
+        for source in bands.sources():
+            with open_raster(source.path) as dataset:
+                np.testing.assert_array_equal(dataset.read(1), mask[row : row + source.height])
+            row += source.height
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
