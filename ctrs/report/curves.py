@@ -37,7 +37,7 @@ def draw_curves(
     from matplotlib.ticker import MaxNLocator
 
     groups = [("loss", losses)] + ([("validation", scores)] if scores else [])
-    figure = Figure(figsize=(6.4 * len(groups), 4.4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(6.4 * len(groups), 4.4), dpi=100)
     for place, (label, series) in enumerate(groups, 1):
         axes = figure.add_subplot(1, len(groups), place)
         for name, values in series.items():
@@ -55,6 +55,7 @@ def draw_curves(
         if label == "validation":
             axes.set_ylim(0, 1)
         axes.legend(fontsize="small", framealpha=0.8)
+    figure.subplots_adjust(left=0.7 / figure.get_figwidth(), right=1 - 0.2 / figure.get_figwidth(), wspace=0.2)
     if title:
         figure.suptitle(title)
     staged = path.with_name(f".{path.name}.new")

@@ -93,24 +93,29 @@ def make_prepared(
 MakePrepared = Callable[..., Path]
 
 
-@pytest.fixture
-def prepared(tmp_path: Path) -> MakePrepared:
-    """Write prepared data into ``tmp_path/town``."""
+@pytest.fixture(scope="session")
+def write_prepared() -> MakePrepared:
+    """Write prepared data into a folder."""
 
-    def make(name: str = "town", **options: object) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
+    def make(folder: Path, **options: object) -> Path:
+        folder.mkdir(parents=True)
         return make_prepared(folder, **options)  # type: ignore[arg-type]
 
     return make
 
 
 @pytest.fixture
+def prepared(tmp_path: Path, write_prepared: MakePrepared) -> MakePrepared:
+    """Write prepared data into ``tmp_path/town``."""
+    return lambda name="town", **options: write_prepared(tmp_path / name, **options)
+
+
+@pytest.fixture(scope="session")
 def tiny_config() -> TrainConfig:
     """The smallest network that trains in a second."""
     return TrainConfig(
         backbone="test_convnext",
-        decoder="fpn",
+        decoder="dcfam",
         loss="cl",
         epochs=2,
         batch_size=2,

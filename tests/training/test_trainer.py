@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +25,22 @@ from ctrs.training import EpochRecord, TrainPlan, run_output, train, trainer
 from ctrs.training.run_config import read_run_config
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What the tests throw into a run."""
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory, write_prepared: Any) -> Path:
+    """Prepared data that no test changes."""
+    return write_prepared(tmp_path_factory.mktemp("data") / "town")
+
+
+@pytest.fixture(scope="module")
+def whole(town: Path, tmp_path_factory: pytest.TempPathFactory, tiny_config: TrainConfig) -> Path:
+    """A run of four epochs that was never stopped."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train(town, run, dataclasses.replace(tiny_config, epochs=4))
+    return run
 
 
 def weights_of(run: Path) -> dict[str, str]:
@@ -99,11 +114,19 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
 
 
 def test_the_callers_generators_and_threads_stay_as_they_are(
-    prepared, tiny_config: TrainConfig, tmp_path: Path
+    town: Path, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(5)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    train(prepared(), tmp_path / "a", dataclasses.replace(tiny_config, epochs=1, threads=threads + 1))
+
+    def set_up(*_: Any, **__: Any) -> None:
+        assert torch.get_num_threads() == threads + 1
+        torch.rand(3)
+        raise StopError
+
+    monkeypatch.setattr(trainer, "set_up", set_up)
+    with pytest.raises(StopError):
+        train(town, tmp_path / "a", dataclasses.replace(tiny_config, threads=threads + 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
 
@@ -113,23 +136,21 @@ PLACES = ["step 1 of epoch 1", "step 2 of epoch 3", "append_metrics", "save_chec
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_stopped_run_goes_on_to_the_same_weights(
-    prepared, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    town: Path, whole: Path, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    data, config = prepared(), dataclasses.replace(tiny_config, epochs=4)
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(data, whole, config)
+    config, stopped = dataclasses.replace(tiny_config, epochs=4), tmp_path / "stopped"
 
     def stop_at_step(done: int, total: int, what: str) -> None:
         if what == "training" and place == f"step {(done - 1) % 3 + 1} of epoch {(done - 1) // 3 + 1}":
-            raise Stop
+            raise StopError
 
     module = trainer if place in ("append_metrics", "save_checkpoints", "draw") else run_output
     with monkeypatch.context() as patch:
         if not place.startswith("step"):
             patch.setattr(module, place, _stopping(getattr(module, place), call=1 if place == "draw" else 3))
-        with pytest.raises(Stop):
-            train(data, stopped, config, progress=stop_at_step)
-    result = train(data, stopped, config, resume=True)
+        with pytest.raises(StopError):
+            train(town, stopped, config, progress=stop_at_step)
+    result = train(town, stopped, config, resume=True)
 
     assert weights_of(stopped) == weights_of(whole)
     assert without_times(rows_of(stopped)) == without_times(rows_of(whole))
@@ -145,43 +166,42 @@ def _stopping(function: Any, *, call: int) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
-            raise Stop
+            raise StopError
         return function(*arguments, **options)
 
     return replaced
 
 
-def test_a_finished_run_has_nothing_left_to_do(prepared, tiny_config: TrainConfig, tmp_path: Path, caplog) -> None:
-    data, run = prepared(), tmp_path / "a"
-    first = train(data, run, tiny_config)
+def test_a_finished_run_has_nothing_left_to_do(town: Path, tiny_config: TrainConfig, tmp_path: Path, caplog) -> None:
+    run = tmp_path / "a"
+    first = train(town, run, tiny_config)
     weights, times = weights_of(run), (run / "last" / "model.json").stat().st_mtime_ns
     for how in ({"resume": True}, {}):
         with caplog.at_level("INFO"):
-            again = train(data, run, tiny_config, on_plan=lambda _: pytest.fail("planned"), **how)
+            again = train(town, run, tiny_config, on_plan=lambda _: pytest.fail("planned"), **how)
         assert again == dataclasses.replace(first, resumed_at=2)
         assert "all 2 epochs are finished; nothing to do" in caplog.text
     assert weights_of(run) == weights
     assert (run / "last" / "model.json").stat().st_mtime_ns == times
 
 
-def test_a_finished_run_can_be_given_more_epochs(prepared, tiny_config: TrainConfig, tmp_path: Path) -> None:
-    data = prepared()
-    longer = dataclasses.replace(tiny_config, epochs=3)
-    train(data, tmp_path / "whole", longer)
-    train(data, tmp_path / "a", tiny_config)
-    train(data, tmp_path / "a", longer, resume=True)
-    assert weights_of(tmp_path / "a") == weights_of(tmp_path / "whole")
-    assert read_run_config(tmp_path / "a")[0].epochs == 3
+def test_a_finished_run_can_be_given_more_epochs(
+    town: Path, whole: Path, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    train(town, tmp_path / "a", tiny_config)
+    train(town, tmp_path / "a", dataclasses.replace(tiny_config, epochs=4), resume=True)
+    assert weights_of(tmp_path / "a") == weights_of(whole)
+    assert read_run_config(tmp_path / "a")[0].epochs == 4
 
 
-def test_overwrite_begins_anew(prepared, tiny_config: TrainConfig, tmp_path: Path) -> None:
-    data, run = prepared(), tmp_path / "a"
-    train(data, run, tiny_config)
+def test_overwrite_begins_anew(town: Path, whole: Path, tiny_config: TrainConfig, tmp_path: Path) -> None:
+    run = tmp_path / "a"
+    shutil.copytree(whole, run)
     (run / "test_openings.json").touch()
     other = dataclasses.replace(tiny_config, loss="none", epochs=1)
     with pytest.raises(OutputExistsError, match="another run stands there"):
-        train(data, run, other)
-    result = train(data, run, other, overwrite=True)
+        train(town, run, other)
+    result = train(town, run, other, overwrite=True)
     assert result.epochs == 1
     assert len(rows_of(run)) == 1
     assert not (run / "heads.safetensors").exists()
@@ -270,7 +290,9 @@ def child(tmp_path: Path) -> Iterator[Any]:
 
     def start(data: Path, run: Path, config: dict[str, Any], *, resume: bool) -> subprocess.Popen[bytes]:
         code = (
-            "from pathlib import Path; from ctrs.config import TrainConfig, from_mapping; from ctrs.training import train\n"
+            "from pathlib import Path\n"
+            "from ctrs.config import TrainConfig, from_mapping\n"
+            "from ctrs.training import train\n"
             f"train(Path({str(data)!r}), Path({str(run)!r}), from_mapping(TrainConfig, {config!r}), resume={resume})"
         )
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
@@ -288,7 +310,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_weights(prepared, tmp_p
     """SIGKILL at random moments, ten times, in epochs, between them, while files are written, and before the first."""
     data = prepared()
     config = {
-        "backbone": "test_convnext", "decoder": "fpn", "epochs": 30, "batch_size": 2, "crop": 32, "device": "cpu",
+        "backbone": "test_convnext", "decoder": "dcfam", "epochs": 30, "batch_size": 2, "crop": 32, "device": "cpu",
         "learning_rate": 3e-3, "threads": 1,
     }  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
