@@ -60,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = typer.main.get_command(app)(args=given, standalone_mode=False)
     except CtrsError as error:
-        return _fail(str(error), error.exit_code, with_traceback=with_traceback)
-    except KeyboardInterrupt:
-        return _fail("stopped by Ctrl-C; what was finished is kept, the same command goes on with it", 130)
+        return _fail(_with_notes(str(error), error), error.exit_code, with_traceback=with_traceback)
+    except KeyboardInterrupt as error:
+        return _fail(_with_notes("stopped by Ctrl-C", error), 130)
     except typer.Abort:
         return _fail("stopped", 130)
     except BrokenPipeError:
@@ -74,11 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(_usage_message(error), int(getattr(error, "exit_code", 2)))
         if isinstance(error, OSError) and error.strerror:
             where = f"{error.filename}: " if error.filename else ""
-            return _fail(f"{where}{error.strerror.lower()}", 1, with_traceback=with_traceback)
+            return _fail(_with_notes(f"{where}{error.strerror.lower()}", error), 1, with_traceback=with_traceback)
         text = " ".join(str(error).split()) or "no message"
         advice = "" if with_traceback else "; run again with --verbose for the traceback, and please report it"
         return _fail(f"unexpected {type(error).__name__}: {text}{advice}", 1, with_traceback=with_traceback)
     return code if isinstance(code, int) else 0
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    """Add what the library noted on the way, such as where unfinished work is kept."""
+    return "; ".join((message, *dict.fromkeys(getattr(error, "__notes__", ()))))
 
 
 def _usage_message(error: Exception) -> str:

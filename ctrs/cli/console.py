@@ -100,7 +100,9 @@ class Console:
         logger.propagate = False
         verbose, quiet = self.verbose, self.quiet
 
-        def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+        ) -> None:
             if issubclass(category, CtrsWarning):
                 if not quiet:
                     write_line(sys.stderr, f"warning: {message}")

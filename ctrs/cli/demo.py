@@ -16,6 +16,7 @@ from ctrs.config import EvalConfig, PredictConfig, PrepareConfig, TrainConfig, V
 from ctrs.errors import OutputExistsError
 
 if TYPE_CHECKING:
+    from ctrs.classes import ClassMap
     from ctrs.training import EvaluationReport
 
 DEMO_FILE = "demo.toml"
@@ -64,7 +65,7 @@ def demo(
         )
         polygons = vectorize(mask, out / f"{mask.stem}.gpkg", VectorizeConfig(), progress=progress)
     truth = source / "5_Labels_all" / f"top_potsdam_{town.test_ids[0]}_label.tif"
-    picture = _draw(out / "demo.png", scene, truth, mask, polygons.path)
+    picture = _draw(out / "demo.png", scene, truth, mask, polygons.path, data.classes)
     seconds = time.monotonic() - started
     _show(console, report, {"picture": picture, "mask": mask, "polygons": polygons.path}, seconds, polygons.counts)
 
@@ -80,21 +81,18 @@ def _clear(out: Path, *, overwrite: bool) -> None:
     shutil.rmtree(out)
 
 
-def _draw(path: Path, scene: Path, truth: Path, mask: Path, polygons: Path) -> Path:
+def _draw(path: Path, scene: Path, truth: Path, mask: Path, polygons: Path, classes: ClassMap) -> Path:
     """Draw scene, truth, prediction and polygons side by side."""
     import geopandas
 
-    from ctrs.raster.geotiff import open_raster, read_class_tag
+    from ctrs.raster.geotiff import open_raster
     from ctrs.report.pictures import comparison_picture
-    from ctrs.tiles.presets import load_preset
 
-    classes = load_preset("potsdam").classes
     with open_raster(scene) as dataset:
         image, to_pixel = dataset.read((1, 2, 3)), ~dataset.transform
     with open_raster(truth) as dataset:
         truth_mask, _ = classes.decode_colors(dataset.read((1, 2, 3)), where=str(truth))
     with open_raster(mask) as dataset:
-        read_class_tag(dataset)
         predicted = dataset.read(1)
     a, b, d, e, xoff, yoff = to_pixel.a, to_pixel.b, to_pixel.d, to_pixel.e, to_pixel.c, to_pixel.f
     outlines = geopandas.read_file(polygons).geometry.affine_transform([a, b, d, e, xoff, yoff])

@@ -52,6 +52,8 @@ def evaluate(
     with console.progress() as progress:
         report = evaluate_checkpoint(checkpoint, data_dir, config, progress=progress)
 
+    console.note(report.summary())
+
     def show() -> None:
         for table in report.tables():
             console.table(table.title, table.header, table.rows)

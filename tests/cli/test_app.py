@@ -120,7 +120,7 @@ def test_errors_become_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(**_: object) -> None:
         raise raised
 
     monkeypatch.setattr("ctrs.cli.vectorize.VectorizeConfig", fail)
@@ -135,6 +135,17 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr("ctrs.cli.vectorize.VectorizeConfig", stop)
     assert program.main(["vectorize", "mask.tif"]) == 130
     assert "stopped by Ctrl-C" in capsys.readouterr().err
+
+
+def test_ctrl_c_names_the_unfinished_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(**_: object) -> None:
+        error = KeyboardInterrupt()
+        error.add_note("unfinished work is kept in .x.partial")
+        raise error
+
+    monkeypatch.setattr("ctrs.cli.vectorize.VectorizeConfig", stop)
+    assert program.main(["vectorize", "mask.tif"]) == 130
+    assert capsys.readouterr().err == "error: stopped by Ctrl-C; unfinished work is kept in .x.partial\n"
 
 
 def test_surprises_hide_the_traceback_unless_verbose(
