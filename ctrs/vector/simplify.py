@@ -1,8 +1,10 @@
 """Fewer vertices without gaps, overlaps or invalid polygons: common borders are simplified once, for both sides.
 
-``shapely.coverage_simplify`` (Visvalingam-Whyatt over the borders of a coverage) does the work, on groups of polygons
-that touch. It does not see the polygons of other batches, and a tolerance may be large against a small polygon; both
-are checked afterwards, and what fails is simplified less.
+A polygon that touches no other is simplified by distance (Douglas-Peucker), which straightens the staircase of a wall
+that lies askew to the pixels. Groups that touch go through ``shapely.coverage_simplify`` (Visvalingam-Whyatt over the
+borders of a coverage), which keeps common borders common but measures areas, so that long shallow steps stay. Neither
+sees all other polygons, and a tolerance may be large against a small polygon; both are checked afterwards, and what
+fails is simplified less.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ _MAX_AREA_CHANGE = 0.1
 _BATCH = 128
 """Polygons simplified together: the index over a coverage's borders makes large batches slow."""
 
+_PHASE = "simplifying"
 _INTERIORS_MEET = "T********"
 
 
@@ -37,7 +40,8 @@ def simplify_coverage(polygons: Geometries, tolerance: float, *, progress: Progr
 
     Args:
         polygons: A coverage: neighbours have all vertices of their common border in common.
-        tolerance: In coordinate units; triangles of consecutive vertices whose area is below its square vanish.
+        tolerance: In coordinate units: the distance by which the outline of a polygon that stands alone may move; where
+            polygons touch, triangles of consecutive vertices whose area is below its square vanish.
         progress: Told after each batch.
 
     Returns:
@@ -53,7 +57,11 @@ def simplify_coverage(polygons: Geometries, tolerance: float, *, progress: Progr
     while pending.any():
         for number, share in enumerate(_SHARES):
             chosen = np.flatnonzero(pending & (level[groups] == number))
-            _simplify(result, polygons, chosen, groups, tolerance * share, progress)
+            lone, touching = chosen[alone[chosen]], chosen[~alone[chosen]]
+            result[lone] = shapely.simplify(polygons[lone], tolerance * share)
+            if len(lone):
+                progress(len(lone), len(chosen), _PHASE)
+            _simplify_touching(result, polygons, touching, groups, tolerance * share, len(chosen), progress)
         spoilt = np.flatnonzero(pending)[_is_spoilt(result[pending], polygons[pending], alone[pending])]
         retried = np.union1d(groups[spoilt], _overlapping_groups(result, groups, pending))
         retried = retried[level[retried] < len(_SHARES) - 1]
@@ -74,10 +82,16 @@ def touching_groups(polygons: Geometries) -> RegionIds:
     return join(len(polygons), owner[order[1:]][same], owner[order[:-1]][same])
 
 
-def _simplify(
-    result: Geometries, polygons: Geometries, chosen: IntArray, groups: RegionIds, tolerance: float, progress: Progress
+def _simplify_touching(
+    result: Geometries,
+    polygons: Geometries,
+    chosen: IntArray,
+    groups: RegionIds,
+    tolerance: float,
+    total: int,
+    progress: Progress,
 ) -> None:
-    """Simplify the chosen polygons, whole groups, into ``result``."""
+    """Simplify the chosen polygons, whole groups and last of ``total``, into ``result``."""
     if not len(chosen):
         return
     if tolerance == 0:
@@ -86,11 +100,11 @@ def _simplify(
     chosen = chosen[np.argsort(groups[chosen], kind="stable")]
     begins = np.flatnonzero(np.diff(groups[chosen], prepend=-1))
     cuts = begins[np.flatnonzero(np.diff(begins // _BATCH, prepend=-1))]
-    done = 0
+    done = total - len(chosen)
     for batch in np.split(chosen, cuts[1:]):
         result[batch] = shapely.coverage_simplify(polygons[batch], tolerance)
         done += len(batch)
-        progress(done, len(chosen), "simplifying")
+        progress(done, total, _PHASE)
 
 
 def _is_spoilt(simplified: Geometries, polygons: Geometries, alone: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -101,6 +101,17 @@ def test_an_empty_coverage_stays_empty() -> None:
     assert len(simplify_coverage(np.empty(0, object), 1.0)) == 0
 
 
+def test_a_wall_askew_to_the_pixels_becomes_straight() -> None:
+    rows, cols = np.mgrid[:200, :200]
+    along, across = (cols + rows / 9 - 100), (rows - cols / 9 - 85)
+    labels = np.where((np.abs(along) < 70) & (np.abs(across) < 40), 1, NONE).astype(np.uint8)
+    polygons = coverage(labels)
+    result = simplify_coverage(polygons, 1.5)
+    assert shapely.get_num_coordinates(polygons)[0] > 80
+    assert shapely.get_num_coordinates(result)[0] <= 6
+    assert shapely.hausdorff_distance(polygons, result, densify=0.01)[0] <= 1.5
+
+
 def test_groups_hang_together_by_corners() -> None:
     labels = np.array([[1, NONE, NONE], [NONE, 1, NONE], [NONE, NONE, NONE], [NONE, 1, 2]], np.uint8)
     assert touching_groups(coverage(labels)).tolist() == [0, 0, 1, 1]
@@ -114,6 +125,6 @@ def test_polygons_of_other_batches_are_not_run_over(monkeypatch: pytest.MonkeyPa
     labels[3:5, 13:15] = 1
     monkeypatch.setattr(simplify, "_BATCH", 1)
     polygons = coverage(labels)
-    plain = np.array([shapely.coverage_simplify(polygons[i : i + 1], 5.0)[0] for i in range(2)])
+    plain = shapely.simplify(polygons, 5.0)
     assert overlaps(plain) == 1, "the case is no longer hard"
     assert overlaps(simplify_coverage(polygons, 5.0)) == 0
