@@ -60,7 +60,14 @@ def vectorize(
             if out is not None:
                 target = out if out.suffix else out / target.name
             result = vectorize_mask(mask, target, config, progress=progress)
-            payload.append({"path": str(result.path), "counts": result.counts, "area_m2": result.area_m2})
+            payload.append(
+                {
+                    "path": str(result.path),
+                    "counts": result.counts,
+                    "area_m2": result.area_m2,
+                    "skipped": result.skipped,
+                }
+            )
             rows += [
                 [str(result.path), name, str(count), f"{result.area_m2[name]:.1f}"]
                 for name, count in result.counts.items()
