@@ -42,7 +42,7 @@ def scene_splits(ready: ReadySource) -> dict[str, SplitName]:
         split_of = {scene.source.name: scene.source.split for scene in ready.scenes}
         message = (
             f"scenes {shared.first} ({split_of[shared.first]}) and {shared.second} ({split_of[shared.second]}) share "
-            f"{100 * shared.share:.2g} % of the smaller one's ground"
+            f"{100 * shared.share:.3g} % of the smaller one's ground"
         )
         if shared.share >= LEAK_SHARE:
             raise DataError(f"{message}; put both into one split (--val, --test) or leave one out")

@@ -11,6 +11,7 @@ import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
 
 from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, ClassMap, load_class_table
 from ctrs.config import PrepareConfig
@@ -30,6 +31,9 @@ from ctrs.vector.rasterize import VECTOR_SUFFIXES, PolygonLayer, place_polygons,
 
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Pixel types that imagery may have."""
+
+MAX_ALPHA_VALUES = 32
+"""Different values above which an alpha band is suspected to be something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,7 @@ class _Image:
     names: tuple[str, ...]
     dtype: str
     nodata: float | None
+    odd_alpha: int | None
     sequential: bool
 
 
@@ -91,6 +96,7 @@ def check_source(layout: Layout, config: PrepareConfig) -> ReadySource:
     images = [_open_image(scene, layout) for scene in layout.scenes]
     _check_alike(images)
     _warn_missing_crs(images)
+    _warn_odd_alpha(images)
     layers = _read_layers(layout.scenes, config.class_field)
     classes = _class_table(layout, layers, config)
     _warn_background(layers, classes)
@@ -148,7 +154,6 @@ def _open_image(scene: SceneSource, layout: Layout) -> _Image:
                 f"{scene.image}: an image with a colour table found, expected bands of colours; "
                 "expand it (gdal_translate -expand rgb)"
             )
-        _warn_odd_alpha(dataset, scene.image)
         grid = Grid.of(dataset)
         if grid.crs is None and layout.preset is not None and layout.preset.crs and not grid.transform.is_identity:
             grid = replace(grid, crs=CRS.from_string(layout.preset.crs))
@@ -160,6 +165,7 @@ def _open_image(scene: SceneSource, layout: Layout) -> _Image:
             names=_band_names(dataset, bands, layout.band_names),
             dtype=kinds[0],
             nodata=_usable_nodata(dataset, bands),
+            odd_alpha=_odd_alpha(dataset),
             sequential=dataset.driver in {"JPEG", "PNG", "WEBP"},
         )
 
@@ -194,23 +200,28 @@ def _band_names(dataset: rasterio.DatasetReader, bands: Sequence[int], given: Se
     return tuple(names)
 
 
-def _warn_odd_alpha(dataset: rasterio.DatasetReader, path: Path) -> None:
-    """Warn of an alpha band with many values: 8-bit files with near infrared are often marked so by mistake."""
+def _odd_alpha(dataset: rasterio.DatasetReader) -> int | None:
+    """Return the number of an alpha band with many values: near infrared is often marked so by mistake."""
     for number, color in zip(dataset.indexes, dataset.colorinterp, strict=True):
-        if color is not ColorInterp.alpha:
-            continue
-        edge_x, edge_y = min(dataset.width, 256), min(dataset.height, 256)
-        col_off, row_off = (dataset.width - edge_x) // 2, (dataset.height - edge_y) // 2
-        window = rasterio.windows.Window(col_off, row_off, edge_x, edge_y)
-        num_values = len(np.unique(dataset.read(number, window=window)))
-        if num_values > 32:
-            warnings.warn(
-                f"{path}: band {number} is marked as alpha but holds {num_values} different values in the middle of "
-                "the image; it is used as transparency. If it is near infrared, mark it as such "
-                "(gdal_edit.py -colorinterp_N undefined, N the band)",
-                DataWarning,
-                stacklevel=4,
-            )
+        if color is ColorInterp.alpha:
+            width, height = min(dataset.width, 256), min(dataset.height, 256)
+            middle = Window((dataset.width - width) // 2, (dataset.height - height) // 2, width, height)
+            if len(np.unique(dataset.read(number, window=middle))) > MAX_ALPHA_VALUES:
+                return int(number)
+    return None
+
+
+def _warn_odd_alpha(images: Sequence[_Image]) -> None:
+    odd = [image for image in images if image.odd_alpha is not None]
+    if odd:
+        warnings.warn(
+            f"{odd[0].source.image}{_and_more([image.source.image for image in odd])}: band {odd[0].odd_alpha} is "
+            f"marked as alpha but holds more than {MAX_ALPHA_VALUES} different values in the middle of the image; it "
+            "is used as transparency. If it is near infrared, say so in the file "
+            f"(gdal_edit.py -colorinterp_{odd[0].odd_alpha} undefined) to use it as a band",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def _check_alike(images: Sequence[_Image]) -> None:

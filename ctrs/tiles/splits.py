@@ -170,10 +170,12 @@ def _compact_block(pieces: Ints, centers: Floats, counts: Floats, num_val: int, 
         totals = np.cumsum(sizes[order])
         block = order[: int(np.argmin(np.abs(totals - num_val))) + 1]
         taken = np.isin(of_tile, block)
-        unlike = np.abs(_shares(counts[taken].sum(axis=0)) - shares).sum() / 2
-        missing = float(((counts[taken].sum(axis=0) == 0) & (shares > 0)).mean())
+        inside, outside = counts[taken].sum(axis=0), counts[~taken].sum(axis=0)
+        unlike = np.abs(_shares(inside) - shares).sum() / 2
+        missing = float(((inside == 0) & (shares > 0)).mean())
+        lost = float(((outside == 0) & (shares > 0)).sum())  # classes that training would never see
         size_error = abs(int(taken.sum()) - num_val) / num_val
-        score = unlike + missing + size_error + 0.1 * _exposure(where, block)
+        score = unlike + missing + lost + size_error + 0.1 * _exposure(where, block)
         if best is None or score < best[0]:
             best = score, taken
     if best is None:

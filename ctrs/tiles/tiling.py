@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -16,8 +17,8 @@ from typing import Any
 from rasterio.errors import NotGeoreferencedWarning
 
 from ctrs.config import PrepareConfig, to_plain
-from ctrs.errors import CtrsWarning, DataError, OutputExistsError
-from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work
+from ctrs.errors import CtrsWarning, DataError, LabelError, OutputExistsError, RasterError
+from ctrs.jobs import PartialWork, check_existing, describe_file, fingerprint, partial_work
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.assembly import (
     arrange_tiles,
@@ -37,6 +38,7 @@ from ctrs.tiles.scenes import ReadySource, check_source
 logger = logging.getLogger(__name__)
 
 DEFAULT_TILE_PX = 512
+JOURNAL_FILE = "journal.jsonl"
 
 
 def prepare_tiles(
@@ -71,34 +73,54 @@ def prepare_tiles(
     with partial_work(out_dir, job, overwrite=config.overwrite) as work:
         if work.resumed:
             logger.info("%s: going on with interrupted work", work.folder)
-        with _noting(notes):
-            ready = check_source(layout, config)
-            splits = scene_splits(ready)
-        tile_px = config.tile_px or (layout.preset.tile_px if layout.preset else DEFAULT_TILE_PX)
-        cut = _cut_all(ready, tile_px, work.folder, config.workers or os.cpu_count() or 1, progress)
-        staged = work.folder / "result"
-        with _noting(notes):
-            placed = place_tiles(cut, ready, splits, config)
-            tiles = arrange_tiles(placed, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes))
-            bands = measure_bands(ready, placed, tiles, progress)
-            ground_pixel_m = pixel_size_m(ready.scenes)
-            warn_about(cut, placed, ready)
-        Manifest(
-            root=staged,
-            name=out_dir.absolute().name,
-            tiles=tuple(tiles),
-            scenes=describe_scenes(ready, placed, splits),
-            classes=ready.classes,
-            bands=bands,
-            tile_px=tile_px,
-            pixel_size_m=ground_pixel_m,
-            preset=layout.preset.name if layout.preset else None,
-            fingerprint=job,
-            config=replace(config, overwrite=False, workers=None),
-            notes=(*layout.notes, *notes),
-        ).save(staged)
-        work.publish(staged)
+        try:
+            manifest = _prepare(layout, config, job, work, notes, progress)
+        except (RasterError, LabelError, DataError):
+            # The data must change before this can succeed, and then it is another job: nothing here is worth keeping.
+            _discard(work.folder)
+            raise
+        manifest.save(manifest.root)
+        work.publish(manifest.root)
     return Manifest.open(out_dir)
+
+
+def _prepare(
+    layout: Layout, config: PrepareConfig, job: str, work: PartialWork, notes: list[str], progress: Progress
+) -> Manifest:
+    """Check, cut, arrange and measure; returns the manifest of the finished, unpublished folder."""
+    with _noting(notes):
+        ready = check_source(layout, config)
+        splits = scene_splits(ready)
+    tile_px = config.tile_px or (layout.preset.tile_px if layout.preset else DEFAULT_TILE_PX)
+    cut = _cut_all(ready, tile_px, work.folder, config.workers or os.cpu_count() or 1, progress)
+    staged = work.folder / "result"
+    with _noting(notes):
+        placed = place_tiles(cut, ready, splits, config)
+        tiles = arrange_tiles(placed, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes))
+        bands = measure_bands(ready, placed, tiles, progress)
+        ground_pixel_m = pixel_size_m(ready.scenes)
+        warn_about(cut, placed, ready)
+    return Manifest(
+        root=staged,
+        name=work.final.absolute().name,
+        tiles=tuple(tiles),
+        scenes=describe_scenes(ready, placed, splits),
+        classes=ready.classes,
+        bands=bands,
+        tile_px=tile_px,
+        pixel_size_m=ground_pixel_m,
+        preset=layout.preset.name if layout.preset else None,
+        fingerprint=job,
+        config=replace(config, overwrite=False, workers=None),
+        notes=(*layout.notes, *notes),
+    )
+
+
+def _discard(folder: Path) -> None:
+    """Remove what this module writes into the folder of unfinished work."""
+    for name in (*KINDS, "result"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / JOURNAL_FILE).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -173,7 +195,7 @@ def _cut_all(ready: ReadySource, tile_px: int, folder: Path, workers: int, progr
     """Cut all tiles that earlier, interrupted work has not cut."""
     for kind in KINDS:
         (folder / kind).mkdir(exist_ok=True)
-    journal = Journal(folder / "journal.jsonl")
+    journal = Journal(folder / JOURNAL_FILE)
     places = {kind: [folder / kind, *(folder / "result" / kind / split for split in SPLITS)] for kind in KINDS}
     tasks = [task for scene in ready.scenes for task in tile_rows(scene, tile_px)]
     results: dict[str, list[CutTile]] = {}

@@ -146,6 +146,8 @@ def test_unknown_colors_are_named_over_the_whole_file(make: Maker, source: Path)
     with pytest.raises(UnknownColorError, match=expected):
         prepare(source, tile_px=32)
     assert not (source.parent / "out").exists()
+    # What was cut before the error is of no use: with mended labels it would be another job.
+    assert not (source.parent / ".out.partial").exists()
 
 
 def test_colors_without_a_table_print_one_that_works(make: Maker, source: Path) -> None:
@@ -414,7 +416,7 @@ def test_near_infrared_marked_as_alpha_is_said(make: Maker, source: Path) -> Non
     pixels = make.noise(H, W, count=4)
     make.raster(source / "images/a.tif", pixels, photometric="RGB", alpha="YES", **PLACED)
     make.raster(source / "labels/a.tif", make.indices(H, W, num=2), **PLACED)
-    with pytest.warns(DataWarning, match=r"band 4 is marked as alpha but holds \d+ different values"):
+    with pytest.warns(DataWarning, match=r"a\.tif: band 4 is marked as alpha but holds more than 32"):
         prepare(source)
 
 

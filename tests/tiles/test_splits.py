@@ -80,6 +80,17 @@ def test_validation_has_the_classes_of_the_scene() -> None:
         assert sum(place.class_counts[1] for place, flag in zip(places, chosen, strict=True) if flag) > 0
 
 
+def test_training_keeps_each_class() -> None:
+    grid = make_grid(640, 640)
+    places = [
+        Place(scene="a", grid=grid, window=window, class_counts=(9, 9 * (window.row_off < 64 and window.col_off < 128)))
+        for window in sliding_windows(640, 640, 64, 64)
+    ]
+    for seed in range(5):
+        chosen = choose_validation(places, val_fraction=0.15, seed=seed)
+        assert sum(place.class_counts[1] for place, flag in zip(places, chosen, strict=True) if not flag) > 0
+
+
 def test_the_same_ground_at_two_resolutions_moves_as_one() -> None:
     coarse = cut("z20", make_grid(512, 256, pixel=2.0))
     fine = cut("z21", make_grid(1024, 512, pixel=1.0))
