@@ -302,7 +302,9 @@ def child(tmp_path: Path) -> Iterator[Any]:
     yield start
     for process in running:
         process.kill()
-        process.communicate()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 @pytest.mark.slow
