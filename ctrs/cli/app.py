@@ -5,6 +5,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -58,7 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     with_traceback = "--verbose" in given or "-v" in given
     try:
-        code = typer.main.get_command(app)(args=given, standalone_mode=False)
+        command = typer.main.get_command(app)
+        if "_CTRS_COMPLETE" in os.environ:  # the shell asks for completions
+            command(args=given, prog_name="ctrs")
+        # Not command(), which would turn Ctrl-C into an exit without a word.
+        with command.make_context("ctrs", given) as context:
+            command.invoke(context)
+    except typer.Exit as stop:
+        return stop.exit_code
     except CtrsError as error:
         return _fail(_with_notes(str(error), error), error.exit_code, with_traceback=with_traceback)
     except KeyboardInterrupt as error:
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = " ".join(str(error).split()) or "no message"
         advice = "" if with_traceback else "; run again with --verbose for the traceback, and please report it"
         return _fail(f"unexpected {type(error).__name__}: {text}{advice}", 1, with_traceback=with_traceback)
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _with_notes(message: str, error: BaseException) -> str:
