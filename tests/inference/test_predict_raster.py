@@ -366,3 +366,41 @@ class TestRealImagery:
         assert mask_grid == grid
         np.testing.assert_array_equal(mask, expected_mask(pixels, valid))
         assert cog_validate(out, strict=True)[0]
+
+
+PEAK_MEMORY = """
+import re, sys
+from pathlib import Path
+import numpy as np, rasterio
+from affine import Affine
+from rasterio.windows import Window
+from torch import nn
+from ctrs.classes import BUILDING_CLASSES
+from ctrs.inference import Predictor
+from ctrs.raster import geotiff
+from ctrs.raster.bands import Bands
+geotiff.GDAL_OPTIONS["GDAL_CACHEMAX"] = 8 * 2**20  # so that a small scene fills it
+scene, height = Path(sys.argv[1]), int(sys.argv[2])
+rows = np.random.default_rng(0).integers(0, 255, (3, 250, 1500)).astype(np.uint8)
+profile = {"driver": "GTiff", "width": 1500, "height": height, "count": 3, "dtype": "uint8", "crs": "EPSG:32633"}
+with rasterio.open(scene, "w", **profile, transform=Affine(1, 0, 5e5, 0, -1, 5e6), blockysize=50) as file:
+    for row in range(0, height, 250):
+        file.write(rows, window=Window(0, row, 1500, 250))
+bands = Bands(names=("r", "g", "b"), dtype="uint8", low=(0,) * 3, high=(255,) * 3, mean=(99,) * 3, std=(50,) * 3)
+network = nn.Conv2d(3, 2, 1)
+predictor = Predictor(network, classes=BUILDING_CLASSES, bands=bands, window_px=256, device="cpu")
+predictor.predict_raster(scene, scene.with_name("m.tif"))
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
+def test_memory_does_not_grow_with_the_scenes_height(tmp_path):
+    peaks = {}
+    for height in (2000, 20_000):  # 9 and 90 MB of pixels, 24 and 240 MB of logits
+        command = [sys.executable, "-c", PEAK_MEMORY, str(tmp_path / f"{height}.tif"), str(height)]
+        (tmp_path / "m.tif").unlink(missing_ok=True)
+        run = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
+        peaks[height] = int(run.stdout) / 1024
+    assert peaks[20_000] - peaks[2000] < 40, peaks

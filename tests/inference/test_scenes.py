@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctrs.errors import InputNotFoundError
-from ctrs.inference.scenes import mask_path, scenes_in
+from ctrs.errors import InputNotFoundError, UsageError
+from ctrs.inference.scenes import mask_path, mask_paths, scenes_in
 
 
 def test_masks_go_beside_the_scene_unless_told_otherwise(tmp_path):
@@ -34,3 +34,24 @@ def test_folders_are_expanded_without_masks_of_ctrs(tmp_path, make_identity, wri
 def test_a_folder_without_rasters(tmp_path):
     with pytest.raises(InputNotFoundError, match=r"no rasters found; expected files ending in \.img"):
         scenes_in([tmp_path])
+
+
+def test_several_scenes_go_to_a_folder_and_one_to_a_file(tmp_path, write_scene):
+    pixels = np.zeros((3, 8, 8), np.uint8)
+    one, two = write_scene(pixels, "one.tif"), write_scene(pixels, "two.tif")
+    out = tmp_path / "new"
+    assert mask_paths([one]) == [(one, tmp_path / "one_mask.tif")]
+    assert mask_paths([one], out) == [(one, out)]
+    assert mask_paths([one, two], out) == [(one, out / "one_mask.tif"), (two, out / "two_mask.tif")]
+    assert mask_paths([tmp_path], out) == [(one, out / "one_mask.tif"), (two, out / "two_mask.tif")]
+    two.unlink()
+    assert mask_paths([tmp_path], out) == [(one, out / "one_mask.tif")]
+
+
+def test_masks_that_would_collide_are_refused(tmp_path, write_scene):
+    pixels = np.zeros((3, 8, 8), np.uint8)
+    one, same = write_scene(pixels, "one.tif"), write_scene(pixels, "one.tiff")
+    with pytest.raises(UsageError, match=r"one.tiff and .*one.tif would both be mapped to .*one_mask.tif"):
+        mask_paths([one, same])
+    with pytest.raises(UsageError, match=r"one.tif: is a file, but 2 scenes are to be mapped"):
+        mask_paths([one, same], one)
