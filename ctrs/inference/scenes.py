@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ctrs.errors import InputNotFoundError, RasterError, UsageError, UsageError
+from ctrs.errors import InputNotFoundError, RasterError, UsageError
 from ctrs.raster.cog import CLASSES_TAG
 from ctrs.raster.geotiff import open_raster
 
@@ -58,33 +58,6 @@ def mask_paths(paths: Iterable[Path | str], out: Path | None = None) -> list[tup
             raise UsageError(f"{mask}: would be the mask of {pairs[mask]} and of {scene}; map them one by one with -o")
         pairs[mask] = scene
     return [(scene, mask) for mask, scene in pairs.items()]
-
-
-def mask_paths(scenes: Sequence[Path | str], out: Path | None = None) -> list[tuple[Path | str, Path]]:
-    """Return the scenes that names stand for, folders expanded, each with the path of its mask.
-
-    Args:
-        scenes: Files, folders, and names that only GDAL understands.
-        out: The mask of a single file, else a folder for ``SCENE_mask.tif``; None: each beside its scene.
-
-    Raises:
-        InputNotFoundError: A folder holds no raster.
-        UsageError: Two scenes would share a mask, or ``out`` is a file while several scenes are named.
-    """
-    found = scenes_in(scenes)
-    in_folder = out is not None and (len(found) > 1 or Path(scenes[0]).is_dir())
-    if out is not None and in_folder and out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file, but {len(found)} scenes are to be mapped; name a folder with -o")
-    pairs = [
-        (scene, out / mask_path(scene).name if out is not None and in_folder else mask_path(scene, out))
-        for scene in found
-    ]
-    by_mask: dict[Path, Path | str] = {}
-    for scene, mask in pairs:
-        if mask in by_mask:
-            raise UsageError(f"{scene} and {by_mask[mask]} would both be mapped to {mask}; map them one by one with -o")
-        by_mask[mask] = scene
-    return pairs
 
 
 def scenes_in(paths: Iterable[Path | str]) -> list[Path | str]:

@@ -51,7 +51,9 @@ def test_several_scenes_go_to_a_folder_and_one_to_a_file(tmp_path, write_scene):
 def test_masks_that_would_collide_are_refused(tmp_path, write_scene):
     pixels = np.zeros((3, 8, 8), np.uint8)
     one, same = write_scene(pixels, "one.tif"), write_scene(pixels, "one.tiff")
-    with pytest.raises(UsageError, match=r"one.tiff and .*one.tif would both be mapped to .*one_mask.tif"):
+    with pytest.raises(
+        UsageError, match=r"one_mask.tif: would be the mask of .*one.tif and of .*one.tiff; map them one by one"
+    ):
         mask_paths([one, same])
-    with pytest.raises(UsageError, match=r"one.tif: is a file, but 2 scenes are to be mapped"):
+    with pytest.raises(UsageError, match=r"one.tif: one file for 2 scenes; name a folder"):
         mask_paths([one, same], one)
