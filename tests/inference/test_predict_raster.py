@@ -330,6 +330,7 @@ class TestFaults:
         with pytest.raises(RasterError, match=r"scene.tif: not readable at rows \d+ to \d+.*damaged or cut short"):
             make_identity().predict_raster(scene, out)
         assert not out.exists()
+        assert list((partial_dir(out) / "rows").glob("rows_*.tif"))
 
     def test_a_missing_scene(self, make_identity, tmp_path):
         with pytest.raises(InputNotFoundError, match=r"none.tif: not found"):
