@@ -25,21 +25,11 @@ from torch.nn import functional as F
 
 from ctrs.config import Average, ClForm, ClipMode, InfoNceVariant, VoidMode
 from ctrs.errors import ConfigError, UsageError
+from ctrs.losses.functional import cl_terms, first_entries, infonce_terms
 from ctrs.losses.patches import patch_bits, present_classes
 from ctrs.losses.sampling import Samples, draw_keys, gather_rows, sample_classes
 
 ContrastKind = Literal["cl", "infonce"]
-
-
-class MinedPairs(NamedTuple):
-    """The hardest pairs of each class; ``kept`` is True where an entry counts."""
-
-    similarity: Tensor
-    """(K, k) cosine."""
-    pairs: Tensor
-    """(K, k) int64 index of the pair."""
-    kept: Tensor
-    """(K, k) bool."""
 
 
 class ContrastStats(NamedTuple):
@@ -53,181 +43,6 @@ class ContrastStats(NamedTuple):
     """(S,) sampled positives, over all classes, of each stage."""
     valid_terms: Tensor
     """(S,) classes with a term in each stage."""
-
-
-def _tops(count: Tensor, top: float) -> Tensor:
-    """Return floor(count * top), at least 1 where count is not 0 (float64: 0.7 * 10 is 7)."""
-    return torch.where(count > 0, (count.double() * top + 1e-9).floor().long().clamp_min(1), 0)
-
-
-def _first(count: Tensor, size: int) -> Tensor:
-    """Return a (K, size) mask, True for the first ``count`` entries of each row."""
-    return torch.arange(size, device=count.device) < count[:, None]
-
-
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Average (K, P) values over True entries of each row; 0 where there is none."""
-    return torch.where(mask, values, 0.0).sum(1) / mask.sum(1).clamp_min(1)
-
-
-def mine_pairs(similarity: Tensor, count: Tensor, *, top: float, hardest: Literal["highest", "lowest"]) -> MinedPairs:
-    """Keep the hardest pairs: the most similar negative ones, the least similar positive ones.
-
-    Args:
-        similarity: (K, P) cosine; the first ``count`` entries of each row are pairs.
-        count: (K,) int64.
-        top: Fraction of the pairs that is kept, rounded down, at least one.
-        hardest: Which end is hard.
-
-    Examples:
-        >>> mined = mine_pairs(torch.tensor([[0.0, 0.5, 0.0, -0.5]]), torch.tensor([4]), top=0.5, hardest="highest")
-        >>> mined.similarity.tolist(), mined.kept.tolist()
-        ([[0.5, 0.0]], [[True, True]])
-    """
-    size = similarity.shape[1]
-    highest = hardest == "highest"
-    filled = torch.where(_first(count, size), similarity, -2.0 if highest else 2.0)
-    k = max(1, int(size * top + 1e-9))
-    values, pairs = filled.topk(min(k, size), dim=1, largest=highest)
-    return MinedPairs(values, pairs, _first(_tops(count, top), values.shape[1]))
-
-
-def soft_cross_entropy(similarity: Tensor, *, positive: bool, smoothing: float = 0.1, form: ClForm = "logit") -> Tensor:
-    """Two-class soft cross entropy of a cosine x, with s = (x + 1) / 2.
-
-    ``"logit"`` takes [1 - s, s] as logits: softplus(x) - t x. ``"prob"`` takes them as probabilities: -(t log s + (1
-    - t) log(1 - s)), s clamped to [1e-6, 1 - 1e-6]. The target t is 1 - smoothing / 2 for positive pairs, smoothing /
-      2 for negative ones.
-    """
-    target = 1 - smoothing / 2 if positive else smoothing / 2
-    if form == "logit":
-        return F.softplus(similarity) - target * similarity
-    s = ((similarity + 1) / 2).clamp(1e-6, 1 - 1e-6)
-    return -(target * s.log() + (1 - target) * torch.log1p(-s))
-
-
-def _negative_similarity(positives: Tensor, negatives: Tensor) -> Tensor:
-    """Cosine of the k-th positive with the k-th negative, (K, n)."""
-    return (positives * negatives).sum(-1)
-
-
-def _bisect(vectors: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the second half aligned with the first, (K, n // 2, D), and the number of pairs, (K,).
-
-    An odd last one is dropped.
-    """
-    half = count // 2
-    size = vectors.shape[1] // 2
-    partner = torch.arange(size, device=count.device) + half[:, None]  # (K, n // 2)
-    return _take(vectors, partner), half
-
-
-def _take(vectors: Tensor, index: Tensor) -> Tensor:
-    """Pick (K, k, D) vectors out of (K, n, D) by (K, k) indices."""
-    K, n, D = vectors.shape
-    rows = index + torch.arange(K, device=index.device)[:, None] * n
-    return vectors.reshape(K * n, D).index_select(0, rows.reshape(-1)).view(K, index.shape[1], D)
-
-
-def _positive_pairs(positives: Tensor, count: Tensor, top: float) -> tuple[MinedPairs, Tensor]:
-    """Bisect the positives and mine the least similar pairs; also return the partner vectors (K, n // 2, D)."""
-    partner, half = _bisect(positives, count)
-    similarity = (positives[:, : partner.shape[1]] * partner).sum(-1)
-    return mine_pairs(similarity, half, top=top, hardest="lowest"), partner
-
-
-def cl_terms(
-    positives: Tensor,
-    negatives: Tensor,
-    positive_count: Tensor,
-    negative_count: Tensor,
-    *,
-    top: float = 0.5,
-    smoothing: float = 0.1,
-    form: ClForm = "logit",
-) -> tuple[Tensor, Tensor]:
-    """Contrastive loss of each class (section 3.4), on sampled vectors in the order in which they were drawn.
-
-    Negative pairs are (p_k, n_k), of which the most similar are kept; positive pairs are (p_k, p_{k + q}), q =
-    floor(a / 2), of which the least similar are kept.
-
-    Args:
-        positives: (K, n, D) unit vectors, the first ``positive_count`` of each class are valid.
-        negatives: (K, n, D) unit vectors, the first ``negative_count`` are valid.
-        positive_count: (K,) int64, a.
-        negative_count: (K,) int64, b.
-        top: Fraction of pairs kept.
-        smoothing: Label smoothing of the two-class target.
-        form: See `soft_cross_entropy`.
-
-    Returns:
-        Negative and positive part, each (K,); 0 where there is no pair.
-
-    Examples:
-        >>> angle = torch.deg2rad(torch.tensor([[[0.0, 60, 90, 180]], [[90.0, 0, 180, 60]]]))
-        >>> p, n = torch.stack([angle.cos(), angle.sin()], -1)
-        >>> negative, positive = cl_terms(p, n, torch.tensor([4]), torch.tensor([4]))
-        >>> round(negative.item(), 6), round(positive.item(), 6)
-        (0.821112, 0.949077)
-    """
-    pairs = torch.minimum(positive_count, negative_count)
-    negative = mine_pairs(_negative_similarity(positives, negatives), pairs, top=top, hardest="highest")
-    negative_part = _masked_mean(
-        soft_cross_entropy(negative.similarity, positive=False, smoothing=smoothing, form=form), negative.kept
-    )
-    positive, _ = _positive_pairs(positives, positive_count, top)
-    positive_part = _masked_mean(
-        soft_cross_entropy(positive.similarity, positive=True, smoothing=smoothing, form=form), positive.kept
-    )
-    return negative_part, positive_part
-
-
-def infonce_terms(
-    positives: Tensor,
-    negatives: Tensor,
-    positive_count: Tensor,
-    negative_count: Tensor,
-    *,
-    top: float = 0.5,
-    temperature: float = 0.1,
-    variant: InfoNceVariant = "paper",
-) -> Tensor:
-    """InfoNCE of each class with shared negatives, on sampled vectors in the order in which they were drawn.
-
-    ``"paper"``: queries and keys are the mined positive pairs, the shared negatives those of the mined negative pairs
-    (section 3.2). ``"author"`` (published code): of the pairs (p_k, n_k) the most similar are kept, in descending
-    order; the kept positives are bisected into queries and keys, the kept negatives are shared.
-
-    Args:
-        positives: (K, n, D) unit vectors, the first ``positive_count`` of each class are valid.
-        negatives: (K, n, D) unit vectors, the first ``negative_count`` are valid.
-        positive_count: (K,) int64.
-        negative_count: (K,) int64.
-        top: Fraction of pairs kept.
-        temperature: Divides the cosines.
-        variant: See above.
-
-    Returns:
-        (K,); 0 where there is no query or no negative.
-    """
-    pairs = torch.minimum(positive_count, negative_count)
-    mined = mine_pairs(_negative_similarity(positives, negatives), pairs, top=top, hardest="highest")
-    shared = _take(negatives, mined.pairs)  # (K, M, D)
-    if variant == "author":
-        kept = _take(positives, mined.pairs)
-        keys, half = _bisect(kept, mined.kept.sum(1))
-        queries = kept[:, : keys.shape[1]]
-        similarity = (queries * keys).sum(-1)
-        valid = _first(half, keys.shape[1])  # (K, u)
-    else:
-        positive, _ = _positive_pairs(positives, positive_count, top)
-        queries = _take(positives, positive.pairs)
-        similarity, valid = positive.similarity, positive.kept
-    logits = queries @ shared.transpose(1, 2) / temperature  # (K, u, M)
-    logits = torch.where(mined.kept[:, None, :], logits, -1e4)
-    target = similarity / temperature
-    loss = torch.logaddexp(target, logits.logsumexp(-1)) - target
-    return _masked_mean(loss, valid & mined.kept.any(1, keepdim=True))
 
 
 def project_samples(features: Tensor, head: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
@@ -246,7 +61,7 @@ def project_samples(features: Tensor, head: nn.Module, samples: Samples) -> tupl
     """
     K, n = samples.positives.shape
     cells = torch.cat([samples.positives, samples.negatives]).reshape(-1)  # (2 K n,)
-    valid = torch.cat([_first(samples.positive_count, n), _first(samples.negative_count, n)]).reshape(-1)
+    valid = torch.cat([first_entries(samples.positive_count, n), first_entries(samples.negative_count, n)]).reshape(-1)
     num_cells = features.shape[0] * features.shape[2] * features.shape[3]
     if cells.numel() <= num_cells:
         vectors = _unit(head(gather_rows(features, cells, valid)))

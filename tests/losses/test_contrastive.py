@@ -1,187 +1,19 @@
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ctrs.errors import ConfigError, UsageError
-from ctrs.losses.contrastive import (
-    ContrastiveTransformerLoss,
-    cl_terms,
-    infonce_terms,
-    project_samples,
-    soft_cross_entropy,
-)
+from ctrs.losses.contrastive import ContrastiveTransformerLoss, project_samples
 from ctrs.losses.sampling import Samples
 from ctrs.models import ProjectionHead
 
-Vector = Sequence[float]
 CHANNELS = (4, 6, 8, 10)
 STRIDES = (4, 8, 16, 32)
-
-
-# The formulas, in plain loops over Python floats.
-
-
-def cosine(a: Vector, b: Vector) -> float:
-    norms = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(x * x for x in b))
-    return sum(x * y for x, y in zip(a, b, strict=True)) / norms
-
-
-def naive_entropy(x: float, one: float, form: str) -> float:
-    s = (x + 1) / 2
-    if form == "logit":
-        denominator = math.exp(1 - s) + math.exp(s)
-        return -(one * math.log(math.exp(s) / denominator) + (1 - one) * math.log(math.exp(1 - s) / denominator))
-    s = min(max(s, 1e-6), 1 - 1e-6)
-    return -(one * math.log(s) + (1 - one) * math.log(1 - s))
-
-
-def hardest(values: list[tuple[float, int]], top: float, *, highest: bool) -> list[tuple[float, int]]:
-    keep = max(1, math.floor(round(len(values) * top, 9))) if values else 0
-    return sorted(values, reverse=highest)[:keep]
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def naive_cl(p: list[Vector], n: list[Vector], top: float, smoothing: float, form: str) -> tuple[float, float]:
-    negative = [(cosine(p[k], n[k]), k) for k in range(min(len(p), len(n)))]
-    q = len(p) // 2
-    positive = [(cosine(p[k], p[k + q]), k) for k in range(q)]
-    negative_part = mean([naive_entropy(x, smoothing / 2, form) for x, _ in hardest(negative, top, highest=True)])
-    positive_part = mean([naive_entropy(x, 1 - smoothing / 2, form) for x, _ in hardest(positive, top, highest=False)])
-    return negative_part, positive_part
-
-
-def naive_infonce(p: list[Vector], n: list[Vector], top: float, tau: float, variant: str) -> float:
-    mined = hardest([(cosine(p[k], n[k]), k) for k in range(min(len(p), len(n)))], top, highest=True)
-    shared = [n[k] for _, k in mined]
-    if variant == "author":
-        kept = [p[k] for _, k in mined]
-        half = len(kept) // 2
-        pairs = [(kept[k], kept[k + half]) for k in range(half)]
-    else:
-        half = len(p) // 2
-        chosen = hardest([(cosine(p[k], p[k + half]), k) for k in range(half)], top, highest=False)
-        pairs = [(p[k], p[k + half]) for _, k in chosen]
-    if not shared:
-        return 0.0
-    losses = []
-    for q, key in pairs:
-        own = math.exp(cosine(q, key) / tau)
-        losses.append(-math.log(own / (own + sum(math.exp(cosine(q, v) / tau) for v in shared))))
-    return mean(losses)
-
-
-class Drawn:
-    """Random unit vectors with random counts, padded with rubbish that must not count."""
-
-    def __init__(self, seed: int, num_classes: int, size: int, width: int, dtype: torch.dtype) -> None:
-        g = torch.Generator().manual_seed(seed)
-        raw = torch.randn(2, num_classes, size, width, generator=g, dtype=torch.float64)
-        self.counts = torch.randint(0, size + 1, (2, num_classes), generator=g)
-        self.positives, self.negatives = nn.functional.normalize(raw, dim=-1).to(dtype)
-
-    def lists(self, c: int) -> tuple[list[Vector], list[Vector]]:
-        p, n = self.positives[c].double().tolist(), self.negatives[c].double().tolist()
-        return p[: int(self.counts[0, c])], n[: int(self.counts[1, c])]
-
-
-drawn = st.builds(
-    Drawn,
-    seed=st.integers(0, 100_000),
-    num_classes=st.integers(1, 3),
-    size=st.integers(1, 13),
-    width=st.integers(2, 5),
-    dtype=st.sampled_from([torch.float64, torch.float32]),
-)
-tops = st.sampled_from([0.1, 0.5, 0.7, 1.0])
-
-
-def assert_near(found: Tensor, expected: list[float]) -> None:
-    tolerance = 1e-6 if found.dtype == torch.float64 else 1e-4
-    torch.testing.assert_close(
-        found.double(), torch.tensor(expected, dtype=torch.float64), rtol=tolerance, atol=tolerance
-    )
-
-
-@settings(deadline=None)
-@given(data=drawn, top=tops, smoothing=st.sampled_from([0.0, 0.1]), form=st.sampled_from(["logit", "prob"]))
-def test_cl_equals_naive_loops(data: Drawn, top: float, smoothing: float, form: str) -> None:
-    found = cl_terms(
-        data.positives,
-        data.negatives,
-        *data.counts,
-        top=top,
-        smoothing=smoothing,
-        form=form,  # type: ignore[arg-type]
-    )
-    expected = [naive_cl(*data.lists(c), top, smoothing, form) for c in range(len(data.positives))]
-    assert_near(found[0], [negative for negative, _ in expected])
-    assert_near(found[1], [positive for _, positive in expected])
-
-
-@settings(deadline=None)
-@given(data=drawn, top=tops, tau=st.sampled_from([0.1, 1.0]), variant=st.sampled_from(["paper", "author"]))
-def test_infonce_equals_naive_loops(data: Drawn, top: float, tau: float, variant: str) -> None:
-    found = infonce_terms(
-        data.positives,
-        data.negatives,
-        *data.counts,
-        top=top,
-        temperature=tau,
-        variant=variant,  # type: ignore[arg-type]
-    )
-    expected = [naive_infonce(*data.lists(c), top, tau, variant) for c in range(len(data.positives))]
-    assert_near(found, expected)
-
-
-def directions(*degrees: float) -> Tensor:
-    angle = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
-    return torch.stack([angle.cos(), angle.sin()], -1)[None]
-
-
-def test_cl_hand_checked_value() -> None:
-    four = torch.tensor([4])
-    negative, positive = cl_terms(directions(0, 60, 90, 180), directions(90, 0, 180, 60), four, four)
-    assert negative.item() == pytest.approx(0.821112, abs=1e-6)
-    assert positive.item() == pytest.approx(0.949077, abs=1e-6)
-    assert (negative + positive).item() == pytest.approx(1.770189, abs=1e-6)
-
-
-def test_logit_form_equals_two_class_cross_entropy_and_its_slopes_are_bounded() -> None:
-    x = torch.linspace(-1, 1, 41, dtype=torch.float64, requires_grad=True)
-    s = (x + 1) / 2
-    for positive in (True, False):
-        found = soft_cross_entropy(x, positive=positive)
-        target = torch.full((41,), int(positive))
-        expected = nn.functional.cross_entropy(
-            torch.stack([1 - s, s], 1), target, label_smoothing=0.1, reduction="none"
-        )
-        torch.testing.assert_close(found, expected)
-        (slope,) = torch.autograd.grad(found.sum(), x)
-        low, high = (-0.6811, -0.2189) if positive else (0.2189, 0.6811)
-        assert (slope >= low).all()
-        assert (slope <= high).all()
-
-
-def test_discarded_pairs_have_no_gradient() -> None:
-    p, n = directions(0, 60, 90, 180).requires_grad_(), directions(90, 0, 180, 60).requires_grad_()
-    four = torch.tensor([4])
-    negative, _ = cl_terms(p, n, four, four)
-    (gradient,) = torch.autograd.grad(negative.sum(), n)
-    assert (gradient[0, 1] != 0).any()  # cosine 0.5 is kept, -0.5 is not
-    assert (gradient[0, 3] == 0).all()
-
-
-# The module.
 
 
 def heads(width: int = 8) -> list[ProjectionHead]:
@@ -205,7 +37,7 @@ def blocks(height: int, width: int, num_classes: int = 3, cell: int = 32, batch:
 
 @pytest.mark.parametrize("kind", ["cl", "infonce"])
 @pytest.mark.parametrize("average", ["present", "valid"])
-def test_module_equals_a_loop_over_stages_and_classes(kind: str, average: str) -> None:
+def test_module_equals_a_loop_over_stages_and_classes(naive: SimpleNamespace, kind: str, average: str) -> None:
     labels = blocks(64, 96)
     features = [f.detach().double() for f in feature_maps(64, 96)]
     modules = [head.double() for head in heads()]
@@ -230,10 +62,10 @@ def test_module_equals_a_loop_over_stages_and_classes(kind: str, average: str) -
             if len(p) < 5 or len(n) < 5:
                 continue
             if kind == "cl":
-                negative, positive = naive_cl(p, n, 0.5, 0.1, "logit")
+                negative, positive = naive.cl(p, n, 0.5, 0.1, "logit")
                 terms.append(negative + (positive if len(p) >= 10 else 0))
             elif len(p) >= 10:
-                terms.append(naive_infonce(p, n, 0.5, 0.1, "paper"))
+                terms.append(naive.infonce(p, n, 0.5, 0.1, "paper"))
     expected = sum(terms) / (4 * 3 if average == "present" else len(terms))
     assert found.item() == pytest.approx(expected, abs=1e-6)
     assert stats.raw == found
@@ -349,7 +181,7 @@ def test_one_cell_stages(kind: str) -> None:
     assert all(p.grad is not None for p in loss.parameters())
 
 
-def test_a_single_patch_has_a_negative_term_only() -> None:
+def test_a_single_patch_has_a_negative_term_only(naive: SimpleNamespace) -> None:
     labels = torch.zeros(1, 32, 32, dtype=torch.int64)
     labels[:, :4, :4] = 1
     features = feature_maps(32, 32, batch=1)
@@ -362,7 +194,7 @@ def test_a_single_patch_has_a_negative_term_only() -> None:
     assert only[1].valid_terms.tolist() == [1]
     rows = lone.heads[0](features[0].permute(0, 2, 3, 1).reshape(64, -1)).tolist()
     partner = max(range(1, 64), key=lambda cell: float(keys[0][cell]))
-    expected = naive_entropy(cosine(rows[0], rows[partner]), 0.05, "logit") / 2
+    expected = naive.entropy(naive.cosine(rows[0], rows[partner]), 0.05, "logit") / 2
     assert (both[0] - only[0]).item() == pytest.approx(expected, abs=1e-5)
 
 

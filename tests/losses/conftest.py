@@ -1,0 +1,69 @@
+"""The formulas of the losses in plain loops over Python floats, to compare with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+
+Vector = Sequence[float]
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    norms = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(x * x for x in b))
+    return sum(x * y for x, y in zip(a, b, strict=True)) / norms
+
+
+def naive_entropy(x: float, one: float, form: str) -> float:
+    s = (x + 1) / 2
+    if form == "logit":
+        denominator = math.exp(1 - s) + math.exp(s)
+        return -(one * math.log(math.exp(s) / denominator) + (1 - one) * math.log(math.exp(1 - s) / denominator))
+    s = min(max(s, 1e-6), 1 - 1e-6)
+    return -(one * math.log(s) + (1 - one) * math.log(1 - s))
+
+
+def hardest(values: list[tuple[float, int]], top: float, *, highest: bool) -> list[tuple[float, int]]:
+    keep = max(1, math.floor(round(len(values) * top, 9))) if values else 0
+    return sorted(values, reverse=highest)[:keep]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def naive_cl(p: list[Vector], n: list[Vector], top: float, smoothing: float, form: str) -> tuple[float, float]:
+    negative = [(cosine(p[k], n[k]), k) for k in range(min(len(p), len(n)))]
+    q = len(p) // 2
+    positive = [(cosine(p[k], p[k + q]), k) for k in range(q)]
+    negative_part = mean([naive_entropy(x, smoothing / 2, form) for x, _ in hardest(negative, top, highest=True)])
+    positive_part = mean([naive_entropy(x, 1 - smoothing / 2, form) for x, _ in hardest(positive, top, highest=False)])
+    return negative_part, positive_part
+
+
+def naive_infonce(p: list[Vector], n: list[Vector], top: float, tau: float, variant: str) -> float:
+    mined = hardest([(cosine(p[k], n[k]), k) for k in range(min(len(p), len(n)))], top, highest=True)
+    shared = [n[k] for _, k in mined]
+    if variant == "author":
+        kept = [p[k] for _, k in mined]
+        half = len(kept) // 2
+        pairs = [(kept[k], kept[k + half]) for k in range(half)]
+    else:
+        half = len(p) // 2
+        chosen = hardest([(cosine(p[k], p[k + half]), k) for k in range(half)], top, highest=False)
+        pairs = [(p[k], p[k + half]) for _, k in chosen]
+    if not shared:
+        return 0.0
+    losses = []
+    for q, key in pairs:
+        own = math.exp(cosine(q, key) / tau)
+        losses.append(-math.log(own / (own + sum(math.exp(cosine(q, v) / tau) for v in shared))))
+    return mean(losses)
+
+
+@pytest.fixture(scope="session")
+def naive() -> SimpleNamespace:
+    """The naive formulas by name."""
+    return SimpleNamespace(cosine=cosine, entropy=naive_entropy, cl=naive_cl, infonce=naive_infonce)
