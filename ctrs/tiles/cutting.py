@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +15,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
 
 from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
 from ctrs.errors import OutputError
@@ -23,8 +24,8 @@ from ctrs.raster.windows import PixelWindow, sliding_windows
 from ctrs.tiles.scenes import ReadyScene
 from ctrs.tiles.statistics import Moments
 
-READ_BYTES = 64 * 2**20
-"""Most image bytes of a row of tiles read at a time, in each thread."""
+READ_BYTES = 256 * 2**20
+"""Most image bytes of rows of tiles read at a time, over all threads."""
 
 STRIP_ROWS = 128
 """Rows of a strip: GDAL's default of a few rows makes files 5 % (images) to 20 % (masks) larger."""
@@ -106,8 +107,14 @@ def tile_rows(scene: ReadyScene, tile_px: int) -> list[TileRow]:
     return [TileRow(scene=scene, places=row) for row in places]
 
 
-def cut_tiles(task: TileRow, classes: ClassMap, folder: Path) -> list[CutTile]:
+def cut_tiles(task: TileRow, classes: ClassMap, folder: Path, *, read_bytes: int = READ_BYTES) -> list[CutTile]:
     """Write the tiles of a task below a folder.
+
+    Args:
+        task: Tiles to cut.
+        classes: Class table.
+        folder: Holds a folder for each of ``KINDS``.
+        read_bytes: Most bytes of imagery to read at a time, if that is not less than a tile.
 
     Raises:
         RasterError: The image or a label cannot be read.
@@ -119,7 +126,7 @@ def cut_tiles(task: TileRow, classes: ClassMap, folder: Path) -> list[CutTile]:
     with ExitStack() as stack:
         image = stack.enter_context(open_raster(scene.source.image))
         labels = [stack.enter_context(label.reader()) for label in (scene.label, scene.eroded) if label is not None]
-        for chunk in _chunks(task, image):
+        for chunk in _chunks(task, image, read_bytes):
             span = _span([window for _, _, window in chunk])
             pixels, valid = read_window(image, span, bidx=scene.bands)
             decoded = [read(span) for read in labels]
@@ -140,13 +147,15 @@ def cut_tiles(task: TileRow, classes: ClassMap, folder: Path) -> list[CutTile]:
     return cut
 
 
-def _chunks(task: TileRow, image: rasterio.DatasetReader) -> Iterator[tuple[tuple[int, int, PixelWindow], ...]]:
+def _chunks(
+    task: TileRow, image: rasterio.DatasetReader, read_bytes: int
+) -> Iterator[tuple[tuple[int, int, PixelWindow], ...]]:
     """Group the tiles of a row so that each group can be read at once in bounded memory."""
     for _, group in groupby(task.places, key=lambda place: place[0]):
         row = tuple(group)
         _, _, first = row[0]
         item = len(task.scene.bands) * np.dtype(image.dtypes[0]).itemsize
-        number = max(1, READ_BYTES // (first.width * first.height * item))
+        number = max(1, read_bytes // (first.width * first.height * item))
         for start in range(0, len(row), number):
             yield row[start : start + number]
 
@@ -222,14 +231,23 @@ def write_image_tile(
         # Without this GDAL marks the fourth of four 8-bit bands as alpha.
         **({"alpha": "NO"} if len(pixels) in (2, 4) else {}),
     }
+    with _new_tiff(path, profile) as dataset:
+        dataset.write(pixels)
+        if nodata is None and not valid.all() and not _is_nan_mask(pixels, valid):
+            dataset.write_mask(valid)
+
+
+@contextmanager
+def _new_tiff(path: Path, profile: dict[str, Any]) -> Iterator[rasterio.io.DatasetWriter]:
+    """Open a TIFF for writing in memory, and write the file when it is closed.
+
+    GDAL keeps quiet when the disk is full at the moment a file is closed (seen with GDAL 3.10); Python does not.
+    """
     try:
-        with (
-            rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True),
-            rasterio.open(path, "w", **profile) as dataset,
-        ):
-            dataset.write(pixels)
-            if nodata is None and not valid.all() and not _is_nan_mask(pixels, valid):
-                dataset.write_mask(valid)
+        with rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
+            with memory.open(**profile) as dataset:
+                yield dataset
+            path.write_bytes(memory.getbuffer())
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise OutputError(f"{path}: cannot be written ({error}); check free space and rights") from error
 
@@ -246,12 +264,9 @@ def write_mask_tile(path: Path, mask: Mask, grid: Grid, classes: ClassMap) -> No
         OutputError: The file cannot be written.
     """
     profile = {**_profile(grid), "count": 1, "dtype": "uint8", "nodata": IGNORE_INDEX, "photometric": "PALETTE"}
-    try:
-        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path, "w", **profile) as dataset:
-            dataset.write_colormap(1, {number: (*color, 255) for number, color in enumerate(classes.colors)})
-            dataset.write(mask, 1)
-    except (RasterioError, CPLE_BaseError, OSError) as error:
-        raise OutputError(f"{path}: cannot be written ({error}); check free space and rights") from error
+    with _new_tiff(path, profile) as dataset:
+        dataset.write_colormap(1, {number: (*color, 255) for number, color in enumerate(classes.colors)})
+        dataset.write(mask, 1)
 
 
 def _profile(grid: Grid) -> dict[str, Any]:

@@ -62,21 +62,20 @@ class Moments:
 
     @classmethod
     def _of_bytes(cls, pixels: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_]) -> Moments:
-        """Measure by histogram, which is exact and several times faster."""
-        whole = bool(valid.all())
-        levels = np.arange(256, dtype=np.float64)
-        rows: list[tuple[float, float, float, float]] = []
+        """Measure with whole numbers, which is exact and several times faster."""
         count = int(valid.sum())
+        rows: list[tuple[float, float, float, float]] = []
         for band in pixels:
-            histogram = np.bincount(band.reshape(-1) if whole else band[valid], minlength=256)
-            present = np.flatnonzero(histogram)
-            if not len(present):
+            values = band if count == band.size else band[valid]
+            if not count:
                 rows.append((0.0, 0.0, 0.0, 0.0))
                 continue
-            mean = float(histogram @ levels) / count
-            rows.append((mean, float(histogram @ (levels - mean) ** 2), float(present[0]), float(present[-1])))
-        mean_row, deviation, least, greatest = (tuple(column) for column in zip(*rows, strict=True))
-        return cls(count=count, mean=mean_row, deviation=deviation, least=least, greatest=greatest)
+            total = int(values.sum(dtype=np.uint64))
+            squares = int(np.square(values, dtype=np.uint16).sum(dtype=np.uint64))
+            deviation = (squares * count - total * total) / count
+            rows.append((total / count, deviation, float(values.min()), float(values.max())))
+        mean, deviations, least, greatest = (tuple(column) for column in zip(*rows, strict=True))
+        return cls(count=count, mean=mean, deviation=deviations, least=least, greatest=greatest)
 
 
 def join(parts: Iterable[Moments]) -> Moments:

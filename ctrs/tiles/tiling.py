@@ -29,7 +29,7 @@ from ctrs.tiles.assembly import (
     scene_splits,
     warn_about,
 )
-from ctrs.tiles.cutting import KINDS, CutTile, TileRow, cut_tiles, tile_rows
+from ctrs.tiles.cutting import KINDS, READ_BYTES, CutTile, TileRow, cut_tiles, tile_rows
 from ctrs.tiles.journal import Journal
 from ctrs.tiles.layout import Layout, find_layout
 from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, SPLITS, Manifest, read_prepared
@@ -217,7 +217,12 @@ def _cut_all(ready: ReadySource, tile_px: int, folder: Path, workers: int, progr
     pending = [task for task in tasks if task.key not in results]
     with warnings.catch_warnings():  # of the process: set here, before the threads that write tiles begin
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        _run(pending, partial(cut_tiles, classes=ready.classes, folder=folder), finish, workers)
+        _run(
+            pending,
+            partial(cut_tiles, classes=ready.classes, folder=folder, read_bytes=READ_BYTES // workers),
+            finish,
+            workers,
+        )
     return [tile for task in tasks for tile in results[task.key]]
 
 
