@@ -128,9 +128,18 @@ def preload_where_it_fits(
     available = available_memory() if available_bytes is None else available_bytes
     if sum(store.expected_bytes() for store in stores) > CACHE_SHARE * available:
         return False
+    all_tiles, before = sum(len(store) for store in stores), 0
     for store in stores:
-        store.preload(progress=progress)
+        store.preload(progress=_part_of(progress, before, all_tiles))
+        before += len(store)
     return True
+
+
+def _part_of(progress: Progress, before: int, whole: int) -> Progress:
+    def report(done: int, total: int, what: str) -> None:  # noqa: ARG001
+        progress(before + done, whole, what)
+
+    return report
 
 
 def available_memory() -> int:

@@ -29,6 +29,8 @@ import albumentations
 import cv2
 from albumentations.augmentations.geometric.functional import resize
 
+cv2.setNumThreads(0)  # its thread pool does not survive the fork of loader processes, and tiles are small
+
 BoolArray = npt.NDArray[np.bool_]
 
 

@@ -135,13 +135,13 @@ def open_run(run: RunFolder, *, overwrite: bool) -> Iterator[None]:
     Raises:
         OutputError: The folder cannot be written, or another process trains there.
     """
+    discarded = partial_dir(run.path)
     if overwrite and run.is_run:
         with held(run.resume, run.path):
-            discarded = partial_dir(run.path)
             shutil.rmtree(discarded, ignore_errors=True)
             run.path.replace(discarded)
-        shutil.rmtree(discarded)
     with held(run.resume, run.path):
+        shutil.rmtree(discarded, ignore_errors=True)
         yield
 
 

@@ -94,11 +94,11 @@ def train(
             state = read_state(run.resume)
             if state.epoch:
                 restore_state(run.resume, work.step, work.optimizer)
+            write_run_config(run.path, config, manifest)  # from here on the folder is a run
+            if state.epoch:
                 make_good(run, state, work.step, config, manifest)
             else:
-                run.tensorboard.mkdir(exist_ok=True)
                 write_metrics(run.metrics, ())
-            write_run_config(run.path, config, manifest)
             return _run_epochs(run, state, work, config, manifest, progress, on_plan, on_epoch)
 
 

@@ -39,7 +39,7 @@ def test_tiles_are_held_only_where_they_fit(make_tile: Any) -> None:
         [first, second], workers=0, available_bytes=4 * total, progress=lambda done, total, what: seen.append(done)
     )
     assert first.held_bytes + second.held_bytes == total
-    assert seen == [1, 2, 3, 1, 2, 3]
+    assert seen == [1, 2, 3, 4, 5, 6]
 
 
 def test_nothing_is_held_for_workers_that_cannot_share_it(make_tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,7 @@ def test_overwrite_removes_the_earlier_run_and_a_second_process_is_kept_out(run:
         with open_run(run, overwrite=True):
             pass
     assert (run.path / "eval").is_dir()
+    (run.path.parent / ".a.partial").mkdir()  # a kill while an earlier run was discarded
     with open_run(run, overwrite=True):
         assert [entry.name for entry in run.path.iterdir()] == ["resume"]
         assert [entry.name for entry in run.path.parent.iterdir()] == ["a"]

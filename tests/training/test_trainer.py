@@ -216,6 +216,34 @@ def test_without_validation_split_the_last_epoch_is_the_best(
     assert read_metadata(tmp_path / "a" / "best").epoch == 2
 
 
+def test_bf16_on_the_cpu(town: Path, whole: Path, tiny_config: TrainConfig, tmp_path: Path) -> None:
+    plans: list[TrainPlan] = []
+    config = dataclasses.replace(tiny_config, precision="bf16", epochs=1)
+    train(town, tmp_path / "a", config, on_plan=plans.append)
+    assert plans[0].precision == "bf16"
+    model, _ = load_checkpoint(tmp_path / "a")
+    assert {value.dtype for value in model.state_dict().values()} <= {torch.float32, torch.int64}
+    (rounded,), exact = rows_of(tmp_path / "a"), rows_of(whole)[0]
+    assert rounded["train_total"] != exact["train_total"]
+    assert float(rounded["train_total"]) == pytest.approx(float(exact["train_total"]), rel=0.1)
+
+
+def test_a_run_killed_before_its_first_epoch_can_be_started_again_or_gone_on_with(
+    town: Path, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(tiny_config, epochs=1)
+    for number, (place, resume) in enumerate(
+        [("read_state", False), ("read_state", True), ("write_metrics", False), ("write_metrics", True)]
+    ):
+        run = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, place, _stopping(None, call=1))
+            with pytest.raises(StopError):
+                train(town, run, config)
+        assert run.is_dir()
+        assert train(town, run, config, resume=resume).epochs == 1
+
+
 def test_ct_paper_resizes_and_says_so_in_the_checkpoint(prepared, tiny_config: TrainConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(tiny_config, recipe="ct-paper", epochs=1, crop=96)
     train(prepared(), tmp_path / "a", config)
