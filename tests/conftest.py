@@ -9,6 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The machine's speed is no property of the code: a busy one must not fail an example.
+settings.register_profile("ctrs", deadline=None)
+settings.load_profile("ctrs")
 
 ROOT = Path(__file__).resolve().parent.parent
 
