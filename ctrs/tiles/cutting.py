@@ -227,9 +227,8 @@ def write_image_tile(
         "nodata": nodata,
         "interleave": "pixel",
         "predictor": 3 if pixels.dtype.kind == "f" else 2,
+        # Said in so many words: left to itself, GDAL marks the fourth of four 8-bit bands as alpha.
         "photometric": "RGB" if rgb and pixels.dtype.name in ("uint8", "uint16") else "MINISBLACK",
-        # Without this GDAL marks the fourth of four 8-bit bands as alpha.
-        **({"alpha": "NO"} if len(pixels) in (2, 4) else {}),
     }
     with _new_tiff(path, profile) as dataset:
         dataset.write(pixels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from ctrs.errors import (
 from ctrs.raster.geotiff import Grid
 from ctrs.tiles import Manifest, prepare_tiles
 from ctrs.tiles.labels import open_raster_label
+from ctrs.tiles.legends import row_chunks
 
 if TYPE_CHECKING:
     from tests.tiles.conftest import Maker
@@ -136,7 +138,10 @@ def test_transparent_label_pixels_are_ignored(make: Maker, source: Path) -> None
     assert np.array_equal(mask[7:], truth[7:])
 
 
-def test_unknown_colors_are_named_over_the_whole_file(make: Maker, source: Path) -> None:
+def test_unknown_colors_are_named_over_the_whole_file(
+    make: Maker, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctrs.tiles.labels.row_chunks", partial(row_chunks, pixels=7 * W))
     pixels = colors(make.indices(H, W, num=3))
     pixels[:, 30, 4:8] = 0
     pixels[:, 59, 80:] = 9

@@ -215,6 +215,34 @@ def test_bands_and_dtypes_are_kept(make: Maker, tmp_path: Path, count: int, dtyp
     np.testing.assert_allclose(manifest.bands.mean, values.mean(axis=1), rtol=1e-6)
 
 
+def test_near_infrared_beside_red_green_blue_stays_a_band(make: Maker, tmp_path: Path) -> None:
+    generic(make, tmp_path / "src", {"a": (64, 64)})
+    pixels = make.noise(64, 64, count=4)
+    path = tmp_path / "src/images/a.tif"
+    make.raster(path, pixels, transform=TRANSFORM, crs=UTM, photometric="RGB", alpha="NO")
+    manifest = prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=64, val_fraction=0))
+    assert manifest.bands.names == ("red", "green", "blue", "band_4")
+    with open_raster(manifest.tiles[0].image) as tile:
+        found, valid = read_window(tile, PixelWindow(col_off=0, row_off=0, width=64, height=64))
+    assert np.array_equal(found, pixels)
+    assert valid.all()
+
+
+def test_a_mask_beside_a_nodata_value_decides(make: Maker, tmp_path: Path) -> None:
+    generic(make, tmp_path / "src", {"a": (64, 64)})
+    pixels, mask = make.noise(64, 64), np.full((64, 64), 255, np.uint8)
+    pixels[:, :5], mask[:, :9] = 7, 0
+    path = tmp_path / "src/images/a.tif"
+    make.raster(path, pixels, transform=TRANSFORM, crs=UTM, nodata=7, mask=mask)
+    manifest = prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=64, val_fraction=0))
+    with open_raster(path) as image, open_raster(manifest.tiles[0].image) as tile:
+        window = PixelWindow(col_off=0, row_off=0, width=64, height=64)
+        _, expected = read_window(image, window)
+        _, found = read_window(tile, window)
+    assert not expected.all()
+    assert np.array_equal(found, expected)
+
+
 def test_rotated_geotransform(make: Maker, tmp_path: Path) -> None:
     generic(make, tmp_path / "src", {"a": (64, 128)})
     rotated = TRANSFORM @ Affine.rotation(30)
