@@ -6,6 +6,7 @@ import fnmatch
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,7 +153,7 @@ def _preset_layout(source: Path, files: Sequence[Path], preset: Preset) -> Layou
     labels = _first_matches(relative, preset.label_patterns)
     eroded = _first_matches(relative, preset.eroded_patterns)
     missing = [identifier for identifier in images if identifier not in labels]
-    left_out = [identifier for identifier in missing if splits[identifier] in preset.unlabelled]
+    left_out = {identifier for identifier in missing if splits[identifier] in preset.unlabelled}
     _require_labels([images[identifier] for identifier in missing if identifier not in left_out], preset.name)
     notes = [f"{len(left_out)} images of the {preset.name} test split left out: its labels are not published"]
     strange = sorted(set(images) - set(preset.split_ids)) if preset.split_ids and not preset.split_folders else []
@@ -163,7 +164,7 @@ def _preset_layout(source: Path, files: Sequence[Path], preset: Preset) -> Layou
             DataWarning,
             stacklevel=3,
         )
-    known_bad = sorted((set(images) & preset.known_bad) - set(left_out), key=natural_key)
+    known_bad = sorted((set(images) & preset.known_bad) - left_out, key=natural_key)
     notes += [f"scene {preset.name}_{identifier}: labels are known to be wrong" for identifier in known_bad]
     scenes = tuple(
         SceneSource(
@@ -209,8 +210,7 @@ def _generic_layout(source: Path, files: Sequence[Path], kind: LabelKind) -> Lay
     for folder, split in parts or [(source, None)]:
         inside = [path for path in files if path.is_relative_to(folder)]
         scenes += _pair_folder(folder, inside, kind, split)
-    names = [scene.name for scene in scenes]
-    twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+    twice = {name for name, number in Counter(scene.name for scene in scenes).items() if number > 1}
     unique = [
         replace(scene, name=f"{scene.split}_{scene.name}", aliases=(scene.name,)) if scene.name in twice else scene
         for scene in scenes

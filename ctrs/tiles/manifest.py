@@ -349,9 +349,12 @@ def scene_mosaics(manifest: Manifest, split: SplitName, folder: Path) -> list[Sc
         present = ", ".join(manifest.splits) or "none"
         raise DataError(f"{manifest.root}: split {split!r} has no tiles; expected one of: {present}")
     folder.mkdir(parents=True, exist_ok=True)
+    by_scene: dict[str, list[Tile]] = {}
+    for tile in manifest.split(split):
+        by_scene.setdefault(tile.scene, []).append(tile)
     mosaics: list[SceneMosaic] = []
     for scene in manifest.scenes:
-        tiles = manifest.scene_tiles(scene.name, split)
+        tiles = by_scene.get(scene.name)
         if not tiles:
             continue
         eroded = [(tile.mask_eroded, tile.window) for tile in tiles if tile.mask_eroded is not None]
