@@ -131,12 +131,41 @@ def test_the_callers_generators_and_threads_stay_as_they_are(
     assert torch.get_num_threads() == threads
 
 
-PLACES = ["step 1 of epoch 1", "step 2 of epoch 3", "append_metrics", "save_checkpoints", "save_checkpoint", "draw"]
+def test_each_epoch_sees_other_crops_in_another_order(
+    town: Path, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = trainer._forward_backward, []
+
+    def recording(work: Any, config: TrainConfig, batch: Any, *, epoch: int, number: int) -> Any:
+        seen.append((epoch, float(batch["image"].double().sum())))
+        return original(work, config, batch, epoch=epoch, number=number)
+
+    monkeypatch.setattr(trainer, "_forward_backward", recording)
+    train(town, tmp_path / "a", tiny_config, on_plan=lambda _: seen.clear())
+    assert [epoch for epoch, _ in seen] == [0, 0, 0, 1, 1, 1]
+    assert len({total for _, total in seen}) == 6
 
 
-@pytest.mark.parametrize("place", PLACES)
+PLACES = [
+    ("step 1 of epoch 1", 0),
+    ("step 2 of epoch 3", 0),
+    ("append_metrics", 3),
+    ("save_checkpoints", 3),
+    ("save_checkpoints", 4),
+    ("save_checkpoint", 3),
+    ("draw", 1),
+]
+
+
+@pytest.mark.parametrize(("place", "call"), PLACES)
 def test_a_stopped_run_goes_on_to_the_same_weights(
-    town: Path, whole: Path, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    town: Path,
+    whole: Path,
+    tiny_config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    call: int,
 ) -> None:
     config, stopped = dataclasses.replace(tiny_config, epochs=4), tmp_path / "stopped"
 
@@ -147,7 +176,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     module = trainer if place in ("append_metrics", "save_checkpoints", "draw") else run_output
     with monkeypatch.context() as patch:
         if not place.startswith("step"):
-            patch.setattr(module, place, _stopping(getattr(module, place), call=1 if place == "draw" else 3))
+            patch.setattr(module, place, _stopping(getattr(module, place), call=call))
         with pytest.raises(StopError):
             train(town, stopped, config, progress=stop_at_step)
     result = train(town, stopped, config, resume=True)
