@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctrs.config import TrainConfig
-from ctrs.errors import ConfigError, DataError, InputNotFoundError, OutputExistsError
+from ctrs.errors import ConfigError, DataError, InputNotFoundError, OutputError, OutputExistsError
 from ctrs.jobs import held, partial_dir, write_text
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.records import EpochRecord
@@ -151,11 +151,18 @@ def write_metrics(path: Path, records: Sequence[EpochRecord]) -> None:
 
 
 def append_metrics(path: Path, record: EpochRecord) -> None:
-    """Add the row of an epoch, and the header to an empty table."""
-    with path.open("a", encoding="utf-8", newline="") as stream:
-        if stream.tell() == 0:
-            stream.write(_header(record))
-        stream.write(_line(record))
+    """Add the row of an epoch, and the header to an empty table.
+
+    Raises:
+        OutputError: The table cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8", newline="") as stream:
+            if stream.tell() == 0:
+                stream.write(_header(record))
+            stream.write(_line(record))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); check space and permissions") from error
 
 
 def _header(record: EpochRecord) -> str:
