@@ -133,5 +133,5 @@ def test_metrics_table_grows_by_rows(tmp_path: Path) -> None:
     path.write_text(text + "4,4,0.1")  # cut off by a kill
     write_metrics(path, [record(1), record(2), record(3)])
     assert path.read_text() == text
-    with pytest.raises(OutputError, match="metrics.csv: cannot be written"):
+    with pytest.raises(OutputError, match=r"metrics\.csv: cannot be written"):
         append_metrics(tmp_path / "no" / "metrics.csv", record(1))
