@@ -51,6 +51,10 @@ def _detached(site: Site) -> None:
             build_detached_plot(row.cut(float(s0), 0, float(s1), row.depth_m))
 
 
+_LAP_M = 0.3
+"""How far adjoining houses reach into each other, so that no ground shows between them where the street bends."""
+
+
 def _row_houses(site: Site) -> None:
     site.patch("lawn", 0, 0, site.width_m, site.depth_m)
     lanes = [site]
@@ -77,7 +81,7 @@ def _row_houses(site: Site) -> None:
             roof = lane.roof(
                 s,
                 setback + depth / 2 + step,
-                unit + 0.3,  # into the neighbour: no ground shows between units where the street bends
+                unit + _LAP_M,
                 depth,
                 eave_m=5.6 + 0.25 * (number % 2),
                 shape="gable",
@@ -276,14 +280,14 @@ def _court(site: Site) -> None:
         while s < w - 6.0:
             length = min(site.between(9.0, 17.0), w - 0.5 - s)
             length = length if w - 0.5 - s - length > 7.0 else w - 0.5 - s
-            _town_house(side, s + length / 2, 0.5 + depth / 2, length, depth, "s")
+            _town_house(side, s + length / 2, 0.5 + depth / 2, length + _LAP_M, depth, "s")
             s += length
     for s in (0.5 + depth / 2, w - 0.5 - depth / 2):
         t = 0.5 + depth
         while t < d - depth - 4.0:
             length = min(site.between(8.0, 14.0), d - 0.5 - depth - t)
             if site.chance(0.85):
-                _town_house(site, s, t + length / 2, depth, length, "t")
+                _town_house(site, s, t + length / 2, depth, length + _LAP_M, "t")
             t += length
     for _ in range(int((w - 2 * depth) * (d - 2 * depth) / 110)):
         s, t = site.between(depth + 3, w - depth - 3), site.between(depth + 3, d - depth - 3)
