@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 SETUP := $(VENV)/.installed
+# Test processes, one thread each: several that use all cores at once slow each other down many times over.
+JOBS ?= 2
 
 .PHONY: demo test check soak lint format docs clean
 
@@ -24,13 +26,10 @@ lint: $(SETUP)
 	$(BIN)/lint-imports --no-cache
 
 test: lint       ## the quick lane
-	rm -f .coverage .coverage.*
-	$(PYTEST) -m "not slow and not soak" --cov --cov-report=
-	$(BIN)/coverage combine --quiet || true
-	$(BIN)/coverage report
+	$(PYTEST) -n $(JOBS) -m "not slow and not soak" --cov --cov-report=term:skip-covered
 
 check: test docs ## the quick lane, the docs and the slow lane
-	$(PYTEST) -m "slow and not soak" tests
+	$(PYTEST) -n $(JOBS) -m "slow and not soak" tests
 
 soak: $(SETUP)   ## what takes longer than the slow lane allows
 	$(PYTEST) -m soak --timeout=0 tests
