@@ -11,6 +11,7 @@ from ctrs.classes import ClassMap
 from ctrs.data.dataset import Batch
 from ctrs.metrics import ConfusionMatrix
 from ctrs.models.segmentation import SegmentationModel
+from ctrs.training.protocols import score_protocols
 
 
 def validate(
@@ -45,9 +46,16 @@ def validate(
 
 
 def selection_scores(matrix: ConfusionMatrix, classes: ClassMap) -> dict[str, float]:
-    """Return what the log shows: mean IoU over the scored classes, overall accuracy, IoU of each class."""
+    """Return what the log shows and ``best`` is chosen by: mean IoU, overall accuracy, IoU of each class.
+
+    They are those of the headline protocol, as ``ctrs eval`` reports it: pixels whose true class is unscored are left
+    out. Only the IoU of unscored classes themselves is taken over all pixels.
+    """
+    headline = score_protocols({"strict": matrix}, classes)[0]
+    iou = {name: float(value) for name, value in zip(classes.names, matrix.iou, strict=True)}
+    iou |= {entry.name: entry.iou for entry in headline.classes}
     return {
-        "mean_iou": matrix.mean_iou(classes.scored_indices),
-        "overall_accuracy": matrix.overall_accuracy(),
-        **{f"iou {name}": float(value) for name, value in zip(classes.names, matrix.iou, strict=True)},
+        "mean_iou": headline.mean_iou,
+        "overall_accuracy": headline.overall_accuracy,
+        **{f"iou {name}": value for name, value in iou.items()},
     }

@@ -11,9 +11,11 @@ from ctrs.classes import ClassMap, LandClass
 from ctrs.config import TrainConfig
 from ctrs.data.dataset import Batch
 from ctrs.errors import ConfigError, TrainingError
+from ctrs.metrics import ConfusionMatrix
 from ctrs.models.segmentation import create_model
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.expected_time import expected_epoch_seconds
+from ctrs.training.protocols import score_protocols
 from ctrs.training.step import TrainingStep, create_training_step
 from ctrs.training.validation import selection_scores, validate
 
@@ -79,20 +81,31 @@ def test_validation_counts_like_a_naive_loop_and_restores_the_mode() -> None:
     np.testing.assert_array_equal(matrix.counts, expected)
 
 
-def test_headline_score_leaves_out_classes_that_are_not_scored() -> None:
-    classes = ClassMap(
-        classes=(
-            LandClass(value=0, name="a", color=(0, 0, 0)),
-            LandClass(value=1, name="clutter", color=(1, 0, 0), scored=False),
+def table(*scored: bool) -> ClassMap:
+    names = ("a", "b", "clutter")
+    return ClassMap(
+        classes=tuple(
+            LandClass(value=index, name=names[index], color=(index, 0, 0), scored=counts)
+            for index, counts in enumerate(scored)
         )
     )
-    from ctrs.metrics import ConfusionMatrix
 
-    scores = selection_scores(ConfusionMatrix.from_counts(np.array([[6, 2], [1, 1]])), classes)
+
+def test_selection_leaves_out_pixels_whose_truth_is_not_scored() -> None:
+    counts = np.array([[60, 10, 5], [8, 30, 2], [4, 6, 10]])
+    scores = selection_scores(ConfusionMatrix.from_counts(counts), table(True, True, False))
     assert scores == {
-        "mean_iou": pytest.approx(6 / 9), "overall_accuracy": pytest.approx(0.7), "iou a": pytest.approx(6 / 9),
-        "iou clutter": pytest.approx(1 / 4),
+        "mean_iou": pytest.approx((60 / 83 + 30 / 50) / 2), "overall_accuracy": pytest.approx(90 / 115),
+        "iou a": pytest.approx(60 / 83), "iou b": pytest.approx(30 / 50), "iou clutter": pytest.approx(10 / 27),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("scored", [(True, True, False), (True, True, True), (False, False, False)])
+def test_selection_goes_by_the_headline_of_eval(scored: tuple[bool, ...]) -> None:
+    matrix = ConfusionMatrix.from_counts(np.random.default_rng(0).integers(0, 99, (3, 4)))
+    headline = score_protocols({"strict": matrix}, table(*scored))[0]
+    scores = selection_scores(matrix, table(*scored))
+    assert (scores["mean_iou"], scores["overall_accuracy"]) == (headline.mean_iou, headline.overall_accuracy)
 
 
 def add(meter: EpochMeter, total: float, norm: float = 1.0) -> None:
