@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -175,7 +176,7 @@ def save_checkpoint(directory: Path, model: SegmentationModel, metadata: Checkpo
         try:
             staged.mkdir()
             (staged / METADATA_FILE).write_text(text, encoding="utf-8")
-            safetensors.torch.save_file(_tensors(model), staged / WEIGHTS_FILE, metadata={"format": "pt"})
+            save_tensors(staged / WEIGHTS_FILE, _tensors(model))
         except (OSError, SafetensorError) as error:
             raise OutputError(f"{directory}: cannot be written ({error}); check space and permissions") from error
         work.publish(staged)
@@ -189,12 +190,30 @@ def save_module(path: Path, module: nn.Module) -> None:
     """
     staged = partial_dir(path)
     try:
-        safetensors.torch.save_file(_tensors(module), staged, metadata={"format": "pt"})
+        save_tensors(staged, _tensors(module))
         with staged.open("rb") as stream:
             os.fsync(stream.fileno())
         staged.replace(path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot be written ({error}); check space and permissions") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as a .safetensors file that others may read as far as the umask, or the folder, lets them.
+
+    Args:
+        path: Not a final name: the file is not synced, and what stands there is removed first.
+        tensors: Contiguous, on the CPU, no two sharing memory.
+
+    Raises:
+        OSError: The file can't be written.
+        SafetensorError: Likewise.
+    """
+    path.unlink(missing_ok=True)
+    with path.open("wb") as stream:
+        mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+    safetensors.torch.save_file(dict(tensors), path, metadata={"format": "pt"})
+    path.chmod(mode)  # safetensors puts a new file there that only its owner may read
 
 
 def load_module(path: Path, module: nn.Module) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ctrs.errors import CheckpointError, OutputError, TrainingError
 from ctrs.jobs import sync, write_text
+from ctrs.models.checkpoint import save_tensors
 from ctrs.training.records import EpochRecord
 
 logger = logging.getLogger(__name__)
@@ -88,9 +89,7 @@ def save_state(folder: Path, state: RunState, module: nn.Module, optimizer: torc
         staged.mkdir(parents=True)
         tensors, scalars = _optimizer_state(module, optimizer)
         tensors |= {_MODULE + key: value for key, value in module.state_dict().items()}
-        safetensors.torch.save_file(
-            {key: _plain_tensor(value) for key, value in tensors.items()}, staged / TENSORS_FILE
-        )
+        save_tensors(staged / TENSORS_FILE, {key: _plain_tensor(value) for key, value in tensors.items()})
         document = {
             "format_version": FORMAT_VERSION,
             "history": [record.to_json() for record in state.history],

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +132,25 @@ def test_saving_replaces(made: tuple[SegmentationModel, CheckpointMetadata], sav
     assert read_metadata(saved).epoch == 8
     assert sorted(path.name for path in saved.parent.iterdir()) == ["best"]
     assert sorted(path.name for path in saved.iterdir()) == ["model.json", "model.safetensors"]
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_others_may_read_as_the_umask_says(
+    made: tuple[SegmentationModel, CheckpointMetadata], tmp_path: Path, umask: int
+) -> None:
+    heads = tmp_path / "heads.safetensors"
+    save_checkpoint(tmp_path / "best", *made)
+    jobs.partial_dir(heads).touch(mode=0o600)  # what a kill leaves
+    save_module(heads, ProjectionHead(4))
+    for path in (*(tmp_path / "best").iterdir(), heads):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, path
 
 
 def test_a_failed_save_keeps_the_old_one(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,19 @@ def make_record(epoch: int, *, best: bool = True, score: float = 0.5) -> EpochRe
 
 
 STATE = RunState(history=(make_record(1),), seconds=2.5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_others_may_read_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        save_state(tmp_path / "resume", STATE, *make_network())
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "resume").rglob("*") if path.is_file()]
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in files} == {
+        "current": 0o640, "state.safetensors": 0o640, "state.json": 0o640,
+    }  # fmt: skip
 
 
 def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
