@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
@@ -19,8 +21,13 @@ from typing import Any
 
 from ctrs.errors import OutputError, OutputExistsError
 
+logger = logging.getLogger(__name__)
+
 JOB_FILE = "job.json"
 _LOCK_FILE = "lock"
+_ASIDE = "replaced"
+_EXCHANGE_SECONDS = 5.0
+"""How long a process that exchanges two folders is waited for; it takes two renames."""
 
 
 def partial_dir(final: Path) -> Path:
@@ -95,8 +102,11 @@ class PartialWork:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _exchange(self, staged: Path) -> None:
-        """Set what stands under the final name aside, and put it back if the new one cannot take its place."""
-        aside = self.folder / "replaced"
+        """Set what stands under the final name aside, and put it back if the new one cannot take its place.
+
+        A kill between the two renames leaves it aside; ``recover`` puts it back.
+        """
+        aside = self.folder / _ASIDE
         if aside.is_dir():  # an earlier attempt was killed right here, and the name was taken again since
             shutil.rmtree(aside)
         self.final.replace(aside)
@@ -110,6 +120,8 @@ class PartialWork:
 @contextmanager
 def partial_work(final: Path, job_fingerprint: str, *, overwrite: bool = False) -> Iterator[PartialWork]:
     """Open ``.NAME.partial/`` for a job, going on with what the same job left there.
+
+    What a kill left aside while it was being replaced is put back first, as by ``recover``.
 
     On success the caller has called ``publish``. On an error, Ctrl-C included, the folder stays for the next attempt,
     unless nothing was written to it; the exception then carries a note (``__notes__``) that names the folder.
@@ -133,6 +145,7 @@ def partial_work(final: Path, job_fingerprint: str, *, overwrite: bool = False) 
             f"{final.parent.absolute()}: not writable ({error.strerror or error}); choose another place with -o"
         ) from error
     try:
+        _put_back(final)
         work = _open_work(final, folder, job_fingerprint, overwrite=overwrite)
         try:
             yield work
@@ -146,6 +159,75 @@ def partial_work(final: Path, job_fingerprint: str, *, overwrite: bool = False) 
             shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+def recover(final: Path) -> bool:
+    """Put a finished folder back that a kill, just while it was being replaced, left aside.
+
+    To be called before a finished folder is looked for. Cheap where there is nothing to put back.
+
+    Args:
+        final: Path of the finished output.
+
+    Returns:
+        True if it was put back.
+
+    Raises:
+        OutputError: It cannot be put back.
+    """
+    folder = partial_dir(final)
+    if final.exists() or not (folder / _ASIDE).exists():
+        return False
+    deadline = time.monotonic() + _EXCHANGE_SECONDS
+    while True:
+        try:
+            lock = _lock(folder, final)
+        except OutputError:  # not killed, but between its two renames right now
+            if final.exists():
+                return False
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+            continue
+        except OSError as error:
+            raise _not_put_back(final, error) from error
+        try:
+            return _put_back(final)
+        finally:
+            if _is_lock_of(lock, folder) and not _holds_work(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
+
+
+def recover_in(parent: Path) -> None:
+    """Do what ``recover`` does for all finished folders of a parent folder, which need not exist.
+
+    Raises:
+        OutputError: One cannot be put back.
+    """
+    for aside in sorted(parent.glob(f".*.partial/{_ASIDE}")):
+        recover(parent / aside.parent.name.removeprefix(".").removesuffix(".partial"))
+
+
+def _put_back(final: Path) -> bool:
+    """Put back what was set aside, under the lock."""
+    aside = partial_dir(final) / _ASIDE
+    if final.exists() or not aside.exists():
+        return False
+    try:
+        aside.replace(final)
+    except OSError as error:
+        raise _not_put_back(final, error) from error
+    logger.warning("%s: put back as it was; the command that was about to replace it was killed", final)
+    return True
+
+
+def _not_put_back(final: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{final}: was set aside by a command that was killed, and cannot be put back ({error.strerror or error}); "
+        f"rename {partial_dir(final) / _ASIDE} to {final}"
+    )
 
 
 def _open_work(final: Path, folder: Path, job_fingerprint: str, *, overwrite: bool) -> PartialWork:

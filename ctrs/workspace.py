@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ctrs.config import read_toml
 from ctrs.errors import InputNotFoundError
-from ctrs.jobs import partial_dir
+from ctrs.jobs import partial_dir, recover, recover_in
 
 PREPARED = "prepared"
 RUNS = "runs"
@@ -18,6 +18,7 @@ def newest_prepared(root: Path = Path()) -> Path:
     Raises:
         InputNotFoundError: There is none.
     """
+    recover_in(root / PREPARED)
     found = [path.parent for path in (root / PREPARED).glob("*/prepared.json") if not path.parent.name.startswith(".")]
     if not found:
         raise InputNotFoundError(
@@ -38,6 +39,8 @@ def newest_run(root: Path = Path(), *, unfinished: bool = False) -> Path:
         InputNotFoundError: There is none.
     """
     patterns = ("*/best/model.json", "*/last/model.json") + (("*/config.toml",) if unfinished else ())
+    for folder in (root / RUNS).glob("*/"):
+        recover_in(folder)
     newest: dict[Path, int] = {}
     for pattern in patterns:
         for mark in (root / RUNS).glob(pattern):
@@ -62,9 +65,10 @@ def run_data_dir(checkpoint: Path) -> Path | None:
         record = folder / "config.toml"
         if record.is_file():
             path = read_toml(record).get("data", {}).get("path")
-            if isinstance(path, str) and (Path(path) / "prepared.json").is_file():
-                return Path(path)
-            return None
+            if not isinstance(path, str):
+                return None
+            recover(Path(path))
+            return Path(path) if (Path(path) / "prepared.json").is_file() else None
     return None
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -244,6 +245,81 @@ def test_a_crash_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
         assert work.resumed
         work.publish(work.folder / "staged")
     assert tree(tmp_path) == ["out"]
+
+
+def set_aside(final):
+    """Leave what SIGKILL leaves between the two renames: the old folder aside, the new one not yet in place."""
+    folder = jobs.partial_dir(final)
+    (folder / "staged").mkdir(parents=True)
+    (folder / "staged" / "new").touch()
+    (folder / "job.json").write_text(json.dumps({"format_version": 1, "fingerprint": "job"}))
+    (folder / "replaced").mkdir()
+    (folder / "replaced" / "old").touch()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_work_puts_back_what_a_kill_left_aside(tmp_path, overwrite):
+    final = tmp_path / "out"
+    set_aside(final)
+    with jobs.partial_work(final, "job", overwrite=overwrite) as work:
+        assert tree(final) == ["old"]
+        assert work.resumed != overwrite
+    assert tree(final) == ["old"]
+
+
+def test_recovery(tmp_path, caplog):
+    final = tmp_path / "out"
+    assert not jobs.recover(final)
+    assert tree(tmp_path) == []
+    set_aside(final)
+    assert jobs.recover(final)
+    assert "out: put back as it was" in caplog.text
+    assert tree(final) == ["old"]
+    assert not jobs.recover(final)
+    with jobs.partial_work(final, "job") as work:
+        assert work.resumed
+        work.publish(work.folder / "staged")
+    assert tree(tmp_path) == ["out", "out/new"]
+
+
+def test_recovery_leaves_a_new_folder_and_no_empty_one(tmp_path):
+    final = tmp_path / "out"
+    set_aside(final)
+    final.mkdir()
+    assert not jobs.recover(final)
+    assert tree(final) == []
+    final.rmdir()
+    (jobs.partial_dir(final) / "staged" / "new").unlink()
+    (jobs.partial_dir(final) / "staged").rmdir()
+    jobs.recover_in(tmp_path)
+    assert tree(tmp_path) == ["out", "out/old"]
+    jobs.recover_in(tmp_path / "nowhere")
+
+
+def test_recovery_waits_for_a_process_that_is_alive(tmp_path, monkeypatch):
+    final = tmp_path / "out"
+    set_aside(final)
+    with jobs.held(jobs.partial_dir(final), final):
+        threading.Timer(0.2, (jobs.partial_dir(final) / "staged").rename, [final]).start()
+        assert not jobs.recover(final)
+    assert tree(final) == ["new"]
+    (final / "new").unlink()
+    final.rmdir()
+    monkeypatch.setattr(jobs, "_EXCHANGE_SECONDS", 0.05)
+    with jobs.held(jobs.partial_dir(final), final), pytest.raises(OutputError, match="another process"):
+        jobs.recover(final)
+
+
+def test_recovery_says_what_to_do_by_hand(tmp_path, monkeypatch):
+    final = tmp_path / "out"
+    set_aside(final)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OutputError, match=r"cannot be put back \(Permission denied\); rename .*replaced to .*out$"):
+        jobs.recover(final)
 
 
 def test_places_that_cannot_be_written(tmp_path, monkeypatch):

@@ -42,6 +42,19 @@ def test_newest_run(tmp_path):
     assert newest_run(tmp_path) == tmp_path / "runs/a"
 
 
+def test_what_a_kill_left_aside_is_found(tmp_path):
+    put(tmp_path / "prepared/.potsdam.partial/replaced/prepared.json", 100)
+    put(tmp_path / "prepared/.potsdam.partial/result/prepared.json", 300)
+    put(tmp_path / "runs/a/.best.partial/replaced/model.json", 100)
+    assert newest_prepared(tmp_path) == tmp_path / "prepared/potsdam"
+    assert newest_run(tmp_path) == tmp_path / "runs/a"
+    assert (tmp_path / "runs/a/best/model.json").is_file()
+    data = tmp_path / "prepared/potsdam"
+    put(tmp_path / "runs/a/config.toml", text=f'[data]\npath = "{data.as_posix()}"\n')
+    data.rename(tmp_path / "prepared/.potsdam.partial/replaced")
+    assert run_data_dir(tmp_path / "runs/a") == data
+
+
 def test_a_run_knows_its_data(tmp_path):
     run, data = tmp_path / "runs/a", tmp_path / "prepared/potsdam"
     assert run_data_dir(run) is None

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import ctrs
 from ctrs.classes import ClassMap
 from ctrs.errors import CheckpointError, CtrsError, InputNotFoundError, OutputError
-from ctrs.jobs import fingerprint, partial_dir, partial_work
+from ctrs.jobs import fingerprint, partial_dir, partial_work, recover
 from ctrs.models.segmentation import Architecture, SegmentationModel, create_model
 from ctrs.raster.bands import Bands
 
@@ -34,8 +34,6 @@ WEIGHTS_FILE = "model.safetensors"
 METADATA_FILE = "model.json"
 
 _REMEDY = f"keep {WEIGHTS_FILE} and {METADATA_FILE} of one run together"
-_REPLACED = "replaced"
-"""Where `ctrs.jobs` sets a folder aside while the new one takes its name."""
 
 
 def current_versions() -> dict[str, str]:
@@ -168,9 +166,6 @@ def save_checkpoint(directory: Path, model: SegmentationModel, metadata: Checkpo
             f"but the model is {model.architecture}; pass the model's own"
         )
     text = json.dumps(metadata.to_json(), indent=2, allow_nan=False) + "\n"
-    aside = partial_dir(directory) / _REPLACED
-    if aside.is_dir() and not directory.exists():  # a kill between two renames: the old one is still the best there is
-        aside.replace(directory)
     with partial_work(directory, fingerprint({"kind": KIND}), overwrite=True) as work:
         staged = work.folder / directory.name
         try:
@@ -300,11 +295,14 @@ def find_checkpoint(path: Path) -> Path:
 
     Raises:
         InputNotFoundError: There is none.
+        OutputError: A killed process left it aside, and it can't be put back.
     """
     start = path.parent if path.name == WEIGHTS_FILE else path
+    for folder in (start, start / "best", start / "last"):
+        recover(folder)
     if not start.exists():
         raise InputNotFoundError(f"{path}: no such run or checkpoint; give a run folder that `ctrs train` wrote")
-    for folder in (start, start / "best", partial_dir(start / "best") / _REPLACED, start / "last"):
+    for folder in (start, start / "best", start / "last"):
         if (folder / METADATA_FILE).is_file():
             if not (folder / WEIGHTS_FILE).is_file():
                 raise InputNotFoundError(

@@ -17,7 +17,7 @@ from ctrs import __version__
 from ctrs.classes import ClassMap
 from ctrs.config import PrepareConfig, SplitName, from_mapping, to_plain
 from ctrs.errors import ConfigError, DataError, InputNotFoundError
-from ctrs.jobs import write_text
+from ctrs.jobs import recover, write_text
 from ctrs.raster.bands import Bands
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.mosaic import mosaic_vrt
@@ -208,7 +208,9 @@ class Manifest:
         Raises:
             InputNotFoundError: The folder or one of its two files is not there.
             DataError: A file is not what this version writes.
+            OutputError: A killed process left the folder aside, and it cannot be put back.
         """
+        recover(folder)
         for path, advice in (
             (folder, "run `ctrs prepare SOURCE` first, or name a folder that it wrote"),
             (folder / PREPARED_FILE, "it is no prepared data set; run `ctrs prepare SOURCE` and name what it wrote"),

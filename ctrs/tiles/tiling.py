@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from ctrs.config import PrepareConfig, to_plain
 from ctrs.errors import CtrsWarning, DataError, LabelError, OutputExistsError, RasterError
-from ctrs.jobs import PartialWork, check_existing, describe_file, fingerprint, partial_work
+from ctrs.jobs import PartialWork, check_existing, describe_file, fingerprint, partial_work, recover
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.assembly import (
     arrange_tiles,
@@ -178,6 +178,7 @@ class _Siblings:
 
 def _is_finished(out_dir: Path, job: str, *, overwrite: bool) -> bool:
     """Tell whether the output stands already; refuse to replace anything that is not prepared data."""
+    recover(out_dir)
     if out_dir.is_dir() and not any(out_dir.iterdir()):
         return False
     if out_dir.exists() and not (out_dir / PREPARED_FILE).is_file():

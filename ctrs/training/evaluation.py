@@ -20,7 +20,7 @@ from ctrs.config import EvalConfig, PredictConfig, SplitName
 from ctrs.errors import BandMismatchError, DataError, DataWarning, MissingCrsWarning, OutputExistsError
 from ctrs.inference.device import resolve_device, resolve_precision
 from ctrs.inference.predictor import Predictor
-from ctrs.jobs import PartialWork, fingerprint, partial_work
+from ctrs.jobs import PartialWork, fingerprint, partial_work, recover
 from ctrs.models.checkpoint import METADATA_FILE, WEIGHTS_FILE, CheckpointMetadata, find_checkpoint, read_metadata
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest, SceneMosaic, scene_mosaics
@@ -130,10 +130,8 @@ def run_home(folder: Path) -> Path:
     """
     if folder.name in ("", ".."):
         folder = folder.resolve()
-    for parent in folder.parents[:2]:  # best/, last/, or what a killed process left in .best.partial/
-        kind = folder.relative_to(parent).parts[0].removeprefix(".").removesuffix(".partial")
-        if kind in ("best", "last") and (parent / "config.toml").is_file():
-            return parent
+    if folder.name in ("best", "last") and (folder.parent / "config.toml").is_file():
+        return folder.parent
     return folder
 
 
@@ -248,6 +246,7 @@ def _truths(mosaic: SceneMosaic, manifest: Manifest) -> dict[Labels, Path]:
 
 def _is_finished(final: Path, job: str, *, overwrite: bool) -> bool:
     """Tell whether the report of this very job stands there; refuse to replace another one without leave."""
+    recover(final)
     if not final.exists() or overwrite:
         return False
     try:

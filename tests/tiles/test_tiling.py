@@ -27,6 +27,7 @@ from ctrs.raster.geotiff import Grid, open_raster, read_window
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles import prepare_tiles, scene_mosaics
 from ctrs.tiles.cutting import cut_tiles
+from ctrs.tiles.manifest import Manifest
 
 if TYPE_CHECKING:
     from tests.tiles.conftest import Maker
@@ -315,6 +316,29 @@ def test_a_different_result_is_not_replaced_silently(make: Maker, tmp_path: Path
         prepare_tiles(tmp_path / "src", tmp_path / "out", SMALL)
     manifest = prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=32, overwrite=True))
     assert manifest.tile_px == 32
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_kill_while_replacing_loses_nothing(make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generic(make, tmp_path / "src", {"a": (64, 128)})
+    out = tmp_path / "out"
+    first = prepare_tiles(tmp_path / "src", out, SMALL)
+    other = PrepareConfig(tile_px=32, overwrite=True)
+    rename = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if Path(target) == out:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    for again in (lambda: Manifest.open(out), lambda: prepare_tiles(tmp_path / "src", out, SMALL)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                prepare_tiles(tmp_path / "src", out, other)
+        assert not out.exists()
+        assert again() == first
+    assert prepare_tiles(tmp_path / "src", out, other).tile_px == 32
     assert not list(tmp_path.glob(".*.partial"))
 
 

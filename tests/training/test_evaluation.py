@@ -20,6 +20,7 @@ from ctrs.classes import ClassMap, LandClass
 from ctrs.config import EvalConfig, PredictConfig
 from ctrs.errors import BandMismatchError, DataError, DataWarning, InputNotFoundError, OutputExistsError
 from ctrs.inference.predictor import Predictor
+from ctrs.jobs import partial_dir
 from ctrs.models.checkpoint import CheckpointMetadata, save_checkpoint
 from ctrs.models.segmentation import create_model
 from ctrs.raster.bands import Bands
@@ -291,6 +292,16 @@ def test_interrupted_work_is_gone_on_with(data, run, monkeypatch):
     assert [path.name for path in (run / "eval").iterdir()] == ["test"]
 
 
+def test_a_report_that_a_kill_left_aside_is_put_back(data, run, monkeypatch):
+    first = evaluate(run, data, EvalConfig(predict=CPU))
+    final = run / "eval" / "test"
+    partial_dir(final).mkdir()
+    final.rename(partial_dir(final) / "replaced")
+    monkeypatch.setattr(Predictor, "from_checkpoint", lambda *a, **k: pytest.fail("the network was loaded"))
+    assert evaluate(run, data, EvalConfig(predict=CPU)).to_json() == first.to_json()
+    assert [path.name for path in (run / "eval").iterdir()] == ["test"]
+
+
 def test_a_checkpoint_of_no_run_keeps_its_own_report(ground, data, tmp_path):
     folder = shutil.copytree(ground / "runs" / "first" / "best", tmp_path / "roofs")
     report = evaluate(folder / "model.safetensors", data, EvalConfig(predict=CPU))
@@ -300,11 +311,11 @@ def test_a_checkpoint_of_no_run_keeps_its_own_report(ground, data, tmp_path):
 
 def test_run_home(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    for name in ("best", "last", ".best.partial/replaced", "export"):
+    for name in ("best", "last", "export"):
         (run / name).mkdir(parents=True)
     assert run_home(run / "best") == run / "best"
     (run / "config.toml").touch()
-    assert run_home(run / "best") == run_home(run / "last") == run_home(run / ".best.partial/replaced") == run
+    assert run_home(run / "best") == run_home(run / "last") == run
     assert run_home(run / "export") == run / "export"
     monkeypatch.chdir(run / "best")
     assert run_home(run.__class__()) == run
