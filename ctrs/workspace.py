@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from ctrs.config import read_toml
@@ -53,6 +55,18 @@ def newest_run(root: Path = Path(), *, unfinished: bool = False) -> Path:
             "run `ctrs train` first, or name a run folder"
         )
     return max(newest, key=lambda run: (newest[run], run.name))
+
+
+def mark_as_newest(mark: Path) -> None:
+    """Set a file's time of change to now: a result that is asked for again is the newest, though nothing was made.
+
+    Where the file may not be touched, all stays as it is.
+
+    Args:
+        mark: ``prepared.json`` of prepared data, ``model.json`` of a run's checkpoint.
+    """
+    with suppress(OSError):
+        os.utime(mark)
 
 
 def run_data_dir(checkpoint: Path) -> Path | None:

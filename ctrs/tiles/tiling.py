@@ -34,6 +34,7 @@ from ctrs.tiles.journal import Journal
 from ctrs.tiles.layout import Layout, find_layout
 from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, SPLITS, Manifest, read_prepared
 from ctrs.tiles.scenes import ReadySource, check_source
+from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ def prepare_tiles(
     progress: Progress = no_progress,
 ) -> Manifest:
     """Cut scenes and labels into tiles with a manifest of their footprints, classes, splits and band statistics.
+
+    Where ``out_dir`` stands already as the result of the same source and options, nothing is cut; its ``prepared.json``
+    gets a new time of change, so that the next command, which takes the newest prepared data, takes these.
 
     Args:
         source: Folder in a known layout (ISPRS, LoveDA, UAVid, Inria) or any folder with images and labels.
@@ -69,6 +73,7 @@ def prepare_tiles(
     job = fingerprint(_job(layout, config))
     if _is_finished(out_dir, job, overwrite=config.overwrite):
         logger.info("%s: already prepared from the same files with the same options", out_dir)
+        mark_as_newest(out_dir / PREPARED_FILE)
         return Manifest.open(out_dir)
     with partial_work(out_dir, job, overwrite=config.overwrite) as work:
         if work.resumed:

@@ -21,6 +21,7 @@ from ctrs.data.tile_store import preload_where_it_fits
 from ctrs.errors import TrainingError
 from ctrs.inference.device import resolve_device, resolve_precision
 from ctrs.losses.objective import parse_loss
+from ctrs.models.checkpoint import METADATA_FILE
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.epoch_meter import EpochMeter
@@ -34,6 +35,7 @@ from ctrs.training.run_output import draw, make_good, save_checkpoints
 from ctrs.training.settings import check_data, effective_config, learning_rate_at
 from ctrs.training.validation import selection_scores, validate
 from ctrs.training.workbench import Workbench, known, loader, set_up
+from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,8 @@ def train(
 
     Epochs are counted from 1 in all that people read, and from 0 in seeds. A run that was stopped goes on at its last
     finished epoch: with ``resume``, and also when the same call is made again. On the CPU it ends with the same
-    weights, bit for bit, as a run that was never stopped.
+    weights, bit for bit, as a run that was never stopped. A run whose epochs are all finished is left as it is, but
+    becomes the newest, which the next command takes.
 
     Args:
         data_dir: Folder that prepare wrote.
@@ -116,6 +119,7 @@ def _run_epochs(
     resumed_at = state.epoch
     if resumed_at >= config.epochs:
         logger.info("%s: all %d epochs are finished; nothing to do", run.path, config.epochs)
+        mark_as_newest(run.best / METADATA_FILE)
         return _result(run, state, resumed_at)
     fabric, step, batches = work.fabric, work.step, work.train_batches
     stores = [work.train_set.store] + ([work.val_set.store] if work.val_set else [])

@@ -28,6 +28,7 @@ from ctrs.raster.windows import PixelWindow
 from ctrs.tiles import prepare_tiles, scene_mosaics
 from ctrs.tiles.cutting import cut_tiles
 from ctrs.tiles.manifest import Manifest
+from ctrs.workspace import newest_prepared
 
 if TYPE_CHECKING:
     from tests.tiles.conftest import Maker
@@ -302,6 +303,16 @@ def test_second_run_does_nothing_and_says_so(
     assert second == first
     assert "already prepared" in caplog.text
     assert digest(tmp_path / "out") == before
+
+
+def test_data_that_are_prepared_again_become_the_newest(make: Maker, tmp_path: Path) -> None:
+    generic(make, tmp_path / "src", {"a": (64, 128)})
+    for name in ("first", "second"):
+        prepare_tiles(tmp_path / "src", tmp_path / "prepared" / name, SMALL)
+        os.utime(tmp_path / "prepared" / name / "prepared.json", (100, 100))
+    assert newest_prepared(tmp_path).name == "second"
+    prepare_tiles(tmp_path / "src", tmp_path / "prepared/first", SMALL)
+    assert newest_prepared(tmp_path).name == "first"
 
 
 def test_a_different_result_is_not_replaced_silently(make: Maker, tmp_path: Path) -> None:

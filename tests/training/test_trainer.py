@@ -23,6 +23,7 @@ from ctrs.errors import DataError, DeviceError, InputNotFoundError, OutputExists
 from ctrs.models.checkpoint import load_checkpoint, read_metadata
 from ctrs.training import EpochRecord, TrainPlan, run_output, train, trainer
 from ctrs.training.run_config import read_run_config
+from ctrs.workspace import newest_run
 
 
 class StopError(Exception):
@@ -202,9 +203,11 @@ def _stopping(function: Any, *, call: int) -> Any:
 
 
 def test_a_finished_run_has_nothing_left_to_do(town: Path, tiny_config: TrainConfig, tmp_path: Path, caplog) -> None:
-    run = tmp_path / "a"
+    run = tmp_path / "runs" / "a"
     first = train(town, run, tiny_config)
     weights, times = weights_of(run), (run / "last" / "model.json").stat().st_mtime_ns
+    shutil.copytree(run, tmp_path / "runs" / "b")
+    assert newest_run(tmp_path).name == "b"
     for how in ({"resume": True}, {}):
         with caplog.at_level("INFO"):
             again = train(town, run, tiny_config, on_plan=lambda _: pytest.fail("planned"), **how)
@@ -212,6 +215,7 @@ def test_a_finished_run_has_nothing_left_to_do(town: Path, tiny_config: TrainCon
         assert "all 2 epochs are finished; nothing to do" in caplog.text
     assert weights_of(run) == weights
     assert (run / "last" / "model.json").stat().st_mtime_ns == times
+    assert newest_run(tmp_path).name == "a", "a run that is asked for again is the newest"
 
 
 def test_a_finished_run_can_be_given_more_epochs(
