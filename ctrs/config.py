@@ -232,6 +232,9 @@ CT_PAPER: Mapping[str, Any] = {
 }
 """Settings of ``--recipe ct-paper``; it also resizes 500 px tiles to 512 (METHOD: the paper to the letter)."""
 
+RUN_KEYS = ("format_version", "ctrs_version", "data")
+"""What the ``config.toml`` of a run says beside the settings."""
+
 CT_PAPER_INPUT_PX = 512
 """Edge that ``--recipe ct-paper`` resizes tiles to."""
 
@@ -429,14 +432,15 @@ def resolve_train_config(file: Mapping[str, Any], options: Mapping[str, Any], *,
     """Combine a recipe, a TOML file and command-line options; options win over the file, the file over the recipe.
 
     Args:
-        file: Values of ``--config``, empty for none.
+        file: Values of ``--config``, empty for none. The ``config.toml`` of a run serves too: what it says beside the
+            settings (``RUN_KEYS``), such as the data it was trained on, is left out.
         options: Values given on the command line only.
         where: Name of the file for messages.
 
     Raises:
         ConfigError: A key or value is wrong.
     """
-    given = merge(file, options)
+    given = merge({key: value for key, value in file.items() if key not in RUN_KEYS}, options)
     recipe = given.get("recipe")
     layers = merge(CT_PAPER, given) if recipe == "ct-paper" else given
     return from_mapping(TrainConfig, layers, where=where)

@@ -129,6 +129,15 @@ def test_options_win_over_the_file_and_the_file_over_the_recipe():
         resolve_train_config({}, {"recipe": "ct"}, where="options")
 
 
+def test_keys_of_a_run_are_left_out_of_the_file_alone():
+    run = {"format_version": 1, "ctrs_version": "0.1", "data": {"path": "/gone", "name": "a", "split_hash": "b"}}
+    assert resolve_train_config({**run, "epochs": 7}, {}, where="config.toml") == TrainConfig(epochs=7)
+    with pytest.raises(ConfigError, match="options: unknown key 'data'"):
+        resolve_train_config({}, {"data": "prepared/a"}, where="options")
+    with pytest.raises(ConfigError, match="config.toml: unknown key 'run'"):
+        resolve_train_config({**run, "run": 1}, {}, where="config.toml")
+
+
 def test_merge_leaves_its_arguments_alone():
     base = {"contrast": {"top": 1}}
     assert merge(base, {"contrast": {"clip": 2}}, {"epochs": 1}) == {"contrast": {"top": 1, "clip": 2}, "epochs": 1}

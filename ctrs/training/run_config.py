@@ -10,14 +10,13 @@ from typing import Any
 import tomli_w
 
 from ctrs import __version__
-from ctrs.config import TrainConfig, from_mapping, read_toml, to_plain
+from ctrs.config import RUN_KEYS, TrainConfig, from_mapping, read_toml, to_plain
 from ctrs.errors import ConfigError, InputNotFoundError
 from ctrs.jobs import write_text
 from ctrs.tiles.manifest import Manifest
 
 CONFIG_FILE = "config.toml"
 FORMAT_VERSION = 1
-_RUN_TABLES = ("format_version", "ctrs_version", "data")
 
 MAY_CHANGE = frozenset({"workers", "device", "precision", "threads", "epochs"})
 """Settings that a resumed run may have otherwise; ``epochs`` only with a constant schedule."""
@@ -65,7 +64,7 @@ def read_run_record(run_dir: Path) -> RunRecord:
         raise ConfigError(f"{path}: format_version {version!r} found, expected {FORMAT_VERSION}; train again")
     if not isinstance(data, dict) or not {"path", "split_hash"} <= set(data):
         raise ConfigError(f"{path}: table [data] with path and split_hash is missing; train again")
-    plain = {key: value for key, value in document.items() if key not in _RUN_TABLES}
+    plain = {key: value for key, value in document.items() if key not in RUN_KEYS}
     config = from_mapping(TrainConfig, plain, where=str(path))
     return RunRecord(config=config, data_dir=Path(data["path"]), split_hash=str(data["split_hash"]))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctrs.config import AugmentConfig, TrainConfig
+from ctrs.config import AugmentConfig, TrainConfig, read_toml, resolve_train_config
 from ctrs.errors import ConfigError, DataError, InputNotFoundError, OutputError, OutputExistsError
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.records import EpochRecord
@@ -41,6 +41,14 @@ def test_config_survives_its_file(run: RunFolder, manifest: Manifest) -> None:
     write_run_config(run.path, config, manifest)
     assert read_run_config(run.path) == (config, manifest.root)
     assert read_run_record(run.path).split_hash == manifest.split_hash
+
+
+def test_a_runs_config_serves_a_new_run(run: RunFolder, manifest: Manifest) -> None:
+    config = dataclasses.replace(CONFIG, recipe="ct-paper", augment=AugmentConfig(scale=(1, 2)))
+    write_run_config(run.path, config, manifest)
+    file = read_toml(run.path / CONFIG_FILE)
+    assert resolve_train_config(file, {}, where="config.toml") == config
+    assert resolve_train_config(file, {"seed": 3}, where="config.toml") == dataclasses.replace(config, seed=3)
 
 
 def test_config_of_another_version_is_refused(run: RunFolder) -> None:
