@@ -87,12 +87,15 @@ class ContrastConfig:
         form: CL on ``log_softmax([1-s, s])`` (logit) or on ``log s`` (prob).
         temperature: InfoNCE temperature.
         variant: InfoNCE samples as in the paper or as in the authors' code.
-        clip: Upper bound of the total, None for none.
-        clip_mode: ``hard`` is the paper's (no gradient above the bound), ``rescale`` keeps the gradient's direction.
+        clip: Upper bound of the loss.
+        clip_mode: ``hard`` is the paper's (no gradient above the bound), ``rescale`` keeps the gradient's direction,
+            ``none`` has no bound.
         void: ``exclude`` keeps windows with void out of the negatives, ``allow`` is the authors' reading.
         average: Denominator: classes ``present`` in the batch (authors) or ``valid`` terms.
         min_positives: Homogeneous patches a class needs at a stage.
         min_negatives: Patches without the class it needs at a stage.
+        min_positive_pairs: Pairs of homogeneous patches, one from each half of them, that a class needs at a stage for
+            positive pairs (CL), or for a term at all (InfoNCE).
         projection_dim: Width of the projection.
     """
 
@@ -109,6 +112,7 @@ class ContrastConfig:
     average: Average = "present"
     min_positives: int = 5
     min_negatives: int = 5
+    min_positive_pairs: int = 5
     projection_dim: int = 128
 
     def __post_init__(self) -> None:
@@ -121,6 +125,7 @@ class ContrastConfig:
         _require(self.clip > 0, "contrast.clip", self.clip, "above 0")
         _require(self.min_positives >= 1, "contrast.min_positives", self.min_positives, "1 or more")
         _require(self.min_negatives >= 1, "contrast.min_negatives", self.min_negatives, "1 or more")
+        _require(self.min_positive_pairs >= 1, "contrast.min_positive_pairs", self.min_positive_pairs, "1 or more")
         _require(self.projection_dim >= 1, "contrast.projection_dim", self.projection_dim, "1 or more")
 
 

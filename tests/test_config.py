@@ -102,6 +102,11 @@ def test_configurations_are_frozen_and_described(kind):
         ),
         (TrainConfig, {"augment": {"flip": 1}}, "run.toml: augment: flip = 1 found, expected bool"),
         (TrainConfig, {"weight_decay": float("inf")}, "run.toml: weight_decay = inf found"),
+        (
+            TrainConfig,
+            {"contrast": {"min_positive_pairs": 0}},
+            "run.toml: contrast: contrast.min_positive_pairs = 0 found, expected 1 or more",
+        ),
         (PrepareConfig, {"val": "2_10"}, "run.toml: val = '2_10' found, expected tuple"),
         (PrepareConfig, {"val_fraction": 0.9}, "run.toml: val_fraction = 0.9 found, expected 0 to 0.5"),
         (PrepareConfig, {"classes": 3}, "run.toml: classes = 3 found, expected Path"),
@@ -134,7 +139,7 @@ def test_keys_of_a_run_are_left_out_of_the_file_alone():
     assert resolve_train_config({**run, "epochs": 7}, {}, where="config.toml") == TrainConfig(epochs=7)
     with pytest.raises(ConfigError, match="options: unknown key 'data'"):
         resolve_train_config({}, {"data": "prepared/a"}, where="options")
-    with pytest.raises(ConfigError, match="config.toml: unknown key 'run'"):
+    with pytest.raises(ConfigError, match=r"config\.toml: unknown key 'run'"):
         resolve_train_config({**run, "run": 1}, {}, where="config.toml")
 
 

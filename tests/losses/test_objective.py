@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from torch import Tensor
@@ -101,6 +103,20 @@ def test_config_reaches_the_terms() -> None:
     parts = objective(logits, features, embedding, labels).parts
     assert "infonce/anchors_16" in parts
     assert "infonce/anchors_8" not in parts
+
+
+def test_every_setting_reaches_the_terms() -> None:
+    changed = ContrastConfig(
+        stages=(1, 3), num_pairs=7, top=0.25, smoothing=0.2, form="prob", temperature=0.3, variant="author", clip=2.0,
+        clip_mode="none", void="allow", average="valid", min_positives=2, min_negatives=3, min_positive_pairs=4,
+        projection_dim=9,
+    )  # fmt: skip
+    settings, defaults = asdict(changed), asdict(ContrastConfig())
+    assert [name for name in settings if settings[name] == defaults[name]] == [], "change every setting in this test"
+    loss = create_objective("cl", 3, {"cl": heads()[1::2]}, config=changed).contrast["cl"]
+    assert {name: getattr(loss, name) for name in settings if name != "projection_dim"} == {
+        name: value for name, value in settings.items() if name != "projection_dim"
+    }
 
 
 def test_command_line_default_keeps_a_gradient_above_the_clip() -> None:
