@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrs.classes import (
@@ -66,7 +66,6 @@ def test_indices_skip_ignored_classes():
 
 
 @given(class_maps(), st.data())
-@settings(deadline=None)
 def test_values_decode_to_their_class(classes, data):
     rows = data.draw(st.lists(st.integers(0, len(classes.classes) - 1), min_size=1, max_size=30))
     values = np.array([classes.classes[row].value for row in rows]).reshape(1, -1)
@@ -79,7 +78,6 @@ def test_values_decode_to_their_class(classes, data):
 
 
 @given(class_maps(), st.data())
-@settings(deadline=None)
 def test_colors_go_round(classes, data):
     rows = data.draw(st.lists(st.integers(0, len(classes.classes) - 1), min_size=1, max_size=30))
     rgb = np.array([classes.classes[row].color for row in rows], np.uint8).T[:, None]
@@ -93,7 +91,6 @@ def test_colors_go_round(classes, data):
 
 
 @given(class_maps())
-@settings(deadline=None)
 def test_tables_go_round_through_json(classes):
     assert ClassMap.from_json(classes.to_json()) == classes
 

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrs import config
@@ -65,7 +65,6 @@ def test_goes_round_through_toml(entry):
         clip_mode=st.sampled_from(get_args(config.ClipMode)),
     )
 )
-@settings(deadline=None)
 def test_contrast_goes_round_through_toml(entry):
     assert from_mapping(ContrastConfig, tomllib.loads(tomli_w.dumps(to_plain(entry)))) == entry
 
@@ -164,7 +163,6 @@ def test_read_toml(tmp_path):
 
 
 @given(st.text(max_size=12), st.sampled_from(["cl", "cl:0.5+infonce", "none"]))
-@settings(deadline=None)
 def test_run_names_are_good_file_names(data_name, loss):
     name = run_name(TrainConfig(loss=loss, backbone="timm/swin_tiny"), data_name)
     assert name.strip("-.") == name

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrs.errors import LabelError, UsageError
@@ -46,7 +46,6 @@ masks = st.integers(1, 6).flatmap(
 
 
 @given(masks)
-@settings(deadline=None)
 def test_equals_naive_loops(drawn):
     num_classes, pairs = drawn
     truth = np.array([t for t, _ in pairs], np.uint8)

@@ -52,7 +52,7 @@ def test_any_band_count_and_dtype_goes_through_training_transforms(count: int, d
     assert result.mask.shape == result.valid.shape == (64, 64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(8, 70),
     width=st.integers(8, 70),

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrs.inference.blending import RowBandAccumulator, largest_class, window_weights
 from ctrs.raster.windows import window_starts
 
 
-@settings(deadline=None)
 @given(st.integers(1, 600), st.data())
 def test_no_weight_is_zero_and_windows_are_symmetric(size, data):
     stride = data.draw(st.integers(max(1, size // 10), size))
@@ -31,7 +30,6 @@ def test_constant_weights():
     assert (window_weights(9, 3, "constant") == 1).all()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(4, 30), st.sampled_from(["hann", "constant"]), st.data())
 def test_rolling_sums_equal_whole_scene_sums(height, width, size, blend, data):
     stride = data.draw(st.integers(max(1, size // 10), size))
@@ -60,7 +58,6 @@ def test_rolling_sums_equal_whole_scene_sums(height, width, size, blend, data):
     np.testing.assert_allclose(torch.cat(means, dim=1), sums / total, atol=1e-5, rtol=1e-5)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 def test_largest_class_is_argmax_with_the_first_of_equals(num_classes, height, width, seed):
     values = np.random.default_rng(seed).integers(-2, 3, (num_classes, height, width)).astype(np.float32)

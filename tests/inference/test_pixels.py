@@ -70,7 +70,7 @@ plans = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(plans, st.integers(0, 20))
 def test_each_window_comes_once_with_its_pixels_and_each_row_is_read_once(plan, seed):
     bands = some_bands(2, "uint8")
@@ -104,7 +104,6 @@ def test_each_window_comes_once_with_its_pixels_and_each_row_is_read_once(plan, 
     assert [row for part in rows_read for row in range(*part)] == list(range(plan.height))
 
 
-@settings(deadline=None)
 @given(plans, st.data())
 def test_going_on_forms_the_same_batches(plan, data):
     bands, array = some_bands(1, "uint8"), some_pixels("uint8", (1, plan.height, plan.width))

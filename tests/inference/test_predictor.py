@@ -59,7 +59,7 @@ def naive_logits(predictor, pixels, valid, config):
     return sums / total
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sizes, sizes, configs, st.integers(0, 9), st.sampled_from(["uint8", "uint16", "float32"]))
 def test_an_identity_network_gives_the_input_back_bit_for_bit(identity_of, height, width, config, seed, dtype):
     pixels = random_scene(height, width, seed, dtype=dtype)
@@ -74,7 +74,7 @@ def identity_of(make_identity):
     return {dtype: make_identity(dtype=dtype) for dtype in ("uint8", "uint16", "float32")}.__getitem__
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sizes, sizes, configs, st.integers(0, 9))
 def test_blending_equals_a_whole_scene_sum_in_float64(edges, height, width, config, seed):
     pixels = random_scene(height, width, seed)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -46,7 +46,6 @@ def assert_near(found: Tensor, expected: list[float]) -> None:
     )
 
 
-@settings(deadline=None)
 @given(data=drawn, top=tops, smoothing=st.sampled_from([0.0, 0.1]), form=st.sampled_from(["logit", "prob"]))
 def test_cl_equals_naive_loops(naive: SimpleNamespace, data: Drawn, top: float, smoothing: float, form: str) -> None:
     found = cl_terms(
@@ -62,7 +61,6 @@ def test_cl_equals_naive_loops(naive: SimpleNamespace, data: Drawn, top: float, 
     assert_near(found[1], [positive for _, positive in expected])
 
 
-@settings(deadline=None)
 @given(data=drawn, top=tops, tau=st.sampled_from([0.1, 1.0]), variant=st.sampled_from(["paper", "author"]))
 def test_infonce_equals_naive_loops(naive: SimpleNamespace, data: Drawn, top: float, tau: float, variant: str) -> None:
     found = infonce_terms(

@@ -43,7 +43,7 @@ def masks(bits: Tensor, num_classes: int, void: str) -> tuple[Tensor, Tensor]:
     return torch.cat(positive).view(shape), torch.cat(negative).view(shape)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),

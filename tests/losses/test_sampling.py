@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -22,7 +22,6 @@ def sampled(labels: Tensor, num_classes: int, count: int, seed: int) -> tuple[Te
     return bits, sample_classes(bits, keys, num_classes=num_classes, count=count)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), num_classes=st.integers(1, 5), count=st.sampled_from([1, 3, 20, 2000]))
 def test_samples_come_from_their_pool_without_repetition(seed: int, num_classes: int, count: int) -> None:
     labels = blobs(seed, num_classes)

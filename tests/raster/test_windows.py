@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrs.errors import UsageError
@@ -15,7 +15,6 @@ lengths = st.integers(1, 3000)
 sizes = st.integers(1, 700)
 
 
-@settings(deadline=None)
 @given(lengths, sizes, st.data())
 def test_starts_cover_the_line_with_the_least_windows(length, size, data):
     stride = data.draw(st.integers(1, size))
@@ -31,7 +30,6 @@ def test_starts_cover_the_line_with_the_least_windows(length, size, data):
     assert len(starts) == (1 if length <= size else math.ceil((length - size) / stride) + 1)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.data())
 def test_windows_lie_inside_and_cover_all(height, width, size, data):
     stride = data.draw(st.integers(1, size))

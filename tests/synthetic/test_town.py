@@ -140,7 +140,7 @@ def test_eroded_labels_are_black_within_the_radius_and_nowhere_else(tmp_path: Pa
     assert black.any() == (radius > 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     label=hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 2)),
     radius=st.integers(0, 12),

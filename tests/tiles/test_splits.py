@@ -38,7 +38,7 @@ def shared_area(places: list[Place], chosen: list[bool]) -> float:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(10, 900), st.integers(10, 900), st.integers(0, 5), st.floats(0.05, 0.5))
 def test_no_ground_lies_on_both_sides(width: int, height: int, seed: int, fraction: float) -> None:
     places = cut("a", make_grid(width, height))

@@ -87,7 +87,7 @@ def test_tiles_without_valid_pixels_count_nothing() -> None:
     assert Moments.of(np.ones((2, 3, 3), np.float32), np.zeros((3, 3), bool)).count == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_joining_is_the_same_for_any_cut(seed: int, num: int) -> None:
     tiles = make_tiles("uint16", seed, num)

@@ -132,7 +132,7 @@ def test_colors_a_little_off_are_counted(make: Maker, tmp_path: Path) -> None:
     assert any(str(caught[0].message) == note for note in manifest.notes)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(20, 200), st.integers(20, 200), st.integers(0, 3))
 def test_each_pixel_in_a_tile_and_no_ground_in_two_splits(
     make: Maker, tmp_path_factory: pytest.TempPathFactory, height: int, width: int, seed: int

@@ -46,7 +46,7 @@ def random_shapes(seed: int, num: int) -> list[shapely.Geometry]:
     return shapes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(7, 70))
 def test_as_rasterio_paints_and_the_same_for_any_window(seed: int, num: int, size: int) -> None:
     shapes = random_shapes(seed, num)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -47,7 +47,6 @@ def overlaps(polygons: npt.NDArray[np.object_]) -> int:
     return sum(bool(shapely.relate_pattern(polygons[a], polygons[b], "T********")) for a, b in pairs)
 
 
-@settings(deadline=None)
 @given(LABELS, st.sampled_from([0.8, 1.5, 4.0]), st.sampled_from([1, 2, 128]))
 def test_no_overlap_and_no_invalid_polygon(labels: npt.NDArray[np.uint8], tolerance: float, batch: int) -> None:
     polygons = coverage(labels)
@@ -62,7 +61,6 @@ def test_no_overlap_and_no_invalid_polygon(labels: npt.NDArray[np.uint8], tolera
     assert shapely.get_num_coordinates(result).sum() <= shapely.get_num_coordinates(polygons).sum()
 
 
-@settings(deadline=None)
 @given(FULL, st.sampled_from([0.8, 1.5, 4.0]))
 def test_a_full_coverage_keeps_no_gap(labels: npt.NDArray[np.uint8], tolerance: float) -> None:
     result = simplify_coverage(coverage(labels), tolerance)
