@@ -96,6 +96,7 @@ def _with_notes(message: str, error: BaseException) -> str:
 
 def _usage_message(error: Exception) -> str:
     message = str(error.format_message())  # type: ignore[attr-defined]  # looked up by the caller
+    message = message.replace(": Value error, ", ": ") or "no command given"
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "ctrs")
     return f"{message.rstrip('.')}; see `{path} --help`"

@@ -142,19 +142,22 @@ class _PlainPhases:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._what: str | None = None
-        self._first_done = 0
+        self._first_done = self._done = 0
         self._started = self._last = 0.0
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
+        if what == self._what and done >= total and done == self._done:
+            return  # said already
         if what != self._what:
             self._what, self._first_done, self._started, self._last = what, done, now, now
+            self._done = done
             if done < total:
                 write_line(self._stream, f"{what}: {done}/{total}")
                 return
         elif done < total and now - self._last < _PLAIN_INTERVAL_S:
             return
-        self._last = now
+        self._last, self._done = now, done
         elapsed = now - self._started
         text = f"{what}: {done}/{total}, {format_seconds(elapsed)}"
         if self._first_done < done < total:

@@ -39,7 +39,12 @@ def evaluate(
     checkpoint = model or newest_run()
     if model is None:
         console.note(f"run: {checkpoint}")
-    data_dir = data or run_data_dir(checkpoint) or newest_prepared()
+    data_dir = data or run_data_dir(checkpoint)
+    if data_dir is None:
+        from ctrs.models.checkpoint import find_checkpoint
+
+        find_checkpoint(checkpoint)  # if that is no checkpoint, missing data are not what to complain about
+        data_dir = newest_prepared()
     if data is None:
         console.note(f"data: {data_dir}")
     config = EvalConfig(

@@ -22,7 +22,7 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="File for one scene, else a folder; SCENE_mask.tif beside each scene unless given."
+            "--out", "-o", help="A .tif for one scene, else a folder; SCENE_mask.tif beside each scene unless given."
         ),
     ] = None,
     window: Annotated[

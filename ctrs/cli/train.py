@@ -90,6 +90,8 @@ def train(
         "threads": threads,
     }
     chosen = {key: value for key, value in given.items() if value is not None}
+    if name is not None and (not name or name != Path(name).name or name.startswith(".")):
+        raise UsageError(f"--name {name!r} found, expected a plain folder name: runs stand in {RUNS}/, side by side")
     if resume:
         run_dir, data_dir, config = _stopped_run(data, name, chosen, config_file, overwrite=overwrite)
     else:

@@ -10,7 +10,7 @@ import typer
 from ctrs.cli import options
 from ctrs.cli.console import Console
 from ctrs.config import VectorizeConfig
-from ctrs.errors import UsageError
+from ctrs.errors import InputNotFoundError, UsageError
 
 _DEFAULT = VectorizeConfig()
 
@@ -49,6 +49,9 @@ def vectorize(
     )
     if out is not None and len(masks) > 1 and out.suffix:
         raise UsageError(f"-o {out}: one file for {len(masks)} masks; name a folder instead")
+    for mask in masks:
+        if mask.is_dir():
+            raise InputNotFoundError(f"{mask}: is a folder, expected a mask; name the masks in it, such as *_mask.tif")
     from ctrs.vector import polygons_path
     from ctrs.vector import vectorize as vectorize_mask
 

@@ -13,6 +13,7 @@ SCENE_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jpg", ".jpeg", ".png", ".
 """Endings by which rasters are found in folders; a file that is named may end in anything."""
 
 _MASK_SUFFIX = "_mask"
+_GEOTIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 
 
 def mask_path(scene: Path | str, out: Path | None = None) -> Path:
@@ -40,17 +41,19 @@ def mask_paths(paths: Iterable[Path | str], out: Path | None = None) -> list[tup
 
     Args:
         paths: Files, folders of rasters, and names that only GDAL understands.
-        out: With one file: the mask's path, or a folder that exists. Else a folder, which is made when it is needed.
+        out: With one file: the mask's path (``.tif``), or a folder. Else a folder. Folders are made when needed.
 
     Raises:
         InputNotFoundError: A folder holds no raster.
-        UsageError: Two scenes would have the same mask, or ``out`` is a file for several scenes.
+        UsageError: Two scenes would have the same mask, or ``out`` is one file for several or no name of a GeoTIFF.
     """
     given = list(paths)
     scenes = scenes_in(given)
-    as_folder = out is not None and (len(scenes) > 1 or any(Path(path).is_dir() for path in given))
+    as_folder = out is not None and (not out.suffix or len(scenes) > 1 or any(Path(path).is_dir() for path in given))
     if out is not None and as_folder and (out.is_file() or out.suffix.lower() in SCENE_SUFFIXES):
         raise UsageError(f"{out}: one file for {len(scenes)} scenes; name a folder instead")
+    if out is not None and not as_folder and not out.is_dir() and out.suffix.lower() not in _GEOTIFF_SUFFIXES:
+        raise UsageError(f"{out}: {out.suffix} found, expected .tif (masks are GeoTIFF) or a folder; choose with -o")
     pairs: dict[Path, Path | str] = {}
     for scene in scenes:
         mask = out / mask_path(scene).name if out is not None and as_folder else mask_path(scene, out)

@@ -13,7 +13,7 @@ from typing import Any
 import geopandas
 import pyarrow.parquet as pq
 import pyogrio
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
 from ctrs.errors import OutputError, UsageError
 from ctrs.jobs import PartialWork
@@ -22,6 +22,8 @@ JOB_KEY = "CTRS_JOB"
 _GEOJSON_CRS = "EPSG:4326"
 _GEOJSON_DECIMALS = 8
 _GEOJSON_HEAD_BYTES = 4096
+# On a full disk GDAL may fail at the file, the layer, its fields or its features.
+_WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, FeatureError, GeometryError, OSError)
 
 
 def check_format(path: Path) -> None:
@@ -56,7 +58,7 @@ def write_layer(layer: geopandas.GeoDataFrame, work: PartialWork, *, job: str, d
         # A half-written layer is of no use to a later attempt, and must not look like unfinished work.
         for leftover in work.folder.glob(f"{work.final.name}*"):
             leftover.unlink()
-        if not isinstance(error, DataSourceError | OSError):
+        if not isinstance(error, _WRITE_ERRORS):
             raise
         cause = " ".join(str(error).split())
         raise OutputError(

@@ -56,10 +56,22 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"ctrs {__version__}\n"
 
 
+def test_no_command_shows_the_help_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == "error: no command given; see `ctrs --help`"
+    assert "Usage: ctrs" in captured.out + captured.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
         (["frobnicate"], "No such command 'frobnicate'"),
+        (["prepare", "town", "--labels", "odd"], "'--labels': 'odd' is not one of 'auto'"),
+        (["train", "--name", "../mine"], "--name '../mine' found, expected a plain folder name"),
+        (["train", "--name", "a/b"], "--name 'a/b' found, expected a plain folder name"),
+        (["train", "--name", ".hidden"], "--name '.hidden' found, expected a plain folder name"),
+        (["train", "--resume", "--name", ""], "--name '' found, expected a plain folder name"),
         (["train", "--epochs", "many"], "--epochs"),
         (["train", "--decoder", "psp"], "--decoder"),
         (["prepare"], "Missing argument"),
@@ -91,6 +103,9 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
         (["predict", "scene.tif"], "no run with a checkpoint in"),
         (["prepare", "absent"], "absent"),
         (["vectorize", "absent_mask.tif"], "absent_mask.tif"),
+        (["vectorize", "."], ".: is a folder, expected a mask; name the masks in it"),
+        (["eval", "absent"], "absent: no such run or checkpoint"),
+        (["eval", "."], ".: no checkpoint there"),
         (["train", "--resume"], "no run in"),
         (["train", "--resume", "--name", "mine"], "no such run"),
     ],
@@ -191,6 +206,20 @@ def test_plain_progress_opens_and_closes_each_phase(capsys: pytest.CaptureFixtur
     assert lines[1].startswith("tiling: 3/3, ")
     assert lines[2] == "training: 0/2"
     assert len(lines) == 3
+
+
+def test_plain_progress_says_once_that_a_phase_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    from ctrs.cli.console import Console
+
+    console = Console(as_json=False, verbose=False, quiet=False)
+    with console.progress() as progress:
+        for done in (0, 3, 3):
+            progress(done, 3, "tiling")
+        for _ in range(2):
+            progress(1, 1, "scoring")
+        progress(3, 3, "tiling")
+    lines = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["tiling: 0/3", "tiling: 3/3", "scoring: 1/1", "tiling: 3/3"]
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,11 +41,20 @@ def test_several_scenes_go_to_a_folder_and_one_to_a_file(tmp_path, write_scene):
     one, two = write_scene(pixels, "one.tif"), write_scene(pixels, "two.tif")
     out = tmp_path / "new"
     assert mask_paths([one]) == [(one, tmp_path / "one_mask.tif")]
-    assert mask_paths([one], out) == [(one, out)]
+    assert mask_paths([one], tmp_path / "x.TIFF") == [(one, tmp_path / "x.TIFF")]
+    assert mask_paths([one], out) == [(one, out / "one_mask.tif")]
+    (tmp_path / "v1.2").mkdir()
+    assert mask_paths([one], tmp_path / "v1.2") == [(one, tmp_path / "v1.2" / "one_mask.tif")]
     assert mask_paths([one, two], out) == [(one, out / "one_mask.tif"), (two, out / "two_mask.tif")]
     assert mask_paths([tmp_path], out) == [(one, out / "one_mask.tif"), (two, out / "two_mask.tif")]
     two.unlink()
     assert mask_paths([tmp_path], out) == [(one, out / "one_mask.tif")]
+
+
+def test_a_mask_that_would_bear_the_name_of_another_format_is_refused(tmp_path, write_scene):
+    scene = write_scene(np.zeros((3, 8, 8), np.uint8), "one.tif")
+    with pytest.raises(UsageError, match=r"x\.png: \.png found, expected \.tif .* or a folder; choose with -o"):
+        mask_paths([scene], tmp_path / "x.png")
 
 
 def test_masks_that_would_collide_are_refused(tmp_path, write_scene):

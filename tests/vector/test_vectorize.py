@@ -18,7 +18,7 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError
 from rasterio.features import rasterize
 
 from ctrs.config import VectorizeConfig
@@ -311,10 +311,11 @@ def test_a_folder_that_cannot_be_made_is_named(write_mask, tmp_path, labels) -> 
         vectorize(write_mask(labels), tmp_path / "file" / "a.gpkg")
 
 
-def test_a_write_that_fails_leaves_nothing(write_mask, tmp_path, labels, monkeypatch) -> None:
+@pytest.mark.parametrize("kind", [DataSourceError, DataLayerError, FieldError, FeatureError, OSError])
+def test_a_write_that_fails_leaves_nothing(write_mask, tmp_path, labels, monkeypatch, kind) -> None:
     def fail(polygons: object, path: Path, **options: object) -> None:
         path.write_text("half a la")
-        raise DataSourceError("disk full")
+        raise kind("disk full")
 
     monkeypatch.setattr(layers.pyogrio, "write_dataframe", fail)
     with pytest.raises(OutputError, match=r"a\.gpkg: not writable \(disk full\)"):
