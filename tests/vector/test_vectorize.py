@@ -153,7 +153,7 @@ CLASS_LABELS = hnp.arrays(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labels=CLASS_LABELS)
 def test_exact_layers_hold_each_pixel_once(write_mask, tmp_path, labels) -> None:
     out = tmp_path / "exact.parquet"
