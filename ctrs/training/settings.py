@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import warnings
 
 import torch
 
 from ctrs.config import CT_PAPER_INPUT_PX, TrainConfig
-from ctrs.errors import DataError
+from ctrs.errors import DataError, DataWarning
 from ctrs.tiles.manifest import Manifest
 
 GPU_BATCH, CPU_BATCH = 32, 8
@@ -33,12 +34,21 @@ def effective_config(config: TrainConfig, tile_px: int, device: torch.device) ->
     Returns:
         The configuration with ``batch_size``, ``learning_rate``, ``crop`` (network pixels) and ``workers`` set.
     """
+    whole_tile = round(tile_px * resize_factor(config, tile_px))
+    if config.crop and config.crop > whole_tile:
+        warnings.warn(
+            DataWarning(
+                f"crop {config.crop} px is larger than the tiles ({whole_tile} px): the rest of each crop is empty and "
+                f"costs time and memory; pass --crop {whole_tile} or less"
+            ),
+            stacklevel=2,
+        )
     pretrained = config.weights != "none" or config.recipe == "ct-paper"
     return dataclasses.replace(
         config,
         batch_size=config.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH),
         learning_rate=config.learning_rate or (FINE_TUNING_RATE if pretrained else FROM_SCRATCH_RATE),
-        crop=config.crop or round(tile_px * resize_factor(config, tile_px)),
+        crop=config.crop or whole_tile,
         workers=default_workers(device) if config.workers is None else config.workers,
     )
 

@@ -8,7 +8,7 @@ import torch
 
 from ctrs.classes import ClassMap, LandClass
 from ctrs.config import TrainConfig
-from ctrs.errors import DataError
+from ctrs.errors import DataError, DataWarning
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.settings import check_data, default_workers, effective_config, learning_rate_at, resize_factor
 
@@ -26,6 +26,15 @@ def test_open_settings_depend_on_device_weights_and_tiles() -> None:
 def test_what_is_given_stays() -> None:
     given = TrainConfig(batch_size=3, learning_rate=0.1, crop=64, workers=2)
     assert effective_config(given, 512, GPU) == given
+
+
+def test_a_crop_beyond_the_tile_is_warned_of() -> None:
+    with pytest.warns(
+        DataWarning, match=r"crop 4096 px is larger than the tiles \(128 px\): .* pass --crop 128 or less"
+    ):
+        effective_config(TrainConfig(crop=4096), 128, CPU)
+    effective_config(TrainConfig(crop=128), 128, CPU)
+    effective_config(TrainConfig(recipe="ct-paper", crop=512), 500, CPU)
 
 
 def test_ct_paper_resizes_500_px_tiles_to_512() -> None:
