@@ -57,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None takes ``sys.argv``.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # OpenMP's threads (torch's) wait for each other by spinning; on a machine with other work that makes training many
+    # times slower. A short spin costs nothing on an idle one. To be set before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     with_traceback = "--verbose" in given or "-v" in given
     try:
         command = typer.main.get_command(app)
