@@ -146,8 +146,8 @@ def write_class_cog(
     if bands.num_rows != grid.height:
         raise ValueError(f"{bands.num_rows} rows found, expected {grid.height}")
     described = staged.with_name(f".{staged.name}.vrt")
-    _write_description(described, bands, grid, classes, {**(tags or {}), VERSION_TAG: __version__})
     try:
+        _write_description(described, bands, grid, classes, {**(tags or {}), VERSION_TAG: __version__})
         with rasterio.Env(**GDAL_OPTIONS):
             rasterio.shutil.copy(
                 described,

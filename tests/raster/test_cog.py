@@ -258,3 +258,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
             write_class_cog(tmp_path / "m.tif", [some_mask(5, 20)], grid, CLASSES)
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_disk_that_is_full_before_the_copy_names_the_folder(tmp_path, monkeypatch):
+    def fail(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ctrs.raster.cog.ElementTree.ElementTree.write", fail)
+    grid = Grid(crs=None, transform=Affine.identity(), width=20, height=5)
+    with pytest.raises(OutputError, match=r"not writable \(.*[Nn]o space left.*\); free space there"):
+        write_class_cog(tmp_path / "m.tif", [some_mask(5, 20)], grid, CLASSES)
+    assert list(tmp_path.iterdir()) == []
