@@ -239,8 +239,8 @@ def _open_work(final: Path, folder: Path, job_fingerprint: str, *, overwrite: bo
             _empty(folder)
         elif earlier != job_fingerprint:
             raise OutputExistsError(
-                f"{folder}: holds unfinished work of a job with other inputs or options; "
-                "run that command again to go on with it, or pass --overwrite to discard it"
+                f"{folder}: holds unfinished work of a job with other inputs (or inputs that have changed since) or "
+                "options; pass --overwrite to discard it, or give that command again to go on with it"
             )
         else:
             resumed = True

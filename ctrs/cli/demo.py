@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from importlib.resources import files
@@ -10,17 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctrs import __version__
 from ctrs.cli import options
 from ctrs.cli.console import Console, format_seconds
 from ctrs.config import EvalConfig, PredictConfig, PrepareConfig, TrainConfig, VectorizeConfig, from_mapping, read_toml
-from ctrs.errors import OutputExistsError
+from ctrs.errors import OutputError, OutputExistsError
+from ctrs.jobs import fingerprint, write_text
 
 if TYPE_CHECKING:
     from ctrs.classes import ClassMap
     from ctrs.training import EvaluationReport
 
 DEMO_FILE = "demo.toml"
-_MARK = "town"
+_MARK = "demo.json"
 
 
 def demo(
@@ -34,7 +37,7 @@ def demo(
     """Make a synthetic town in ISPRS layout and map it: prepare, train, eval, predict, vectorize; minutes on a CPU."""
     console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
     settings = read_toml(Path(str(files("ctrs.cli").joinpath(DEMO_FILE))))
-    _clear(out, overwrite=overwrite)
+    _open_folder(out, fingerprint({"settings": settings, "seed": seed, "version": __version__}), overwrite=overwrite)
     started = time.monotonic()
 
     from ctrs.inference import Predictor
@@ -46,7 +49,9 @@ def demo(
     town = from_mapping(TownConfig, {**settings["town"], "seed": seed}, where="demo town")
     config = from_mapping(TrainConfig, {**settings["train"], "seed": seed}, where="demo training")
     with console.progress() as progress:
-        source = make_town(out / _MARK, town, progress=progress)
+        source = out / "town"
+        if not source.is_dir():  # it appears when it is complete
+            make_town(source, town, progress=progress)
         data = prepare_tiles(
             source, out / "prepared", from_mapping(PrepareConfig, settings["prepare"]), progress=progress
         )
@@ -70,15 +75,26 @@ def demo(
     _show(console, report, {"picture": picture, "mask": mask, "polygons": polygons.path}, seconds, polygons.counts)
 
 
-def _clear(out: Path, *, overwrite: bool) -> None:
-    """Make room for the demo; only a folder that an earlier demo made is ever emptied."""
-    if not out.exists() or not any(out.iterdir()):
-        return
-    ours = (out / _MARK / "2_Ortho_RGB").is_dir() or any(out.glob(f".{_MARK}.partial"))
-    if not overwrite or not ours:
-        remedy = "pass --overwrite to make the demo anew" if ours else "choose another folder with --out"
-        raise OutputExistsError(f"{out}: exists and is not empty; {remedy}")
-    shutil.rmtree(out)
+def _open_folder(out: Path, job: str, *, overwrite: bool) -> None:
+    """Make the demo's folder, or go on in it; only a folder that a demo made is ever emptied."""
+    mark = out / _MARK
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out}: is a file; choose a folder with --out")
+    if out.exists() and any(out.iterdir()):
+        if not mark.is_file():
+            raise OutputExistsError(f"{out}: exists and is not a demo's folder; choose another with --out")
+        if overwrite:
+            shutil.rmtree(out)
+        elif json.loads(mark.read_text(encoding="utf-8")).get("fingerprint") != job:
+            raise OutputExistsError(
+                f"{out}: holds a demo with other settings; pass --overwrite to make it anew, or choose another folder "
+                "with --out"
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder with --out") from error
+    write_text(mark, json.dumps({"format_version": 1, "fingerprint": job}))
 
 
 def _draw(path: Path, scene: Path, truth: Path, mask: Path, polygons: Path, classes: ClassMap) -> Path:

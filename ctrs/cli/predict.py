@@ -10,7 +10,7 @@ import typer
 from ctrs.cli import options
 from ctrs.cli.console import Console
 from ctrs.config import Blend, Precision, PredictConfig
-from ctrs.errors import UsageError
+from ctrs.errors import CtrsError, UsageError
 from ctrs.workspace import newest_run
 
 _DEFAULT = PredictConfig()
@@ -69,16 +69,26 @@ def predict(
     pairs = mask_paths(scenes, out)
     predictor = Predictor.from_checkpoint(checkpoint, device=device, precision=precision)
     masks: list[Path] = []
+    failed: list[CtrsError] = []
     with console.progress() as progress:
         for scene, mask in pairs:
-            masks.append(predictor.predict_raster(scene, mask, config, progress=progress))
-            console.note(f"{scene} -> {masks[-1]}")
+            try:
+                masks.append(predictor.predict_raster(scene, mask, config, progress=progress))
+            except CtrsError as error:
+                if len(pairs) == 1:
+                    raise
+                failed.append(error)  # the other scenes are worth their masks
+                console.note(f"failed: {error}")
+            else:
+                console.note(f"{scene} -> {mask}")
 
     def show() -> None:
         for mask in masks:
             console.line(str(mask))
 
     console.result({"model": str(checkpoint), "masks": [str(mask) for mask in masks]}, show)
+    if failed:
+        raise CtrsError(f"{len(failed)} of {len(pairs)} scenes have no mask, the first because: {failed[0]}")
 
 
 def _band_numbers(text: str | None) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from ctrs.tiles.labels import (
 from ctrs.tiles.layout import Layout, SceneSource
 from ctrs.tiles.legends import classes_of_field, classes_of_rasters
 from ctrs.vector.rasterize import VECTOR_SUFFIXES, PolygonLayer, place_polygons, read_polygons
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Pixel types that imagery may have."""
@@ -277,6 +280,7 @@ def _class_table(layout: Layout, layers: dict[Path, PolygonLayer], config: Prepa
     rasters = list(dict.fromkeys(scene.label for scene in layout.scenes if scene.label not in layers))
     if layers and not rasters:
         if config.class_field is None:
+            logger.info("labels: all polygons are taken as building; --class-field NAME reads classes from a field")
             return BUILDING_CLASSES
         return classes_of_field(list(layers.values()), config.class_field)
     return classes_of_rasters(rasters)

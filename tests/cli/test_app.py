@@ -182,6 +182,27 @@ def test_surprises_hide_the_traceback_unless_verbose(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_one_bad_scene_does_not_cost_the_others_their_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ctrs.errors import RasterError
+    from ctrs.inference import Predictor
+
+    class Half:
+        def predict_raster(self, scene: Path, mask: Path, *_: object, **__: object) -> Path:
+            if "bad" in str(scene):
+                raise RasterError("bad.tif: truncated")
+            return mask
+
+    monkeypatch.setattr(Predictor, "from_checkpoint", lambda *_, **__: Half())
+    assert program.main(["predict", "bad.tif", "good.tif", "--model", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "good_mask.tif\n"
+    assert "error: 1 of 2 scenes have no mask, the first because: bad.tif: truncated" in captured.err
+    assert program.main(["predict", "bad.tif", "--model", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "error: bad.tif: truncated\n"
+
+
 def test_console_json_goes_to_stdout_and_notes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     from ctrs.cli.console import Console
 
