@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from ctrs.errors import OutputError, OutputExistsError
+from ctrs.locks import LOCK_FILE, is_lock_of, take_lock
 
 logger = logging.getLogger(__name__)
 
 JOB_FILE = "job.json"
-_LOCK_FILE = "lock"
 _ASIDE = "replaced"
 _EXCHANGE_SECONDS = 5.0
 """How long a process that exchanges two folders is waited for; it takes two renames."""
@@ -137,7 +137,7 @@ def partial_work(final: Path, job_fingerprint: str, *, overwrite: bool = False) 
     """
     folder = partial_dir(final)
     try:
-        lock = _lock(folder, final)
+        lock = take_lock(folder, final)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -155,7 +155,7 @@ def partial_work(final: Path, job_fingerprint: str, *, overwrite: bool = False) 
             raise
     finally:
         # The lock goes last: until then no other process may find an empty folder that is about to vanish.
-        if _is_lock_of(lock, folder) and not _holds_work(folder):
+        if is_lock_of(lock, folder) and not _holds_work(folder):
             shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)
@@ -181,7 +181,7 @@ def recover(final: Path) -> bool:
     deadline = time.monotonic() + _EXCHANGE_SECONDS
     while True:
         try:
-            lock = _lock(folder, final)
+            lock = take_lock(folder, final)
         except OutputError:  # not killed, but between its two renames right now
             if final.exists():
                 return False
@@ -194,7 +194,7 @@ def recover(final: Path) -> bool:
         try:
             return _put_back(final)
         finally:
-            if _is_lock_of(lock, folder) and not _holds_work(folder):
+            if is_lock_of(lock, folder) and not _holds_work(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             if lock is not None:
                 os.close(lock)
@@ -251,32 +251,6 @@ def _open_work(final: Path, folder: Path, job_fingerprint: str, *, overwrite: bo
     return PartialWork(final=final, folder=folder, resumed=resumed)
 
 
-@contextmanager
-def held(folder: Path, what: Path) -> Iterator[None]:
-    """Keep other processes out of something that grows under its final name, such as a run.
-
-    Args:
-        folder: Where the lock stands; it is made if need be.
-        what: What is held, for messages.
-
-    Raises:
-        OutputError: It cannot be written, or another process works there.
-    """
-    try:
-        lock = _lock(folder, what)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(
-            f"{what.absolute()}: not writable ({error.strerror or error}); choose another place"
-        ) from error
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
 def check_existing(final: Path, found: str | None, job_fingerprint: str, *, overwrite: bool) -> bool:
     """Decide what an existing output means.
 
@@ -331,50 +305,9 @@ def _read_fingerprint(mark: Path) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _lock(folder: Path, final: Path) -> int | None:
-    """Make the folder and take its lock, which the kernel releases when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; a second process is then not noticed
-        folder.mkdir(parents=True, exist_ok=True)
-        return None
-    attempts = 0
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        except (FileExistsError, FileNotFoundError):
-            # Another process may have finished, and removed the folder, while this one looked; a file or a broken
-            # link in the way stays.
-            attempts += 1
-            if attempts == 100:
-                raise
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise OutputError(
-                f"{final}: another process is writing it now; wait for it to end, or choose another name"
-            ) from error
-        if _is_lock_of(descriptor, folder):
-            return descriptor
-        os.close(descriptor)
-
-
-def _is_lock_of(descriptor: int | None, folder: Path) -> bool:
-    """Tell whether the folder still has this lock: it may have been removed, and made anew by another process."""
-    if descriptor is None:
-        return folder.is_dir()
-    try:
-        return os.path.samestat(os.fstat(descriptor), (folder / _LOCK_FILE).stat())
-    except FileNotFoundError:
-        return False
-
-
 def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
-        if entry.name == _LOCK_FILE:
+        if entry.name == LOCK_FILE:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -383,7 +316,7 @@ def _empty(folder: Path) -> None:
 
 
 def _holds_work(folder: Path) -> bool:
-    marks = {JOB_FILE, f".{JOB_FILE}.new", _LOCK_FILE}
+    marks = {JOB_FILE, f".{JOB_FILE}.new", LOCK_FILE}
     return folder.is_dir() and any(entry.name not in marks for entry in folder.iterdir())
 
 

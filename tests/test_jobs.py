@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ctrs import jobs
+from ctrs import jobs, locks
 from ctrs.config import EvalConfig, PredictConfig
 from ctrs.errors import OutputError, OutputExistsError
 
@@ -299,14 +299,14 @@ def test_recovery_leaves_a_new_folder_and_no_empty_one(tmp_path):
 def test_recovery_waits_for_a_process_that_is_alive(tmp_path, monkeypatch):
     final = tmp_path / "out"
     set_aside(final)
-    with jobs.held(jobs.partial_dir(final), final):
+    with locks.held(jobs.partial_dir(final), final):
         threading.Timer(0.2, (jobs.partial_dir(final) / "staged").rename, [final]).start()
         assert not jobs.recover(final)
     assert tree(final) == ["new"]
     (final / "new").unlink()
     final.rmdir()
     monkeypatch.setattr(jobs, "_EXCHANGE_SECONDS", 0.05)
-    with jobs.held(jobs.partial_dir(final), final), pytest.raises(OutputError, match="another process"):
+    with locks.held(jobs.partial_dir(final), final), pytest.raises(OutputError, match="another process"):
         jobs.recover(final)
 
 

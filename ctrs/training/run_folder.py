@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ctrs.config import TrainConfig
 from ctrs.errors import ConfigError, DataError, InputNotFoundError, OutputError, OutputExistsError
-from ctrs.jobs import held, partial_dir, write_text
+from ctrs.jobs import partial_dir, write_text
+from ctrs.locks import held
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.records import EpochRecord
 from ctrs.training.run_config import CONFIG_FILE, differences, read_run_record
