@@ -63,19 +63,15 @@ def prepare(
     target = out or Path(PREPARED) / source.absolute().name
     with console.progress() as progress:
         manifest = prepare_tiles(source, target, config, progress=progress)
-    rows: list[list[str]] = []
+    names = manifest.classes.names
     splits: dict[str, Any] = {}
     for split in manifest.splits:
         tiles = manifest.split(split)
-        counts = [sum(tile.class_counts[index] for tile in tiles) for index in range(manifest.classes.num_classes)]
-        total = max(1, sum(counts))
         splits[split] = {
             "scenes": len({tile.scene for tile in tiles}),
             "tiles": len(tiles),
-            "class_px": dict(zip(manifest.classes.names, counts, strict=True)),
+            "class_px": dict(zip(names, manifest.class_counts(split), strict=True)),
         }
-        shares = [f"{count / total:.1%}" for count in counts]
-        rows.append([split, str(splits[split]["scenes"]), str(len(tiles)), *shares])
     payload = {
         "path": str(target),
         "preset": manifest.preset,
@@ -87,7 +83,11 @@ def prepare(
     }
 
     def show() -> None:
-        console.table(str(target), ["split", "scenes", "tiles", *manifest.classes.names], rows)
+        rows = [[what, *(str(split[what]) for split in splits.values())] for what in ("scenes", "tiles")]
+        for name in names:
+            shares = (split["class_px"][name] / max(1, sum(split["class_px"].values())) for split in splits.values())
+            rows.append([name, *(f"{share:.1%}" for share in shares)])
+        console.table(str(target), ["", *splits], rows)
         console.line(str(target))
 
     console.result(payload, show)
