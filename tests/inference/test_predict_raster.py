@@ -275,7 +275,7 @@ class TestJobs:
 
         with pytest.raises(KeyboardInterrupt):
             edges.predict_raster(scene, out, progress=interrupt)
-        with pytest.raises(OutputExistsError, match="holds unfinished work of a job with other inputs .* or options"):
+        with pytest.raises(OutputExistsError, match=r"holds unfinished work of a job with other inputs .* or options"):
             edges.predict_raster(scene, out, PredictConfig(blend="constant"))
         edges.predict_raster(scene, out, PredictConfig(blend="constant", overwrite=True))
         assert out.exists()
