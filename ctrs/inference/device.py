@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -62,3 +64,15 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
         found = ".".join(map(str, torch.cuda.get_device_capability(device)))
         raise DeviceError(f"{device}: capability {found} found, bf16 needs 8.0; pass --precision fp32")
     return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Let torch use this many CPU threads inside the block; None leaves torch's choice."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from ctrs.classes import ClassMap, Mask
 from ctrs.config import PredictConfig
 from ctrs.errors import CheckpointError, OutputError, UsageError
-from ctrs.inference.device import resolve_device, resolve_precision
+from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
 from ctrs.inference.pixels import ReadWindow, WindowBatch, WindowPlan, read_windows
 from ctrs.inference.prefetch import WriteBehind
 from ctrs.inference.provenance import (
@@ -187,7 +187,7 @@ class Predictor:
                 if bands.num_rows:
                     log.info("%s: going on at row %d of %d", dst, bands.num_rows, grid.height)
                 read = _dataset_reader(dataset, bidx)
-                with _torch_threads(config.threads):
+                with cpu_threads(config.threads):
                     self._map_rows(read, plan, config, bands, progress, f"predicting {Path(src).name}")
                 staged = write_class_cog(work.folder / dst.name, bands, grid, self.classes, tags)
                 try:
@@ -389,15 +389,3 @@ def _dataset_reader(dataset: rasterio.DatasetReader, bidx: tuple[int, ...]) -> R
             return read_window(dataset, window, bidx=bidx)
 
     return read
-
-
-@contextmanager
-def _torch_threads(number: int | None) -> Iterator[None]:
-    """Let torch use a number of CPU threads inside the block."""
-    before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -19,7 +19,7 @@ from ctrs.config import TrainConfig, to_plain
 from ctrs.data.dataset import Batch
 from ctrs.data.tile_store import preload_where_it_fits
 from ctrs.errors import TrainingError
-from ctrs.inference.device import resolve_device, resolve_precision
+from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
 from ctrs.losses.objective import parse_loss
 from ctrs.models.checkpoint import METADATA_FILE
 from ctrs.progress import Progress, no_progress
@@ -90,7 +90,7 @@ def train(
     config = effective_config(config, manifest.tile_px, device)
     run = RunFolder(run_dir)
     go_on = check_run_folder(run, config, manifest, resume=resume, overwrite=overwrite)
-    with own_random_state(), _cpu_threads(config.threads):
+    with own_random_state(), cpu_threads(config.threads):
         seed_globally(config.seed)
         work = set_up(config, manifest, device, pretrained=not (go_on and has_state(run.resume)))
         with open_run(run, overwrite=overwrite and not go_on), _stops_explained(run, config):
@@ -255,18 +255,6 @@ def seed_globally(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (libraries draw from it)
     torch.manual_seed(seed)
-
-
-@contextmanager
-def _cpu_threads(count: int | None) -> Iterator[None]:
-    """Use this many CPU threads for a while; None leaves torch's choice."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
