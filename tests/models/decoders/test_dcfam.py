@@ -62,11 +62,15 @@ def test_attentions_start_as_the_identity() -> None:
 
 
 def naive_attention(query: Tensor, key: Tensor, value: Tensor, constant: float) -> Tensor:
-    """Loop over queries: (sum_n (1 + q . k_n) v_n) / (constant + sum_n q . k_n), rows are positions."""
+    """Loop over queries: (sum_n (1 + q . k_n) v_n) / (constant + sum_n q . k_n), rows are positions.
+
+    The denominator is bounded below by a tenth of the constant, which a query opposite to most keys reaches.
+    """
     rows = []
     for q in query:
         weights = key @ q
-        rows.append(((1 + weights)[:, None] * value).sum(0) / (constant + weights.sum()))
+        denominator = (constant + weights.sum()).clamp_min(0.1 * constant)
+        rows.append(((1 + weights)[:, None] * value).sum(0) / denominator)
     return torch.stack(rows)
 
 
