@@ -27,6 +27,13 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _same_random_numbers_in_any_order() -> None:
+    """Seed torch before each test, so that no result depends on which tests ran before in the same process."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
+
+
 RunCtrs = Callable[..., subprocess.CompletedProcess[str]]
 
 

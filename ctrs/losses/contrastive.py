@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 from ctrs.config import Average, ClForm, ClipMode, InfoNceVariant, VoidMode
 from ctrs.errors import ConfigError, UsageError
-from ctrs.losses.functional import cl_terms, first_entries, infonce_terms
+from ctrs.losses.functional.contrastive import cl_terms, infonce_terms
+from ctrs.losses.functional.masked import first_entries
 from ctrs.losses.patches import patch_bits, present_classes
 from ctrs.losses.sampling import Samples, draw_keys, gather_rows, sample_classes
 

@@ -1,12 +1,14 @@
-"""The formulas of the losses in plain loops over Python floats, to compare with."""
+"""The formulas of the losses in plain loops over Python floats, to compare with, and what all losses must refrain from."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 Vector = Sequence[float]
 
@@ -67,3 +69,25 @@ def naive_infonce(p: list[Vector], n: list[Vector], top: float, tau: float, vari
 def naive() -> SimpleNamespace:
     """The naive formulas by name."""
     return SimpleNamespace(cosine=cosine, entropy=naive_entropy, cl=naive_cl, infonce=naive_infonce)
+
+
+_WAITS = ("item", "tolist", "nonzero", "unique", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
+
+
+@pytest.fixture
+def no_host_sync(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which everything that makes the host wait for the device raises."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the host waits for the device")
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            for name in _WAITS:
+                patch.setattr(torch.Tensor, name, refuse)
+            for name in ("nonzero", "unique", "masked_select", "argwhere"):
+                patch.setattr(torch, name, refuse)
+            yield
+
+    return context

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctrs.config import ClForm, InfoNceVariant
+from ctrs.losses.functional.masked import first_entries, masked_mean
 
 
 class MinedPairs(NamedTuple):
@@ -32,16 +33,6 @@ class MinedPairs(NamedTuple):
 def _tops(count: Tensor, top: float) -> Tensor:
     """Return floor(count * top), at least 1 where count is not 0 (float64: 0.7 * 10 is 7)."""
     return torch.where(count > 0, (count.double() * top + 1e-9).floor().long().clamp_min(1), 0)
-
-
-def first_entries(count: Tensor, size: int) -> Tensor:
-    """Return a (K, size) mask, True for the first ``count`` entries of each row."""
-    return torch.arange(size, device=count.device) < count[:, None]
-
-
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Average (K, P) values over True entries of each row; 0 where there is none."""
-    return torch.where(mask, values, 0.0).sum(1) / mask.sum(1).clamp_min(1)
 
 
 def mine_pairs(similarity: Tensor, count: Tensor, *, top: float, hardest: Literal["highest", "lowest"]) -> MinedPairs:
@@ -146,11 +137,11 @@ def cl_terms(
     """
     pairs = torch.minimum(positive_count, negative_count)
     negative = mine_pairs(_negative_similarity(positives, negatives), pairs, top=top, hardest="highest")
-    negative_part = _masked_mean(
+    negative_part = masked_mean(
         soft_cross_entropy(negative.similarity, positive=False, smoothing=smoothing, form=form), negative.kept
     )
     positive, _ = _positive_pairs(positives, positive_count, top)
-    positive_part = _masked_mean(
+    positive_part = masked_mean(
         soft_cross_entropy(positive.similarity, positive=True, smoothing=smoothing, form=form), positive.kept
     )
     return negative_part, positive_part
@@ -201,4 +192,4 @@ def infonce_terms(
     logits = torch.where(mined.kept[:, None, :], logits, -1e4)
     target = similarity / temperature
     loss = torch.logaddexp(target, logits.logsumexp(-1)) - target
-    return _masked_mean(loss, valid & mined.kept.any(1, keepdim=True))
+    return masked_mean(loss, valid & mined.kept.any(1, keepdim=True))

@@ -1,0 +1,48 @@
+"""Closed choices of the configuration, which the command line offers as they stand."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ctrs.errors import ConfigError
+
+Decoder = Literal[
+    "dcfam",
+    "unetformer",
+    "upernet",
+    "fpn",
+    "segformer",
+    "unet",
+    "unetplusplus",
+    "manet",
+    "linknet",
+    "dpt",
+    "pspnet",
+    "deeplabv3",
+    "deeplabv3plus",
+]
+Recipe = Literal["ct-paper", "cms-paper", "pne-paper"]
+Schedule = Literal["constant", "cosine"]
+Precision = Literal["auto", "fp32", "bf16"]
+ClipMode = Literal["hard", "rescale", "none"]
+VoidMode = Literal["exclude", "allow"]
+ClForm = Literal["logit", "prob"]
+InfoNceVariant = Literal["paper", "author"]
+Average = Literal["present", "valid"]
+HeadNorm = Literal["bn", "ln"]
+MultiscaleGroup = Literal["class", "image_class"]
+MultiscaleLabels = Literal["nearest", "center", "homogeneous"]
+Denominator = Literal["negatives", "all"]
+LonelyAnchors = Literal["skip", "zero"]
+PneResize = Literal["nearest", "bilinear"]
+PneScope = Literal["image", "batch"]
+LargeSets = Literal["subsample", "skip"]
+Blend = Literal["hann", "constant"]
+SplitName = Literal["train", "val", "test"]
+LabelKind = Literal["auto", "values", "colors", "polygons"]
+
+
+def require(holds: bool, key: str, found: object, expected: str) -> None:
+    """Refuse a value outside its range."""
+    if not holds:
+        raise ConfigError(f"{key} = {found!r} found, expected {expected}")

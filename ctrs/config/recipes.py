@@ -1,0 +1,62 @@
+"""Papers' settings by name, and how recipe, file and options combine into one configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ctrs.config.steps import TrainConfig
+from ctrs.config.toml import from_mapping, merge
+
+CT_PAPER: Mapping[str, Any] = {
+    "learning_rate": 8e-5,
+    "batch_size": 32,
+    "epochs": 50,
+    "schedule": "constant",
+    "label_smoothing": 0.05,
+    "dice_smooth": 0.05,
+    "gradient_clip": 1.0,
+    "contrast": {"clip_mode": "hard"},
+}
+"""Settings of ``--recipe ct-paper``; it also resizes 500 px tiles to 512 (METHOD: the paper to the letter)."""
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "ct-paper": CT_PAPER,
+    "cms-paper": {"loss": "cms:0.1+ccs:0.1"},
+    "pne-paper": {"loss": "pne:1.3"},
+}
+"""Settings of every ``--recipe``. Those of cms-paper and pne-paper are the loss terms and their weights only."""
+
+RUN_KEYS = ("format_version", "ctrs_version", "data")
+"""What the ``config.toml`` of a run says beside the settings."""
+
+CT_PAPER_INPUT_PX = 512
+"""Edge that ``--recipe ct-paper`` resizes tiles to."""
+
+
+def resolve_train_config(file: Mapping[str, Any], options: Mapping[str, Any], *, where: str) -> TrainConfig:
+    """Combine a recipe, a TOML file and command-line options; options win over the file, the file over the recipe.
+
+    Args:
+        file: Values of ``--config``, empty for none. The ``config.toml`` of a run serves too: what it says beside the
+            settings (``RUN_KEYS``), such as the data it was trained on, is left out.
+        options: Values given on the command line only.
+        where: Name of the file for messages.
+
+    Raises:
+        ConfigError: A key or value is wrong.
+    """
+    given = merge({key: value for key, value in file.items() if key not in RUN_KEYS}, options)
+    recipe = given.get("recipe")
+    return from_mapping(TrainConfig, merge(RECIPES.get(str(recipe), {}), given), where=where)
+
+
+def run_name(config: TrainConfig, data_name: str) -> str:
+    """Return the default name of a run: data, backbone, decoder and loss.
+
+    >>> run_name(TrainConfig(loss="cl:0.5"), "potsdam")
+    'potsdam-poolformer-dcfam-cl-0.5'
+    """
+    text = "-".join((data_name, config.backbone, config.decoder, config.loss))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
