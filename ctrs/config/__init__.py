@@ -26,6 +26,7 @@ from ctrs.config.choices import (
     VoidMode,
 )
 from ctrs.config.contrast import ContrastConfig, MultiscaleConfig, PneConfig, SupconConfig
+from ctrs.config.loss import DEFAULT_WEIGHTS, LossTerm, parse_loss
 from ctrs.config.recipes import CT_PAPER, CT_PAPER_INPUT_PX, RECIPES, RUN_KEYS, resolve_train_config, run_name
 from ctrs.config.steps import AugmentConfig, EvalConfig, PredictConfig, PrepareConfig, TrainConfig, VectorizeConfig
 from ctrs.config.toml import from_mapping, merge, read_toml, to_plain
@@ -33,6 +34,7 @@ from ctrs.config.toml import from_mapping, merge, read_toml, to_plain
 __all__ = [
     "CT_PAPER",
     "CT_PAPER_INPUT_PX",
+    "DEFAULT_WEIGHTS",
     "RECIPES",
     "RUN_KEYS",
     "AugmentConfig",
@@ -49,6 +51,7 @@ __all__ = [
     "LabelKind",
     "LargeSets",
     "LonelyAnchors",
+    "LossTerm",
     "MultiscaleConfig",
     "MultiscaleGroup",
     "MultiscaleLabels",
@@ -67,6 +70,7 @@ __all__ = [
     "VoidMode",
     "from_mapping",
     "merge",
+    "parse_loss",
     "read_toml",
     "resolve_train_config",
     "run_name",

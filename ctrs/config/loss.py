@@ -1,0 +1,56 @@
+"""``--loss``: contrast terms joined by ``+``, each with a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ctrs.errors import ConfigError
+
+DEFAULT_WEIGHTS: Mapping[str, float] = {"cl": 1.0, "infonce": 1.0, "supcon": 0.1, "cms": 0.1, "ccs": 0.1, "pne": 1.3}
+"""Every contrast term and the weight it has where none is given: the papers', and for supcon that of its kin cms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerm:
+    """A contrast term and its weight beside the segmentation loss."""
+
+    name: str
+    weight: float = 1.0
+
+
+def parse_loss(text: str) -> tuple[LossTerm, ...]:
+    """Read ``--loss``: terms joined by ``+``, each with an optional weight after a colon; ``none`` for no contrast.
+
+    Raises:
+        ConfigError: A term is unknown or named twice, or a weight is no number of at least 0.
+
+    Examples:
+        >>> parse_loss("none")
+        ()
+        >>> parse_loss("cl:0.5+pne")
+        (LossTerm(name='cl', weight=0.5), LossTerm(name='pne', weight=1.3))
+    """
+    if text.strip() == "none":
+        return ()
+    terms: list[LossTerm] = []
+    for part in text.split("+"):
+        name, colon, number = (piece.strip() for piece in part.partition(":"))
+        if name not in DEFAULT_WEIGHTS:
+            raise ConfigError(
+                f"loss {text!r}: unknown term {name!r}, expected none, or {', '.join(DEFAULT_WEIGHTS)} joined by '+'"
+            )
+        if name in (term.name for term in terms):
+            raise ConfigError(
+                f"loss {text!r}: term {name!r} stands twice; give it once, with a weight as in {name}:0.5"
+            )
+        try:
+            weight = float(number) if colon else DEFAULT_WEIGHTS[name]
+        except ValueError:
+            weight = -1.0
+        if not 0 <= weight < float("inf"):
+            raise ConfigError(
+                f"loss {text!r}: weight {number!r} of {name!r} is not a number of at least 0, as in {name}:0.5"
+            )
+        terms.append(LossTerm(name=name, weight=weight))
+    return tuple(terms)
