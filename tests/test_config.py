@@ -15,15 +15,21 @@ from hypothesis import strategies as st
 from ctrs import config
 from ctrs.config import (
     CT_PAPER,
+    DEFAULT_WEIGHTS,
+    RECIPES,
     AugmentConfig,
     ContrastConfig,
     EvalConfig,
+    MultiscaleConfig,
+    PneConfig,
     PredictConfig,
     PrepareConfig,
+    SupconConfig,
     TrainConfig,
     VectorizeConfig,
     from_mapping,
     merge,
+    parse_loss,
     read_toml,
     resolve_train_config,
     run_name,
@@ -31,7 +37,18 @@ from ctrs.config import (
 )
 from ctrs.errors import ConfigError
 
-ALL = [PrepareConfig, TrainConfig, PredictConfig, EvalConfig, VectorizeConfig, ContrastConfig, AugmentConfig]
+ALL = [
+    PrepareConfig,
+    TrainConfig,
+    PredictConfig,
+    EvalConfig,
+    VectorizeConfig,
+    ContrastConfig,
+    SupconConfig,
+    MultiscaleConfig,
+    PneConfig,
+    AugmentConfig,
+]
 
 changed = [
     PrepareConfig(preset="potsdam", classes=Path("a/classes.toml"), val=("2_1*",), tile_px=500, val_fraction=0.2),
@@ -106,6 +123,24 @@ def test_configurations_are_frozen_and_described(kind):
             {"contrast": {"min_positive_pairs": 0}},
             "run.toml: contrast: contrast.min_positive_pairs = 0 found, expected 1 or more",
         ),
+        (TrainConfig, {"loss": "tripled"}, "run.toml: loss 'tripled': unknown term 'tripled', expected none, or cl, "),
+        (
+            TrainConfig,
+            {"supcon": {"stages": [0, 0]}},
+            r"run.toml: supcon: supcon.stages = \(0, 0\) found, expected distinct numbers from 0 to 3",
+        ),
+        (
+            TrainConfig,
+            {"multiscale": {"stages": [0, 1]}},
+            r"run.toml: multiscale: multiscale.stage_weights = \(1.0, 0.7, 0.4, 0.1\) found, expected 2 numbers",
+        ),
+        (
+            TrainConfig,
+            {"multiscale": {"pairs": [[0, 0]], "pair_weights": [1]}},
+            r"run.toml: multiscale: multiscale.pairs = \(\(0, 0\),\) found, expected pairs of two different stages",
+        ),
+        (TrainConfig, {"multiscale": {"hidden_layers": 3}}, "run.toml: multiscale: multiscale.hidden_layers = 3 found"),
+        (TrainConfig, {"pne": {"temperature": 0}}, "run.toml: pne: pne.temperature = 0.0 found, expected above 0"),
         (PrepareConfig, {"val": "2_10"}, "run.toml: val = '2_10' found, expected tuple"),
         (PrepareConfig, {"val_fraction": 0.9}, "run.toml: val_fraction = 0.9 found, expected 0 to 0.5"),
         (PrepareConfig, {"classes": 3}, "run.toml: classes = 3 found, expected Path"),
@@ -167,3 +202,40 @@ def test_run_names_are_good_file_names(data_name, loss):
     name = run_name(TrainConfig(loss=loss, backbone="timm/swin_tiny"), data_name)
     assert name.strip("-.") == name
     assert not set(name) & set('/\\:*?"<>| +')
+
+
+def test_recipes_of_losses_set_terms_and_weights_only():
+    assert set(RECIPES) == set(get_args(config.Recipe))
+    cms = resolve_train_config({}, {"recipe": "cms-paper"}, where="options")
+    assert cms == TrainConfig(recipe="cms-paper", loss="cms:0.1+ccs:0.1")
+    pne = resolve_train_config({}, {"recipe": "pne-paper", "epochs": 3}, where="options")
+    assert pne == TrainConfig(recipe="pne-paper", loss="pne:1.3", epochs=3)
+
+
+def test_terms_without_a_weight_have_the_papers():
+    for recipe in ("cms-paper", "pne-paper"):
+        terms = parse_loss(RECIPES[recipe]["loss"])
+        assert terms == parse_loss("+".join(term.name for term in terms))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(DEFAULT_WEIGHTS)), st.none() | st.floats(0, 100)),
+        min_size=1,
+        unique_by=lambda pair: pair[0],
+    )
+)
+def test_losses_are_read_term_by_term(terms):
+    text = " + ".join(name if weight is None else f"{name}:{weight!r}" for name, weight in terms)
+    expected = [(name, DEFAULT_WEIGHTS[name] if weight is None else weight) for name, weight in terms]
+    assert [(term.name, term.weight) for term in parse_loss(text)] == expected
+
+
+def test_nested_tables_of_losses_go_round_through_toml():
+    changed = TrainConfig(
+        loss="cms+pne:0.7",
+        multiscale=MultiscaleConfig(pairs=((1, 2),), pair_weights=(0.5,), stages=(1,), stage_weights=(2.0,), norm="ln"),
+        pne=PneConfig(detach=False, scope="batch"),
+        supcon=SupconConfig(stages=(2,)),
+    )
+    assert from_mapping(TrainConfig, tomllib.loads(tomli_w.dumps(to_plain(changed)))) == changed

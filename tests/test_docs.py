@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from ctrs.config import AugmentConfig, ContrastConfig, TrainConfig, from_mapping
+from ctrs.config import (
+    AugmentConfig,
+    ContrastConfig,
+    MultiscaleConfig,
+    PneConfig,
+    SupconConfig,
+    TrainConfig,
+    from_mapping,
+)
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -66,5 +74,6 @@ def test_settings_on_the_page_of_train_are_the_defaults() -> None:
     (text,) = blocks(DOCS / "commands" / "train.md", "toml")
     table = tomllib.loads(text)
     assert from_mapping(TrainConfig, table) == TrainConfig()
-    for key, kind in (("contrast", ContrastConfig), ("augment", AugmentConfig)):
+    kinds = {"contrast": ContrastConfig, "supcon": SupconConfig, "multiscale": MultiscaleConfig, "pne": PneConfig}
+    for key, kind in (kinds | {"augment": AugmentConfig}).items():
         assert set(table[key]) == set(inspect.signature(kind).parameters)

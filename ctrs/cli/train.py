@@ -10,7 +10,17 @@ import typer
 
 from ctrs.cli import options
 from ctrs.cli.console import Console, format_seconds
-from ctrs.config import Decoder, Precision, Recipe, TrainConfig, read_toml, resolve_train_config, run_name
+from ctrs.config import (
+    DEFAULT_WEIGHTS,
+    RECIPES,
+    Decoder,
+    Precision,
+    Recipe,
+    TrainConfig,
+    read_toml,
+    resolve_train_config,
+    run_name,
+)
 from ctrs.errors import InputNotFoundError, UsageError
 from ctrs.workspace import RUNS, free_run_dir, newest_prepared, newest_run
 
@@ -29,10 +39,14 @@ def train(
     loss: Annotated[
         str | None,
         typer.Option(
-            help="none, cl, infonce, joined by +, each with a weight: cl:0.5.", show_default=str(_DEFAULT.loss)
+            help=f"none, or {', '.join(DEFAULT_WEIGHTS)}, joined by +, each with a weight: cl:0.5.",
+            show_default=str(_DEFAULT.loss),
         ),
     ] = None,
-    recipe: Annotated[Recipe | None, typer.Option(help="A paper's settings; options beside it win.")] = None,
+    recipe: Annotated[
+        Recipe | None,
+        typer.Option(help="A paper's settings (cms-paper, pne-paper: loss terms only); options beside it win."),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="imagenet, none, or a local file of encoder weights.", show_default=str(_DEFAULT.weights)),
@@ -97,6 +111,8 @@ def train(
     else:
         file = read_toml(config_file) if config_file else {}
         config = resolve_train_config(file, chosen, where=str(config_file) if config_file else "options")
+        if config.recipe and set(RECIPES[config.recipe]) == {"loss"}:
+            console.note(f"recipe {config.recipe}: sets the loss terms and weights only; loss: {config.loss}")
         data_dir = data or newest_prepared()
         if data is None:
             console.note(f"data: {data_dir}")

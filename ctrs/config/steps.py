@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ctrs.config.choices import Blend, Decoder, LabelKind, Precision, Recipe, Schedule, SplitName, require
 from ctrs.config.contrast import ContrastConfig, MultiscaleConfig, PneConfig, SupconConfig
+from ctrs.config.loss import parse_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ class TrainConfig:
         backbone: Friendly name (poolformer, swin, convnext, ...) or any hierarchical timm model.
         decoder: What stands on the encoder's four stages.
         loss: ``none``, or contrast terms (cl, infonce, supcon, cms, ccs, pne) joined by ``+``, each with an optional
-            weight: ``cl:0.5+pne``.
+            weight: ``cl:0.5+pne``. The hyper-parameters of each term stand in its table.
         recipe: A paper's settings: ``ct-paper`` in full, ``cms-paper`` and ``pne-paper`` the loss terms and weights
             only; options given beside it win.
         weights: ``none``, ``imagenet`` (by timm), or a local file of encoder weights.
@@ -136,6 +137,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
+        parse_loss(self.loss)
         require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         if self.batch_size is not None:
             require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")

@@ -20,7 +20,6 @@ from ctrs.data.dataset import Batch
 from ctrs.data.tile_store import preload_where_it_fits
 from ctrs.errors import TrainingError
 from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
-from ctrs.losses.objective import parse_loss
 from ctrs.models.checkpoint import METADATA_FILE
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest
@@ -85,7 +84,6 @@ def train(
     """
     manifest = Manifest.open(data_dir)
     check_data(manifest)
-    parse_loss(config.loss)
     device = resolve_device(config.device)
     config = effective_config(config, manifest.tile_px, device)
     run = RunFolder(run_dir)
