@@ -1,4 +1,4 @@
-"""The formulas of the losses in plain loops over Python floats, to compare with, and what all losses must refrain from."""
+"""The formulas of the losses in plain loops over Python floats, and what all losses must refrain from."""
 
 from __future__ import annotations
 
