@@ -27,7 +27,7 @@ from ctrs.config import Average, ClForm, ClipMode, InfoNceVariant, VoidMode
 from ctrs.errors import ConfigError, UsageError
 from ctrs.losses.functional.contrastive import cl_terms, infonce_terms
 from ctrs.losses.functional.masked import first_entries
-from ctrs.losses.patches import patch_bits, present_classes
+from ctrs.losses.patches import patch_bits, present_classes, stage_labels
 from ctrs.losses.sampling import Samples, draw_keys, gather_rows, sample_classes
 
 ContrastKind = Literal["cl", "infonce"]
@@ -233,6 +233,18 @@ class ContrastiveTransformerLoss(nn.Module):
         raw = torch.stack(terms).sum() / denominator.clamp_min(1)
         stats = ContrastStats(raw.detach(), (raw.detach() > self.clip).to(raw.dtype), torch.stack(anchors), count)
         return self._clip(raw), stats
+
+    def record(self, stats: ContrastStats) -> dict[str, Tensor]:
+        """Name what a batch did, as scalars for the log: ``raw``, ``clip_active``, ``anchors_S``, ``valid_terms_S``.
+
+        S is the stage's stride, with a letter where an earlier stage has the same (`stage_labels`).
+        """
+        names = stage_labels(self.strides)
+        values = {"raw": stats.raw, "clip_active": stats.clip_active}
+        for index, stage in enumerate(self.stages):
+            values[f"anchors_{names[stage]}"] = stats.anchors[index]
+            values[f"valid_terms_{names[stage]}"] = stats.valid_terms[index]
+        return values
 
     def _class_terms(self, positives: Tensor, negatives: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
         """Return the loss of each class and whether it has one, both (K,)."""

@@ -39,7 +39,7 @@ def patch_bits(
         sizes: (h, w) of each stage's feature map: ceil(H / stride), with H and W as they are or padded to the next
             multiple of the largest stride. Labels are padded with void at the bottom and the right.
         num_classes: K.
-        strides: Stride of each stage, powers of two in ascending order.
+        strides: Stride of each stage, powers of two, none below the one before (a dilated encoder repeats one).
         ignore_index: Label value that belongs to no class.
 
     Returns:
@@ -57,8 +57,8 @@ def patch_bits(
         raise UsageError(
             f"labels must be integers of shape (B, H, W), found {labels.dtype} of shape {tuple(labels.shape)}"
         )
-    if list(strides) != sorted(set(strides)) or any(r < 1 or r & (r - 1) for r in strides):
-        raise UsageError(f"strides must be ascending powers of two, found {tuple(strides)}")
+    if not strides or list(strides) != sorted(strides) or any(r < 1 or r & (r - 1) for r in strides):
+        raise UsageError(f"strides must be powers of two, none below the one before, found {tuple(strides)}")
     height, width = labels.shape[-2:]
     largest = strides[-1]
     padded = (-(-height // largest) * largest, -(-width // largest) * largest)
@@ -82,6 +82,22 @@ def patch_bits(
             stride *= 2
         levels.append(bits[..., :h, :w])
     return levels
+
+
+def stage_labels(strides: Sequence[int]) -> tuple[str, ...]:
+    """Name each stage after its stride for the log; where a stride repeats, later stages get a letter.
+
+    Examples:
+        >>> stage_labels((4, 8, 16, 32))
+        ('4', '8', '16', '32')
+        >>> stage_labels((4, 8, 8, 8))
+        ('4', '8', '8b', '8c')
+    """
+    labels = []
+    for index, stride in enumerate(strides):
+        repeats = list(strides[:index]).count(stride)
+        labels.append(f"{stride}{chr(ord('a') + repeats)}" if repeats else str(stride))
+    return tuple(labels)
 
 
 def _pixel_bits(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:

@@ -352,6 +352,24 @@ def test_stats_count_anchors_and_terms() -> None:
     assert stats.valid_terms.tolist() == [2, 2, 2, 0]
 
 
+def test_the_record_names_stages_by_stride() -> None:
+    labels = torch.zeros(2, 64, 64, dtype=torch.int64)
+    labels[:, :, 32:] = 1
+    features = feature_maps(64, 64)
+    features[3] = torch.randn(2, CHANNELS[3], 4, 4)
+    loss = ContrastiveTransformerLoss(heads()[:1] + heads()[2:], 3, stages=(0, 2, 3), strides=(4, 8, 16, 16))
+    value, stats = loss(features, labels)
+    record = loss.record(stats)
+    assert record.keys() == {"raw", "clip_active"} | {
+        f"{name}_{stage}" for name in ("anchors", "valid_terms") for stage in ("4", "16", "16b")
+    }
+    assert all(entry.ndim == 0 and not entry.requires_grad for entry in record.values())
+    assert (record["anchors_4"], record["anchors_16"], record["anchors_16b"]) == (512, 32, 32)
+    assert (record["valid_terms_4"], record["valid_terms_16b"]) == (2, 2)
+    assert record["raw"] == stats.raw
+    assert record["raw"] >= value
+
+
 def test_a_subset_of_stages() -> None:
     features, labels = feature_maps(64, 64), blocks(64, 64)
     loss = ContrastiveTransformerLoss([heads()[2], heads()[0]], 3, stages=(2, 0))

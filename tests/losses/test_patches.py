@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ctrs.errors import UsageError
-from ctrs.losses.patches import classes_of_word, negative_mask, patch_bits, positive_mask, present_classes
+from ctrs.losses.patches import classes_of_word, negative_mask, patch_bits, positive_mask, present_classes, stage_labels
 
 STRIDES = (4, 8, 16, 32)
 
@@ -101,7 +101,28 @@ def test_labels_of_another_shape_or_dtype_are_refused(labels: Tensor) -> None:
         patch_bits(labels, [(2, 2)], num_classes=2, strides=(4,))
 
 
-@pytest.mark.parametrize("strides", [(8, 4), (6,), (4, 4)])
-def test_strides_must_be_ascending_powers_of_two(strides: tuple[int, ...]) -> None:
-    with pytest.raises(UsageError, match="ascending powers of two"):
+@pytest.mark.parametrize("strides", [(8, 4), (6,), (4, 16, 8, 16), (0, 4), ()])
+def test_strides_must_be_powers_of_two_that_never_fall(strides: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="powers of two, none below the one before"):
         patch_bits(torch.zeros(1, 8, 8, dtype=torch.int64), [(1, 1)] * len(strides), num_classes=2, strides=strides)
+
+
+@pytest.mark.parametrize("strides", [(4, 8, 16, 16), (4, 8, 8, 8)])
+@pytest.mark.parametrize("size", [(64, 96), (50, 70)])
+def test_repeated_strides_give_equal_levels(strides: tuple[int, ...], size: tuple[int, int]) -> None:
+    height, width = size
+    labels = torch.randint(0, 4, (2, -(-height // 8), -(-width // 8)))
+    labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width]
+    sizes = [(-(-height // r), -(-width // r)) for r in strides]
+    levels = patch_bits(labels, sizes, num_classes=3, strides=strides)
+    for bits, stride, (h, w) in zip(levels, strides, sizes, strict=True):
+        expected = naive_masks(labels, stride, h, w, 3, 255, "exclude")
+        found = masks(bits, 3, "exclude")
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+
+
+def test_stages_are_named_after_their_strides() -> None:
+    assert stage_labels((4, 8, 16, 32)) == ("4", "8", "16", "32")
+    assert stage_labels((4, 8, 16, 16)) == ("4", "8", "16", "16b")
+    assert stage_labels((4, 8, 8, 8)) == ("4", "8", "8b", "8c")
