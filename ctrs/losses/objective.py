@@ -106,7 +106,14 @@ class Objective(nn.Module):
         return {term.name: self._loss(term).draw_keys(features, generator) for term in self.terms}
 
     def forward(
-        self, logits: Tensor, features: Sequence[Tensor], embedding: Tensor, labels: Tensor, keys: Keys | None = None
+        self,
+        logits: Tensor,
+        features: Sequence[Tensor],
+        embedding: Tensor,
+        labels: Tensor,
+        keys: Keys | None = None,
+        *,
+        contrast_scale: float = 1.0,
     ) -> ObjectiveOutput:
         """Compute the objective of a batch.
 
@@ -116,6 +123,7 @@ class Objective(nn.Module):
             embedding: (B, C, h, w), the decoder's output; no term of today reads it.
             labels: (B, H, W) integer class indices.
             keys: From `draw_keys`; drawn from the global generator if None.
+            contrast_scale: Factor on all contrast terms, 0 while they are to wait.
 
         Returns:
             The total and its parts: ``cross_entropy``, ``dice``, and for each term NAME ``NAME``, ``NAME/raw``,
@@ -129,7 +137,7 @@ class Objective(nn.Module):
         for term in self.terms:
             loss = self._loss(term)
             value, stats = loss(features, labels, keys[term.name])
-            total = total + term.weight * value
+            total = total + contrast_scale * term.weight * value
             parts[term.name] = value.detach()
             parts[f"{term.name}/raw"] = stats.raw
             parts[f"{term.name}/clip_active"] = stats.clip_active

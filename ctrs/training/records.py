@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ctrs.config import DEFAULT_WEIGHTS
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPlan:
@@ -109,11 +111,20 @@ class EpochRecord:
     def describe(self) -> str:
         """Say it in one line."""
         parts = [f"epoch {self.epoch}", f"loss {self.losses['total']:.4f}"]
-        parts += [f"{name} {value:.4f}" for name, value in self.losses.items() if name in ("cl", "infonce")]
+        parts += [self._describe_term(name) for name in self.losses if name in DEFAULT_WEIGHTS]
         if self.score is not None:
             parts.append(f"val mean IoU {self.score:.4f}{' (best)' if self.is_best else ''}")
         parts += [f"{self.images_per_second:.1f} images/s", f"{self.seconds:.1f} s"]
         return ", ".join(parts)
+
+    def _describe_term(self, name: str) -> str:
+        """Say what a contrast term was, and whether it was alive."""
+        text = f"{name} {self.losses[name]:.4f}"
+        anchors = [value for key, value in self.losses.items() if key.startswith(f"{name}/anchors")]
+        if anchors and not any(anchors):
+            return f"{text} (no anchors)"
+        bounded = self.losses.get(f"{name}/clip_active", 0.0)
+        return f"{text} (at its bound in {bounded:.0%} of steps)" if bounded else text
 
     def to_row(self) -> dict[str, float]:
         """Return flat numbers, as in ``metrics.csv`` and the checkpoint."""

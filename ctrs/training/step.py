@@ -25,16 +25,21 @@ class TrainingStep(nn.Module):
         self.model = model
         self.objective = objective
 
-    def forward(self, images: Tensor, labels: Tensor, keys: Keys) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, images: Tensor, labels: Tensor, keys: Keys, *, contrast_scale: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise and its detached parts.
 
         Args:
             images: (B, C, H, W) standardized.
             labels: (B, H, W) class indices.
             keys: From ``draw_keys``.
+            contrast_scale: Factor on all contrast terms.
         """
         output = self.model(images)
-        result = self.objective(output.logits, output.features, output.embedding, labels, keys)
+        result = self.objective(
+            output.logits, output.features, output.embedding, labels, keys, contrast_scale=contrast_scale
+        )
         return result.total, result.parts
 
     def draw_keys(self, images: Tensor, *, seed: int, epoch: int, step: int) -> Keys:

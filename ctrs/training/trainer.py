@@ -189,7 +189,8 @@ def _forward_backward(
     """Compute objective and gradients of a batch."""
     images, labels = work.fabric.to_device((batch["image"], batch["mask"]))
     keys = work.step.draw_keys(images, seed=config.seed, epoch=epoch, step=number)
-    total, parts = work.wrapped(images, labels, keys)
+    waits = epoch * len(work.train_batches) + number < config.contrast_warmup_steps
+    total, parts = work.wrapped(images, labels, keys, contrast_scale=0.0 if waits else 1.0)
     work.fabric.backward(total)
     return total.detach(), parts
 

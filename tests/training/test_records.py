@@ -38,6 +38,17 @@ def test_record_in_one_line() -> None:
     assert RECORD.describe() == "epoch 3, loss 1.5000, cl 0.2500, val mean IoU 0.6250 (best), 4.0 images/s, 12.3 s"
 
 
+def test_line_says_whether_contrast_is_alive() -> None:
+    def line(**losses: float) -> str:
+        return dataclasses.replace(RECORD, losses={"total": 1.5, **losses}).describe()
+
+    bounded = line(**{"infonce": 1.0, "infonce/clip_active": 0.75, "infonce/anchors_4": 9.0})
+    assert "infonce 1.0000 (at its bound in 75% of steps), val" in bounded
+    assert "cms 0.0000 (no anchors), pne 0.5000, val" in line(
+        **{"cms": 0.0, "cms/anchors_4": 0.0, "pne": 0.5, "pne/anchors": 3.0}
+    )
+
+
 def test_row_has_names_without_blanks_and_slashes() -> None:
     assert list(RECORD.to_row())[:8] == [
         "epoch", "step", "learning_rate", "train_total", "train_grad_norm", "train_cl", "train_cl_raw", "val_mean_iou",
