@@ -14,7 +14,9 @@ from ctrs.config.choices import (
     InfoNceVariant,
     LabelKind,
     LargeSets,
+    LearningSplit,
     LonelyAnchors,
+    MapMethod,
     MultiscaleGroup,
     MultiscaleLabels,
     PneResize,
@@ -26,6 +28,7 @@ from ctrs.config.choices import (
     VoidMode,
 )
 from ctrs.config.contrast import ContrastConfig, MultiscaleConfig, PneConfig, SupconConfig
+from ctrs.config.inspection import EmbeddingMapConfig, PatchMapConfig
 from ctrs.config.loss import DEFAULT_WEIGHTS, LossTerm, parse_loss
 from ctrs.config.recipes import CT_PAPER, CT_PAPER_INPUT_PX, RECIPES, RUN_KEYS, resolve_train_config, run_name
 from ctrs.config.steps import AugmentConfig, EvalConfig, PredictConfig, PrepareConfig, TrainConfig, VectorizeConfig
@@ -45,16 +48,20 @@ __all__ = [
     "ContrastConfig",
     "Decoder",
     "Denominator",
+    "EmbeddingMapConfig",
     "EvalConfig",
     "HeadNorm",
     "InfoNceVariant",
     "LabelKind",
     "LargeSets",
+    "LearningSplit",
     "LonelyAnchors",
     "LossTerm",
+    "MapMethod",
     "MultiscaleConfig",
     "MultiscaleGroup",
     "MultiscaleLabels",
+    "PatchMapConfig",
     "PneConfig",
     "PneResize",
     "PneScope",

@@ -39,6 +39,8 @@ PneScope = Literal["image", "batch"]
 LargeSets = Literal["subsample", "skip"]
 Blend = Literal["hann", "constant"]
 SplitName = Literal["train", "val", "test"]
+LearningSplit = Literal["train", "val"]
+MapMethod = Literal["pca", "tsne"]
 LabelKind = Literal["auto", "values", "colors", "polygons"]
 
 
