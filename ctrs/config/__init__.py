@@ -3,6 +3,14 @@
 The command line's options carry these choices and defaults, so help and code cannot drift apart.
 """
 
+from ctrs.config.ablation import (
+    AblationConfig,
+    AblationRun,
+    NamedSettings,
+    ablation_from_mapping,
+    ablation_to_plain,
+    read_ablation,
+)
 from ctrs.config.choices import (
     Average,
     Blend,
@@ -40,6 +48,8 @@ __all__ = [
     "DEFAULT_WEIGHTS",
     "RECIPES",
     "RUN_KEYS",
+    "AblationConfig",
+    "AblationRun",
     "AugmentConfig",
     "Average",
     "Blend",
@@ -61,6 +71,7 @@ __all__ = [
     "MultiscaleConfig",
     "MultiscaleGroup",
     "MultiscaleLabels",
+    "NamedSettings",
     "PatchMapConfig",
     "PneConfig",
     "PneResize",
@@ -75,9 +86,12 @@ __all__ = [
     "TrainConfig",
     "VectorizeConfig",
     "VoidMode",
+    "ablation_from_mapping",
+    "ablation_to_plain",
     "from_mapping",
     "merge",
     "parse_loss",
+    "read_ablation",
     "read_toml",
     "resolve_train_config",
     "run_name",
