@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,9 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
-from ctrs.errors import OutputError, UsageError
+from ctrs.errors import UsageError
 from ctrs.raster.bands import Bands
+from ctrs.report.png import save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,7 +143,7 @@ def comparison_picture(
         if polygons is not None and number == len(panels) - 1:
             _draw_polygons(axes, polygons)
     _draw_legend(figure, entries)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 _LEGEND_COLUMNS = 8
@@ -275,21 +275,4 @@ def confusion_picture(path: Path, counts: npt.NDArray[np.int64], names: Sequence
     figure.text(0.01, 0.01, "rows: truth, columns: prediction, per cent of each row", fontsize=8, color="#555555")
     if title:
         figure.text(0.5, 1 - 0.25 / size[1], title, ha="center", va="top", fontsize=12, color=_INK)
-    return _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    """Write a PNG so that it is either whole or absent."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    staged = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        FigureCanvasAgg(figure)
-        figure.savefig(staged, format="png", metadata={"Software": None})
-        staged.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            staged.unlink(missing_ok=True)
-        raise OutputError(f"{path}: picture not written ({error.strerror or error}); choose another place") from error
-    return path
+    return save_png(figure, path)
