@@ -53,6 +53,30 @@ def patch_bits(
         >>> patch_bits(labels, [(1, 2)], num_classes=3, strides=[2])[0].tolist()
         [[[[1, 536870918]]]]
     """
+    height, width = check_sizes(labels, sizes, strides)
+    padded = (-(-height // strides[-1]) * strides[-1], -(-width // strides[-1]) * strides[-1])
+    bits = _pixel_bits(labels, num_classes, ignore_index)
+    bits = F.pad(bits, (0, padded[1] - width, 0, padded[0] - height), value=1 << VOID_BIT)
+    levels = []
+    stride = 1
+    for (h, w), target in zip(sizes, strides, strict=True):
+        while stride < target:
+            bits = bits[..., 0::2, :] | bits[..., 1::2, :]
+            bits = bits[..., 0::2] | bits[..., 1::2]
+            stride *= 2
+        levels.append(bits[..., :h, :w])
+    return levels
+
+
+def check_sizes(labels: Tensor, sizes: Sequence[tuple[int, int]], strides: Sequence[int]) -> tuple[int, int]:
+    """Refuse labels, strides and sizes of feature maps that do not belong together; arguments as of `patch_bits`.
+
+    Returns:
+        H and W.
+
+    Raises:
+        UsageError: See above.
+    """
     if labels.ndim != 3 or labels.is_floating_point():
         raise UsageError(
             f"labels must be integers of shape (B, H, W), found {labels.dtype} of shape {tuple(labels.shape)}"
@@ -71,17 +95,7 @@ def patch_bits(
                 f"need {tight[0]} x {tight[1]} (or {full[0]} x {full[1]} when the input is padded); "
                 "features must be (B, C, h, w)"
             )
-    bits = _pixel_bits(labels, num_classes, ignore_index)
-    bits = F.pad(bits, (0, padded[1] - width, 0, padded[0] - height), value=1 << VOID_BIT)
-    levels = []
-    stride = 1
-    for (h, w), target in zip(sizes, strides, strict=True):
-        while stride < target:
-            bits = bits[..., 0::2, :] | bits[..., 1::2, :]
-            bits = bits[..., 0::2] | bits[..., 1::2]
-            stride *= 2
-        levels.append(bits[..., :h, :w])
-    return levels
+    return height, width
 
 
 def stage_labels(strides: Sequence[int]) -> tuple[str, ...]:
