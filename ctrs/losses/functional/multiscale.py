@@ -90,7 +90,7 @@ def supervised_contrast(
         weights = torch.where(chosen, 1.0, 0.0).to(anchors.dtype) / count.clamp_min(1)  # (K, n)
         # A view, because torch.compile refuses one tensor in two places.
         columns = others.view_as(others)
-        loss: Tensor = _BlockwiseContrast.apply(  # type: ignore[no-untyped-call]
+        loss: Tensor = _BlockwiseContrast.apply(
             anchors, columns, other_valid, weights, positives, temperature, same, denominator == "all"
         )
     return loss, count
