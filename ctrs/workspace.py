@@ -12,6 +12,7 @@ from ctrs.jobs import partial_dir, recover, recover_in
 
 PREPARED = "prepared"
 RUNS = "runs"
+ABLATIONS = "ablations"
 
 
 def newest_prepared(root: Path = Path()) -> Path:

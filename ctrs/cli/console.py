@@ -122,13 +122,17 @@ class _LineHandler(logging.Handler):
 
 
 class _RichPhases:
-    """One bar for each phase."""
+    """One bar for each phase; a phase that begins again (the training of the next run) has a new bar for the old."""
 
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
 
     def __call__(self, done: int, total: int, what: str) -> None:
+        if done < self._done.get(what, 0):
+            self._bars.remove_task(self._tasks.pop(what))
+        self._done[what] = done
         if what not in self._tasks:
             for task in self._tasks.values():
                 self._bars.stop_task(task)

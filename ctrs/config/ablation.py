@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -192,13 +192,18 @@ class _Axes:
     split: SplitName | None = None
 
 
-def read_ablation(path: Path) -> AblationConfig:
+def read_ablation(path: Path, *, split: SplitName | None = None) -> AblationConfig:
     """Read a grid from a TOML file.
+
+    Args:
+        path: The file.
+        split: What is scored, whatever the file says; None: what it says.
 
     Raises:
         ConfigError: It is not readable, or a key or value is wrong.
     """
-    return ablation_from_mapping(read_toml(path), where=str(path))
+    config = ablation_from_mapping(read_toml(path), where=str(path))
+    return config if split is None else replace(config, split=split)
 
 
 def ablation_from_mapping(values: Mapping[str, Any], *, where: str = "ablation") -> AblationConfig:

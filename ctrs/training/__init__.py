@@ -1,9 +1,23 @@
 """Training and evaluation of networks."""
 
+from ctrs.training.ablation import AblationPlan, ablate, plan_ablation
+from ctrs.training.ablation_table import AblationResult
 from ctrs.training.evaluation import evaluate
 from ctrs.training.mask_comparison import evaluate_masks
 from ctrs.training.records import EpochRecord, TrainPlan, TrainResult
 from ctrs.training.score_report import EvaluationReport
 from ctrs.training.trainer import train
 
-__all__ = ["EpochRecord", "EvaluationReport", "TrainPlan", "TrainResult", "evaluate", "evaluate_masks", "train"]
+__all__ = [
+    "AblationPlan",
+    "AblationResult",
+    "EpochRecord",
+    "EvaluationReport",
+    "TrainPlan",
+    "TrainResult",
+    "ablate",
+    "evaluate",
+    "evaluate_masks",
+    "plan_ablation",
+    "train",
+]

@@ -15,6 +15,7 @@ from ctrs.config import AblationRun, SplitName, TrainConfig, to_plain
 from ctrs.errors import CtrsError, DataError
 from ctrs.jobs import write_text
 from ctrs.models.checkpoint import read_metadata
+from ctrs.tiles.manifest import Manifest
 from ctrs.training.protocols import plain_number
 from ctrs.training.run_config import RunRecord, differences, read_run_record
 from ctrs.training.run_folder import RunFolder
@@ -92,14 +93,14 @@ class RunStatus:
         }
 
 
-def read_status(run: AblationRun, out_dir: Path, split: SplitName, *, split_hash: str | None = None) -> RunStatus:
+def read_status(run: AblationRun, out_dir: Path, split: SplitName, manifest: Manifest | None = None) -> RunStatus:
     """Read how far a run is.
 
     Args:
         run: Its place in the grid.
         out_dir: Folder of the ablation.
         split: Whose scores are wanted.
-        split_hash: Of the prepared data; None where they are not there, so that nothing can be compared.
+        manifest: The prepared data; None where they are not there, so that nothing can be compared with them.
 
     Raises:
         ConfigError: The run's configuration was damaged.
@@ -110,7 +111,7 @@ def read_status(run: AblationRun, out_dir: Path, split: SplitName, *, split_hash
     if not folder.is_run:
         return RunStatus(run=run, folder=folder.path, error=error)
     record = read_run_record(folder.path)
-    changed = _changed(record, run.config, split_hash)
+    changed = _changed(record, run.config, manifest)
     rows = _read_metrics(folder.metrics)
     best = _best(rows)
     status = RunStatus(
@@ -127,7 +128,7 @@ def read_status(run: AblationRun, out_dir: Path, split: SplitName, *, split_hash
     )
     if changed or len(rows) < run.config.epochs:
         return status
-    report = _report(folder.path / "eval" / split / REPORT_FILE, record)
+    report = _report(folder.path / "eval" / split / REPORT_FILE, record, manifest)
     if report is not None:
         return dataclasses.replace(status, state="finished", report=report, error=None)
     return dataclasses.replace(status, state="trained") if _has_last_epoch(folder, len(rows)) else status
@@ -157,7 +158,7 @@ def _failure_file(out_dir: Path, run: AblationRun) -> Path:
     return out_dir / FAILURES / f"{run.name}.json"
 
 
-def _changed(record: RunRecord, config: TrainConfig, split_hash: str | None) -> list[str]:
+def _changed(record: RunRecord, config: TrainConfig, manifest: Manifest | None) -> list[str]:
     """Name what the run there has otherwise; what the grid leaves open was decided when it was set up."""
     stored = record.config
     decided = ("batch_size", "learning_rate", "crop", "workers")
@@ -165,7 +166,7 @@ def _changed(record: RunRecord, config: TrainConfig, split_hash: str | None) -> 
     changed = differences(stored, dataclasses.replace(config, **open_settings))
     if stored.epochs != config.epochs and not any(text.startswith("epochs ") for text in changed):
         changed.append(f"epochs was {stored.epochs} and is {config.epochs}")
-    if split_hash is not None and record.split_hash != split_hash:
+    if manifest is not None and record.split_hash != manifest.split_hash:
         changed.append("the data are others")
     return changed
 
@@ -196,12 +197,16 @@ def _best(rows: list[dict[str, float]]) -> Mapping[str, float]:
     return best
 
 
-def _report(path: Path, record: RunRecord) -> EvaluationReport | None:
-    """Read the report of the run's own data; None where there is none, or that of other data."""
+def _report(path: Path, record: RunRecord, manifest: Manifest | None) -> EvaluationReport | None:
+    """Read the report of the run's own data; None where there is none that can be read, or that of other data."""
     if not path.is_file():
         return None
-    report = read_report(path)
-    return report if str(report.data) == str(record.data_dir) else None
+    try:
+        report = read_report(path)
+    except DataError:
+        return None  # evaluate says what is wrong with it
+    places = {record.data_dir} if manifest is None else {record.data_dir, manifest.root}
+    return report if report.data.absolute() in places else None
 
 
 def _has_last_epoch(folder: RunFolder, epoch: int) -> bool:
