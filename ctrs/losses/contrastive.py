@@ -21,14 +21,14 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ctrs.config import Average, ClForm, ClipMode, InfoNceVariant, VoidMode
 from ctrs.errors import ConfigError, UsageError
 from ctrs.losses.functional.contrastive import cl_terms, infonce_terms
 from ctrs.losses.functional.masked import first_entries
 from ctrs.losses.patches import patch_bits, present_classes, stage_labels
-from ctrs.losses.sampling import Samples, draw_keys, gather_rows, sample_classes
+from ctrs.losses.sampling import Samples, all_rows, draw_keys, gather_rows, sample_classes
 
 ContrastKind = Literal["cl", "infonce"]
 
@@ -69,8 +69,7 @@ def project_samples(features: Tensor, head: nn.Module, samples: Samples) -> tupl
     else:
         used = torch.zeros(num_cells + 1, dtype=torch.bool, device=cells.device)
         used = used.index_fill(0, torch.where(valid, cells, num_cells), True)[:num_cells]
-        every = torch.arange(num_cells, device=cells.device)
-        vectors = _unit(head(gather_rows(features, every, used))).index_select(0, cells)
+        vectors = _unit(head(all_rows(features, used))).index_select(0, cells)
     positives, negatives = vectors.view(2, K, n, -1).unbind(0)
     return positives, negatives
 
@@ -79,7 +78,8 @@ def _unit(projected: Tensor) -> Tensor:
     """Normalise in float32, outside autocast; half precision overflows in the norm and has too coarse cosines."""
     with torch.autocast(projected.device.type, enabled=False):
         wide = projected if projected.dtype == torch.float64 else projected.float()
-        return F.normalize(wide, dim=-1, eps=1e-6)
+        # One product with the inverse norm: a division by the norm costs three more passes in the backward.
+        return wide * torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_min(1e-6).reciprocal()
 
 
 class ContrastiveTransformerLoss(nn.Module):
@@ -222,9 +222,10 @@ class ContrastiveTransformerLoss(nn.Module):
             samples = sample_classes(
                 levels[stage], key, num_classes=self.num_classes, count=self.num_pairs, void=self.void
             )
-            positives, negatives = project_samples(features[stage], head, samples)
-            with torch.autocast(positives.device.type, enabled=False):
-                term, exists = self._class_terms(positives, negatives, samples)  # (K,), (K,)
+            # Recomputed in the backward pass, so that of a stage only the samples' indices stay alive.
+            term, exists = checkpoint(
+                self._stage_terms, features[stage], head, samples, use_reentrant=False, preserve_rng_state=False
+            )  # (K,), (K,)
             terms.append(term.sum())
             anchors.append(samples.positive_count.sum())
             valid_terms.append(exists.sum())
@@ -246,8 +247,14 @@ class ContrastiveTransformerLoss(nn.Module):
             values[f"valid_terms_{names[stage]}"] = stats.valid_terms[index]
         return values
 
+    def _stage_terms(self, features: Tensor, head: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Return the loss of each class in a stage and whether it has one, both (K,)."""
+        positives, negatives = project_samples(features, head, samples)
+        with torch.autocast(positives.device.type, enabled=False):
+            return self._class_terms(positives, negatives, samples)
+
     def _class_terms(self, positives: Tensor, negatives: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
-        """Return the loss of each class and whether it has one, both (K,)."""
+        """The same of unit vectors."""
         a, b = samples.positive_count, samples.negative_count
         enough = (a >= self.min_positives) & (b >= self.min_negatives)
         enough_pairs = enough & (a // 2 >= self.min_positive_pairs)

@@ -56,7 +56,8 @@ def patch_bits(
     height, width = check_sizes(labels, sizes, strides)
     padded = (-(-height // strides[-1]) * strides[-1], -(-width // strides[-1]) * strides[-1])
     bits = _pixel_bits(labels, num_classes, ignore_index)
-    bits = F.pad(bits, (0, padded[1] - width, 0, padded[0] - height), value=1 << VOID_BIT)
+    if padded != (height, width):
+        bits = F.pad(bits, (0, padded[1] - width, 0, padded[0] - height), value=1 << VOID_BIT)
     levels = []
     stride = 1
     for (h, w), target in zip(sizes, strides, strict=True):
@@ -116,14 +117,21 @@ def stage_labels(strides: Sequence[int]) -> tuple[str, ...]:
 
 def _pixel_bits(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Return (G, B, H, W) int32 with one bit set for each pixel and word."""
-    valid = (labels >= 0) & (labels < num_classes) & (labels != ignore_index)
-    label = labels.to(torch.int32)
-    words = []
-    for first in range(0, num_classes, CLASSES_PER_WORD):
-        here = valid & (label >= first) & (label < first + CLASSES_PER_WORD)
-        position = torch.where(here, label - first, torch.where(valid, OTHER_BIT, VOID_BIT).to(torch.int32))
-        words.append(torch.ones_like(position) << position)
-    return torch.stack(words)
+    wide = labels if labels.dtype in (torch.int32, torch.int64) else labels.to(torch.int32)
+    entries = wide.clamp(-1, num_classes).to(torch.int32) + 1  # 0 and K + 1 are outside the classes
+    table = _bit_table(num_classes, ignore_index, labels.device)
+    return table.index_select(1, entries.reshape(-1)).view(-1, *labels.shape)
+
+
+def _bit_table(num_classes: int, ignore_index: int, device: torch.device) -> Tensor:
+    """Return (G, K + 2) int32 bits of the labels -1 to K in each word."""
+    label = torch.arange(-1, num_classes + 1, dtype=torch.int32, device=device)
+    void = (label < 0) | (label == num_classes) | (label == ignore_index)
+    first = torch.arange(0, num_classes, CLASSES_PER_WORD, dtype=torch.int32, device=device)
+    position = label - first[:, None]
+    elsewhere = (position < 0) | (position >= CLASSES_PER_WORD)
+    position = position.masked_fill(elsewhere, OTHER_BIT).masked_fill(void, VOID_BIT)
+    return torch.ones_like(position) << position
 
 
 def classes_of_word(word: int, num_classes: int, device: torch.device) -> Tensor:

@@ -90,7 +90,9 @@ def sample_classes(bits: Tensor, keys: Tensor, *, num_classes: int, count: int, 
 def gather_rows(features: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
     """Pick the feature vectors of single cells; what stands in other cells, NaN included, can't enter.
 
-    index_select is used because its backward adds up in a fixed order on the CPU; that of advanced indexing does not.
+    Elements are picked one by one, channel after channel, because picking rows needs a copy of the whole map with
+    channels last. index_select is used because its backward adds up in a fixed order on the CPU; that of advanced
+    indexing does not.
 
     Args:
         features: (B, C, h, w), any memory format.
@@ -100,5 +102,25 @@ def gather_rows(features: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
     Returns:
         (R, C).
     """
-    rows = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])  # (N, C)
-    return torch.where(valid[:, None], rows.index_select(0, cells), 0.0)
+    C = features.shape[1]
+    plane = features.shape[2] * features.shape[3]
+    image = torch.div(cells, plane, rounding_mode="floor")
+    first = cells + image * ((C - 1) * plane)  # (R,) position of each cell's channel 0
+    channels = torch.arange(C, device=cells.device) * plane
+    elements = (channels[:, None] + first).reshape(-1)  # (C R,)
+    columns = features.reshape(-1).index_select(0, elements).view(C, -1)
+    return torch.where(valid, columns, 0.0).t()  # (R, C)
+
+
+def all_rows(features: Tensor, used: Tensor) -> Tensor:
+    """Return the feature vectors of all cells, zero where a cell is not used.
+
+    Args:
+        features: (B, C, h, w), any memory format.
+        used: (N,) bool.
+
+    Returns:
+        (N, C).
+    """
+    rows = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+    return torch.where(used[:, None], rows, 0.0)

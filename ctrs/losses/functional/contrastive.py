@@ -177,7 +177,7 @@ def infonce_terms(
     """
     pairs = torch.minimum(positive_count, negative_count)
     mined = mine_pairs(_negative_similarity(positives, negatives), pairs, top=top, hardest="highest")
-    shared = _take(negatives, mined.pairs)  # (K, M, D)
+    shared = torch.where(mined.kept[:, :, None], _take(negatives, mined.pairs), 0.0)  # (K, M, D)
     if variant == "author":
         kept = _take(positives, mined.pairs)
         keys, half = _bisect(kept, mined.kept.sum(1))
@@ -188,8 +188,8 @@ def infonce_terms(
         positive, _ = _positive_pairs(positives, positive_count, top)
         queries = _take(positives, positive.pairs)
         similarity, valid = positive.similarity, positive.kept
-    logits = queries @ shared.transpose(1, 2) / temperature  # (K, u, M)
-    logits = torch.where(mined.kept[:, None, :], logits, -1e4)
-    target = similarity / temperature
-    loss = torch.logaddexp(target, logits.logsumexp(-1)) - target
+    left_out = torch.where(mined.kept, 0.0, -1e4).to(queries.dtype)[:, None, :]  # (K, 1, M)
+    logits = torch.baddbmm(left_out, queries, shared.transpose(1, 2), alpha=1 / temperature)  # (K, u, M)
+    every = torch.cat([(similarity / temperature)[:, :, None], logits], dim=-1)  # (K, u, 1 + M)
+    loss = -every.log_softmax(-1)[:, :, 0]
     return masked_mean(loss, valid & mined.kept.any(1, keepdim=True))
