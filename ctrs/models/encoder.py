@@ -1,4 +1,4 @@
-"""Encoders from timm with four stages at strides 4, 8, 16, 32 and any input size."""
+"""Encoders from timm with four stages at strides 4, 8, 16, 32 (the last may be dilated) and any input size."""
 
 from __future__ import annotations
 
@@ -72,8 +72,23 @@ def resolve_backbone(name: str) -> str:
     return resolved
 
 
+def stage_strides(output_stride: int = 32) -> tuple[int, ...]:
+    """Return the strides of the four stages of an encoder.
+
+    Examples:
+        >>> stage_strides(), stage_strides(16), stage_strides(8)
+        ((4, 8, 16, 32), (4, 8, 16, 16), (4, 8, 8, 8))
+    """
+    return tuple(min(stride, output_stride) for stride in STRIDES)
+
+
 def create_encoder(
-    backbone: str, *, in_channels: int = 3, weights: str = "none", drop_path: float | None = None
+    backbone: str,
+    *,
+    in_channels: int = 3,
+    weights: str = "none",
+    drop_path: float | None = None,
+    output_stride: int = 32,
 ) -> tuple[nn.Module, tuple[int, ...]]:
     """Build an encoder.
 
@@ -82,19 +97,21 @@ def create_encoder(
         in_channels: Bands of the input; pretrained first layers are inflated.
         weights: ``"imagenet"`` (timm's), ``"none"``, or a local .safetensors or .pth file.
         drop_path: Stochastic depth; timm's default for the model if None.
+        output_stride: Largest stride, 32, 16 or 8; below 32 later stages are dilated instead of made smaller, which
+            only some (convolutional) backbones can.
 
     Returns:
         A module that maps (B, in_channels, H, W), H and W multiples of 32, to four maps, and their channels. The maps
         are (B, h, w, C) where the module's ``output_fmt`` is NHWC, else (B, C, h, w).
 
     Raises:
-        UsageError: The backbone is unknown or has no four stages at these strides at any input size.
+        UsageError: The backbone is unknown, has no four stages at these strides at any input size, or can't be dilated.
         CheckpointError: The weights can't be had or don't fit.
     """
     name = resolve_backbone(backbone)
     if in_channels < 1:
         raise UsageError(f"in_channels must be at least 1, found {in_channels}")
-    plan = _plan(name, in_channels)
+    plan = _plan(name, in_channels, output_stride)
     options = dict(plan.options)
     if drop_path is not None:
         options["drop_path_rate"] = drop_path
@@ -121,7 +138,7 @@ def _build(name: str, in_channels: int, **options: Any) -> nn.Module:
     return encoder
 
 
-def _plan(name: str, in_channels: int) -> _Plan:
+def _plan(name: str, in_channels: int, output_stride: int = 32) -> _Plan:
     """Find the levels to take and the options to give, with shapes only: no weights are made, no numbers drawn."""
     with torch.device("meta"), torch.no_grad():
         encoder, options = _probe(name, in_channels)
@@ -133,19 +150,38 @@ def _plan(name: str, in_channels: int) -> _Plan:
             )
         # The last map of each stride is the richest.
         indices = tuple(len(reduction) - 1 - reduction[::-1].index(stride) for stride in STRIDES)
-        try:
-            maps = encoder.eval()(torch.empty(1, in_channels, 64, 96))
-            shapes = [(maps[i].shape[1:3] if is_channels_last(encoder) else maps[i].shape[2:]) for i in indices]
-            fits = [tuple(shape) for shape in shapes] == [(64 // stride, 96 // stride) for stride in STRIDES]
-        except (RuntimeError, AssertionError, ValueError):
-            fits = False
-        if not fits:
+        if not _fits(encoder, in_channels, indices, STRIDES):
             raise UsageError(
                 f"backbone {name!r} accepts only inputs of its native size, expected one that takes any size; "
                 f"choose another, e.g. {', '.join(list(BACKBONE_ALIASES)[:6])}"
             )
-    channels = _feature_info(encoder, "channels")
+        channels = _feature_info(encoder, "channels")
+        if output_stride != 32:
+            options = {**options, "output_stride": output_stride}
+            if not _dilates(name, in_channels, indices, options):
+                raise UsageError(
+                    f"backbone {name!r} can't be dilated to stride {output_stride}, as DeepLab's decoders need; choose "
+                    "one that can, e.g. resnet, convnext, convnextv2 or inceptionnext, or another decoder, e.g. upernet"
+                )
     return _Plan(out_indices=indices, options=options, channels=tuple(channels[i] for i in indices))
+
+
+def _fits(encoder: nn.Module, in_channels: int, indices: Sequence[int], strides: Sequence[int]) -> bool:
+    """Tell whether maps of an input of no native size have these strides."""
+    try:
+        maps = encoder.eval()(torch.empty(1, in_channels, 64, 96))
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    shapes = [tuple(maps[i].shape[1:3] if is_channels_last(encoder) else maps[i].shape[2:]) for i in indices]
+    return shapes == [(64 // stride, 96 // stride) for stride in strides]
+
+
+def _dilates(name: str, in_channels: int, indices: Sequence[int], options: dict[str, Any]) -> bool:
+    try:
+        encoder = _build(name, in_channels, pretrained=False, **options)
+    except (TypeError, RuntimeError, AttributeError, AssertionError, NotImplementedError, ValueError):
+        return False
+    return _fits(encoder, in_channels, indices, stage_strides(options["output_stride"]))
 
 
 def _probe(name: str, in_channels: int) -> tuple[nn.Module, dict[str, Any]]:

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctrs.errors import UsageError
-from ctrs.models.decoders import create_decoder
-from ctrs.models.encoder import STRIDES, create_encoder, is_channels_last, resolve_backbone
+from ctrs.models.decoders import create_decoder, encoder_output_stride
+from ctrs.models.encoder import create_encoder, is_channels_last, resolve_backbone, stage_strides
+
+PADDING_STRIDE = 32
+"""Inputs are padded to multiples of this."""
 
 
 class SegmentationOutput(NamedTuple):
@@ -24,9 +27,9 @@ class SegmentationOutput(NamedTuple):
     logits: Tensor
     """(B, K, H, W), of the input's size."""
     features: tuple[Tensor, ...]
-    """Four normed stages (B, C_s, h_s, w_s) at strides 4, 8, 16, 32 of the padded input."""
+    """Four normed stages (B, C_s, h_s, w_s) at the model's ``feature_strides`` of the padded input."""
     embedding: Tensor
-    """(B, C, h, w), the decoder's output before the head, on the padded input."""
+    """(B, C, h, w), the decoder's output before the head, at ``embedding_stride`` of the padded input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +56,12 @@ class SegmentationModel(nn.Module):
     are cropped. Features and embedding belong to the padded size.
 
     Args:
-        encoder: Maps (B, C, H, W) to four maps at strides 4, 8, 16, 32.
+        encoder: Maps (B, C, H, W) to four maps.
         channels: Their channels.
-        decoder: Maps the list of stages to the embedding; has ``out_channels``.
+        decoder: Maps the list of stages to the embedding; has ``out_channels`` and ``out_stride``.
         head: Maps the embedding to logits of its size.
         architecture: How to build this again.
+        strides: Of the four maps.
     """
 
     def __init__(
@@ -67,11 +71,12 @@ class SegmentationModel(nn.Module):
         decoder: nn.Module,
         head: nn.Module,
         architecture: Architecture,
+        strides: Sequence[int] = (4, 8, 16, 32),
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.feature_channels = tuple(channels)
-        self.feature_strides = STRIDES
+        self.feature_strides = tuple(strides)
         self.encoder = encoder
         self.stage_norms = nn.ModuleList(_output_norm(encoder, count) for count in channels)
         self.decoder = decoder
@@ -81,10 +86,18 @@ class SegmentationModel(nn.Module):
     @property
     def embedding_channels(self) -> int:
         """Channels of the decoder's output."""
-        channels = self.decoder.out_channels
-        if not isinstance(channels, int):
-            raise TypeError(f"out_channels of {type(self.decoder).__name__} is no integer")
-        return channels
+        return self._of_decoder("out_channels")
+
+    @property
+    def embedding_stride(self) -> int:
+        """Pixels of the padded input along the edge of one cell of the decoder's output."""
+        return self._of_decoder("out_stride")
+
+    def _of_decoder(self, name: str) -> int:
+        value = getattr(self.decoder, name)
+        if not isinstance(value, int):
+            raise TypeError(f"{name} of {type(self.decoder).__name__} is no integer")
+        return value
 
     def forward(self, images: Tensor) -> SegmentationOutput:
         """Map (B, C, H, W) normalised float images to logits, features and embedding."""
@@ -94,7 +107,7 @@ class SegmentationModel(nn.Module):
                 f"found {tuple(images.shape)}"
             )
         height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))
+        padded = F.pad(images, (0, -width % PADDING_STRIDE, 0, -height % PADDING_STRIDE))
         stages = self.encoder(padded)
         if self._channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
@@ -147,9 +160,14 @@ def create_model(
     """
     if num_classes < 1:
         raise UsageError(f"num_classes must be at least 1, found {num_classes}")
-    encoder, channels = create_encoder(backbone, in_channels=in_channels, weights=weights, drop_path=drop_path)
+    output_stride = encoder_output_stride(decoder)
+    encoder, channels = create_encoder(
+        backbone, in_channels=in_channels, weights=weights, drop_path=drop_path, output_stride=output_stride
+    )
     decoder_module, head = create_decoder(decoder, channels, num_classes=num_classes, in_channels=in_channels)
     architecture = Architecture(
         backbone=resolve_backbone(backbone), decoder=decoder, num_classes=num_classes, in_channels=in_channels
     )
-    return SegmentationModel(encoder, channels, decoder_module, head, architecture)
+    return SegmentationModel(
+        encoder, channels, decoder_module, head, architecture, strides=stage_strides(output_stride)
+    )

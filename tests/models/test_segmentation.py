@@ -9,7 +9,6 @@ from ctrs.errors import CheckpointError, UsageError
 from ctrs.models import BACKBONE_ALIASES, DECODERS, SegmentationModel, create_encoder, create_model, resolve_backbone
 
 QUICK = ["poolformer", "swin", "pvt", "convnext_atto", "resnet10t", "mambaout_femto", "swinv2_cr_tiny_ns_224"]
-STRIDES = (4, 8, 16, 32)
 
 
 def check_shapes(model: SegmentationModel, height: int, width: int) -> None:
@@ -18,7 +17,8 @@ def check_shapes(model: SegmentationModel, height: int, width: int) -> None:
     padded = (-(-height // 32) * 32, -(-width // 32) * 32)
     assert output.logits.shape == (2, model.architecture.num_classes, height, width)
     assert [tuple(f.shape) for f in output.features] == [
-        (2, c, padded[0] // r, padded[1] // r) for c, r in zip(model.feature_channels, STRIDES, strict=True)
+        (2, c, padded[0] // r, padded[1] // r)
+        for c, r in zip(model.feature_channels, model.feature_strides, strict=True)
     ]
     assert output.embedding.shape[:2] == (2, model.embedding_channels)
     output.logits.square().mean().backward()
@@ -43,7 +43,8 @@ MATRIX = [
     (backbone, decoder)
     for backbone in BACKBONE_ALIASES
     for decoder in DECODERS
-    if decoder in OWN_DECODERS or backbone in ("poolformer", "swin", "resnet")
+    if decoder in OWN_DECODERS
+    or (backbone in ("poolformer", "swin", "resnet") and not (decoder.startswith("deeplab") and backbone != "resnet"))
 ]
 
 
@@ -155,3 +156,38 @@ def test_autocast_and_channels_last() -> None:
         output = model(images)
     output.logits.float().mean().backward()
     assert output.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_strides_are_those_of_the_maps(decoder: str) -> None:
+    model = create_model("resnet10t", decoder, num_classes=3).eval()
+    with torch.no_grad():
+        output = model(torch.randn(1, 3, 50, 90))  # padded to 64 x 96
+    stride = model.embedding_stride
+    assert output.embedding.shape == (1, model.embedding_channels, 64 // stride, 96 // stride)
+    assert [tuple(f.shape) for f in output.features] == [
+        (1, c, 64 // r, 96 // r) for c, r in zip(model.feature_channels, model.feature_strides, strict=True)
+    ]
+    assert output.logits.shape == (1, 3, 50, 90)
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "convnext_atto"])
+@pytest.mark.parametrize(("decoder", "strides"), [("deeplabv3", (4, 8, 8, 8)), ("deeplabv3plus", (4, 8, 16, 16))])
+def test_deeplab_dilates_the_encoder(backbone: str, decoder: str, strides: tuple[int, ...]) -> None:
+    model = create_model(backbone, decoder, num_classes=3, in_channels=4)
+    assert model.feature_strides == strides
+    output = model(torch.randn(1, 4, 70, 100))
+    assert [128 // f.shape[-1] for f in output.features] == list(strides)
+    output.logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.encoder.parameters())
+    # Dilation changes how a stage looks, not what it learns: the weights are those of the plain encoder.
+    plain = create_model(backbone, "fpn", num_classes=3, in_channels=4)
+    shapes = {name: tensor.shape for name, tensor in plain.encoder.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in model.encoder.state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize("backbone", ["poolformer", "swin", "hrnet_w18_small"])
+def test_encoders_that_cannot_be_dilated(backbone: str) -> None:
+    message = r"can't be dilated to stride 16, as DeepLab's decoders need; choose one that can, e.g. resnet.*upernet"
+    with pytest.raises(UsageError, match=message):
+        create_model(backbone, "deeplabv3plus", num_classes=3)

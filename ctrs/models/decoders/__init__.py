@@ -1,4 +1,4 @@
-"""Decoders: four stages at strides 4, 8, 16, 32 to one map, which a head turns into logits."""
+"""Decoders: four stages to one map, which a head turns into logits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from ctrs.models.decoders.unetformer import UnetFormerDecoder
 
 DECODERS: tuple[str, ...] = get_args(config.Decoder)
 
+_OUTPUT_STRIDES = {"deeplabv3": 8, "deeplabv3plus": 16}
+
+
+def encoder_output_stride(name: str) -> int:
+    """Return the stride that a decoder wants of the encoder's last stage; below 32 the encoder must be dilated."""
+    return _OUTPUT_STRIDES.get(name, 32)
+
 
 def create_decoder(
     name: str, channels: Sequence[int], *, num_classes: int, in_channels: int = 3
@@ -22,13 +29,14 @@ def create_decoder(
 
     Args:
         name: One of ``DECODERS``.
-        channels: Channels of the stages at strides 4, 8, 16, 32.
+        channels: Channels of the four stages, at strides 4, 8, 16, 32 or, where ``encoder_output_stride`` is less than
+            32, at no more than that.
         num_classes: Channels of the logits.
         in_channels: Channels of the input.
 
     Returns:
-        The decoder, which maps the list of stages to its embedding (B, out_channels, h, w) and has the attribute
-        ``out_channels``; and the head, which maps that to logits of the same size.
+        The decoder, which maps the list of stages to its embedding (B, out_channels, h, w) and has the attributes
+        ``out_channels`` and ``out_stride``; and the head, which maps that to logits of the same size.
 
     Raises:
         UsageError: The name is unknown, or the decoder can't take these channels.
@@ -48,4 +56,4 @@ def create_decoder(
     return SmpDecoder(name, channels, in_channels=in_channels), create_smp_head(name, num_classes)
 
 
-__all__ = ["DECODERS", "DcfamDecoder", "UnetFormerDecoder", "create_decoder"]
+__all__ = ["DECODERS", "DcfamDecoder", "UnetFormerDecoder", "create_decoder", "encoder_output_stride"]

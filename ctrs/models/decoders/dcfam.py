@@ -155,6 +155,7 @@ class DcfamDecoder(nn.Module):
                 "choose another backbone or decoder"
             )
         self.out_channels = c1
+        self.out_stride = 4
         self.lateral4 = nn.Conv2d(c4, c4, 1, bias=False)
         self.lateral1 = nn.Conv2d(c1, c1, 1, bias=False)
         self.spatial = SpatialAttention(c3)

@@ -6,8 +6,8 @@ the library's models:
 
 - PSPNet looks at the last stage (stride 32), where the library cuts the encoder off at stride 8: else the last two
   stages would not be trained.
-- UPerNet's 1 x 1 pooling branch has no batch normalisation (as in the library's PSPNet), which fails on a batch of
-  one image.
+- The branches of UPerNet and DeepLab that pool an image into one cell have no batch normalisation (as in the library's
+  PSPNet), which fails on a batch of one image.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from segmentation_models_pytorch.base import modules
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPPPooling, DeepLabV3Decoder, DeepLabV3PlusDecoder
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 from segmentation_models_pytorch.decoders.linknet.decoder import LinknetDecoder
@@ -38,6 +39,7 @@ class _Recipe:
 
     build: Callable[[list[int]], nn.Module]
     out_channels: int
+    out_stride: int
     kernel_size: int
 
 
@@ -58,6 +60,34 @@ def _dpt(levels: list[int]) -> nn.Module:
     )
 
 
+def _deeplabv3(levels: list[int]) -> nn.Module:
+    return _single_image(
+        DeepLabV3Decoder(levels[-1], 256, atrous_rates=(12, 24, 36), aspp_separable=False, aspp_dropout=0.5)
+    )
+
+
+def _deeplabv3plus(levels: list[int]) -> nn.Module:
+    return _single_image(
+        DeepLabV3PlusDecoder(
+            levels,
+            encoder_depth=5,
+            out_channels=256,
+            atrous_rates=(12, 24, 36),
+            output_stride=16,
+            aspp_separable=True,
+            aspp_dropout=0.5,
+        )
+    )
+
+
+def _single_image(decoder: Any) -> nn.Module:
+    """Take the batch normalisation from DeepLab's pooling branch."""
+    (pooling,) = (module for module in decoder.modules() if isinstance(module, ASPPPooling))
+    pooling[1] = nn.Conv2d(pooling[1].in_channels, pooling[1].out_channels, 1)
+    pooling[2] = nn.Identity()
+    return _module(decoder)
+
+
 def _module(decoder: Any) -> nn.Module:
     """Narrow the untyped library's object."""
     if not isinstance(decoder, nn.Module):
@@ -66,19 +96,27 @@ def _module(decoder: Any) -> nn.Module:
 
 
 _RECIPES: dict[str, _Recipe] = {
-    "upernet": _Recipe(build=_upernet, out_channels=256, kernel_size=1),
-    "fpn": _Recipe(build=lambda c: _module(FPNDecoder(encoder_channels=c)), out_channels=128, kernel_size=1),
+    "upernet": _Recipe(build=_upernet, out_channels=256, out_stride=4, kernel_size=1),
+    "fpn": _Recipe(
+        build=lambda c: _module(FPNDecoder(encoder_channels=c)), out_channels=128, out_stride=4, kernel_size=1
+    ),
     "segformer": _Recipe(
-        build=lambda c: _module(SegformerDecoder(encoder_channels=c)), out_channels=256, kernel_size=1
+        build=lambda c: _module(SegformerDecoder(encoder_channels=c)), out_channels=256, out_stride=4, kernel_size=1
     ),
-    "unet": _Recipe(build=lambda c: _module(UnetDecoder(c, _BLOCKS)), out_channels=_BLOCKS[-1], kernel_size=3),
+    "unet": _Recipe(
+        build=lambda c: _module(UnetDecoder(c, _BLOCKS)), out_channels=_BLOCKS[-1], out_stride=1, kernel_size=3
+    ),
     "unetplusplus": _Recipe(
-        build=lambda c: _module(UnetPlusPlusDecoder(c, _BLOCKS)), out_channels=_BLOCKS[-1], kernel_size=3
+        build=lambda c: _module(UnetPlusPlusDecoder(c, _BLOCKS)), out_channels=_BLOCKS[-1], out_stride=1, kernel_size=3
     ),
-    "manet": _Recipe(build=lambda c: _module(MAnetDecoder(c, list(_BLOCKS))), out_channels=_BLOCKS[-1], kernel_size=3),
-    "linknet": _Recipe(build=lambda c: _module(LinknetDecoder(c)), out_channels=32, kernel_size=1),
-    "dpt": _Recipe(build=_dpt, out_channels=256, kernel_size=3),
-    "pspnet": _Recipe(build=lambda c: _module(PSPDecoder(c)), out_channels=512, kernel_size=3),
+    "manet": _Recipe(
+        build=lambda c: _module(MAnetDecoder(c, list(_BLOCKS))), out_channels=_BLOCKS[-1], out_stride=1, kernel_size=3
+    ),
+    "linknet": _Recipe(build=lambda c: _module(LinknetDecoder(c)), out_channels=32, out_stride=1, kernel_size=1),
+    "dpt": _Recipe(build=_dpt, out_channels=256, out_stride=2, kernel_size=3),
+    "pspnet": _Recipe(build=lambda c: _module(PSPDecoder(c)), out_channels=512, out_stride=32, kernel_size=3),
+    "deeplabv3": _Recipe(build=_deeplabv3, out_channels=256, out_stride=8, kernel_size=1),
+    "deeplabv3plus": _Recipe(build=_deeplabv3plus, out_channels=256, out_stride=4, kernel_size=1),
 }
 
 SMP_DECODERS = tuple(_RECIPES)
@@ -89,7 +127,7 @@ class SmpDecoder(nn.Module):
 
     Args:
         name: One of ``SMP_DECODERS``.
-        channels: Channels of the stages at strides 4, 8, 16, 32.
+        channels: Channels of the four stages.
         in_channels: Channels of the input.
     """
 
@@ -98,12 +136,13 @@ class SmpDecoder(nn.Module):
         recipe = _RECIPES[name]
         self.name = name
         self.out_channels = recipe.out_channels
+        self.out_stride = recipe.out_stride
         self.in_channels = in_channels
         self.decoder = recipe.build([in_channels, 0, *channels])
         initialize_decoder(self.decoder)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Four (B, C_s, h_s, w_s) maps at strides 4, 8, 16, 32 to (B, out_channels, h, w)."""
+        """Four (B, C_s, h_s, w_s) maps, the first at stride 4, to (B, out_channels, h, w)."""
         if self.name == "dpt":
             embedding: Tensor = self.decoder(list(features), [None] * len(features))
             return embedding

@@ -186,6 +186,7 @@ class UnetFormerDecoder(nn.Module):
         if width % num_heads:
             raise UsageError(f"decoder unetformer: width {width} does not divide by {num_heads} heads; change one")
         self.out_channels = width
+        self.out_stride = 4
         self.enter = conv_norm(c4, width, 1)
         self.block4 = Block(width, num_heads=num_heads, window=window)
         self.fusion3 = WeightedFusion(c3, width)

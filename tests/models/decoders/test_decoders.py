@@ -4,14 +4,31 @@ from typing import get_args
 
 import pytest
 import torch
+from torch import Tensor
 
 from ctrs import config
 from ctrs.errors import UsageError
 from ctrs.models import DECODERS, create_decoder
+from ctrs.models.decoders import encoder_output_stride
 from ctrs.models.decoders.smp import SMP_DECODERS
+from ctrs.models.encoder import stage_strides
 
 CHANNELS = (8, 16, 24, 32)
-STRIDE = {"unet": 1, "unetplusplus": 1, "manet": 1, "linknet": 1, "dpt": 2, "pspnet": 32}
+STRIDE = {
+    "unet": 1,
+    "unetplusplus": 1,
+    "manet": 1,
+    "linknet": 1,
+    "dpt": 2,
+    "pspnet": 32,
+    "deeplabv3": 8,
+    "deeplabv3plus": 4,
+}
+
+
+def stages(name: str, batch: int, height: int, width: int) -> list[Tensor]:
+    strides = stage_strides(encoder_output_stride(name))
+    return [torch.randn(batch, c, height // r, width // r) for c, r in zip(CHANNELS, strides, strict=True)]
 
 
 def test_the_registry_equals_the_choices_of_the_command_line() -> None:
@@ -22,9 +39,9 @@ def test_the_registry_equals_the_choices_of_the_command_line() -> None:
 @pytest.mark.parametrize("name", DECODERS)
 def test_decoder_and_head_share_one_interface(name: str) -> None:
     decoder, head = create_decoder(name, CHANNELS, num_classes=5, in_channels=4)
-    features = [torch.randn(2, c, 64 // r, 96 // r) for c, r in zip(CHANNELS, (4, 8, 16, 32), strict=True)]
-    embedding = decoder(features)
+    embedding = decoder(stages(name, 2, 64, 96))
     stride = STRIDE.get(name, 4)
+    assert decoder.out_stride == stride
     assert embedding.shape == (2, decoder.out_channels, 64 // stride, 96 // stride)
     logits = head(embedding)
     assert logits.shape == (2, 5, 64 // stride, 96 // stride)
@@ -35,8 +52,7 @@ def test_decoder_and_head_share_one_interface(name: str) -> None:
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_batch_of_one_trains(name: str) -> None:
     decoder, head = create_decoder(name, CHANNELS, num_classes=5)
-    features = [torch.randn(1, c, 64 // r, 64 // r) for c, r in zip(CHANNELS, (4, 8, 16, 32), strict=True)]
-    assert head(decoder(features)).isfinite().all()
+    assert head(decoder(stages(name, 1, 64, 64))).isfinite().all()
 
 
 @pytest.mark.parametrize(
