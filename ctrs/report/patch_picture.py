@@ -37,7 +37,7 @@ PATCH_COLORS = {
 }
 """Colours that people who don't tell red from green can tell apart."""
 
-_OPACITY = {PatchKind.POSITIVE: 0.6, PatchKind.NEGATIVE: 0.5, PatchKind.DISCARDED: 0.7, PatchKind.VOID: 0.75}
+_OPACITY = {PatchKind.POSITIVE: 0.6, PatchKind.NEGATIVE: 0.42, PatchKind.DISCARDED: 0.62, PatchKind.VOID: 0.75}
 _MEANING = {
     PatchKind.POSITIVE: "positive: nothing but the class",
     PatchKind.NEGATIVE: "negative: nothing of the class",
@@ -47,7 +47,7 @@ _MEANING = {
 _STRIPE_COLOR = (110, 110, 110)
 _STRIPES = 80
 """Stripes of void across a tile's width."""
-_DIMMED = 0.25
+_DIMMED = 0.35
 
 _DPI = 100
 _WIDTH_PX = 2000
@@ -56,7 +56,7 @@ _HEAD_PX = 40
 _TITLE_PX = 50
 _LEGEND_PX = 48
 _INK = "#222222"
-_MIN_CELL_PX = 9
+_MIN_CELL_PX = 12
 """Cells at least this large on the picture get a border."""
 
 Kinds = npt.NDArray[np.uint8]
@@ -196,7 +196,7 @@ def patch_picture(
                 (left / _WIDTH_PX, bottom / total_px, panel_px / _WIDTH_PX, panel_rows_px / total_px)
             )
             _draw_panel(axes, panel, cell_px=panel_px / width)
-    _draw_legend(figure)
+    _draw_legend(figure, _kinds_in(patches))
     return save_png(figure, path, description)
 
 
@@ -244,11 +244,17 @@ def _draw_panel(axes: Axes, panel: _Panel, *, cell_px: float) -> None:
         axes.hlines(np.arange(panel.stride, height, panel.stride), 0, width, color="white", linewidth=0.5, alpha=0.45)
 
 
-def _draw_legend(figure: Figure) -> None:
+def _kinds_in(patches: Sequence[ClassPatches]) -> list[PatchKind]:
+    """Return the kinds that the legend explains: void only where there is some."""
+    void = any(stage.counts[PatchKind.VOID] for one in patches for stage in one.stages)
+    return [kind for kind in PatchKind if void or kind != PatchKind.VOID]
+
+
+def _draw_legend(figure: Figure, kinds: Sequence[PatchKind]) -> None:
     from matplotlib.patches import Patch
 
     handles = []
-    for kind in PatchKind:
+    for kind in kinds:
         face = np.array(PATCH_COLORS[kind]) * _OPACITY[kind] + 128 * (1 - _OPACITY[kind])
         void = kind == PatchKind.VOID
         handles.append(

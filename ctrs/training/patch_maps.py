@@ -158,7 +158,7 @@ def inspect_patches(manifest: Manifest, tile: Tile, path: Path, config: PatchMap
             mask,
             drawn,
             manifest.classes,
-            title=f"{report.tile}: what patches of four stages are to {'each class' if only is None else names[only]}",
+            title=f"{report.tile}: patches as the contrast sorts them for {'each class' if only is None else names[only]}",
             description={key: value for key, value in description.items() if key != "path"},
         )
         work.publish(staged)
