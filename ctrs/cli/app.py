@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ctrs import __version__
-from ctrs.cli import ablate, demo, evaluate, predict, prepare, train, vectorize
+from ctrs.cli import ablate, demo, evaluate, inspect, predict, prepare, train, vectorize
 from ctrs.errors import CtrsError
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("vectorize")(vectorize.vectorize)
 app.command("ablate")(ablate.ablate)
+app.add_typer(inspect.app, name="inspect")
 app.command("demo")(demo.demo)
 
 

@@ -40,7 +40,7 @@ class EmbeddingPanel:
         points: (n, 2) on the plane; None where there are too few to lay out.
         classes: (n,) class indices.
         silhouette: From the full space, None where it can't be said.
-        purity: Share of nearest neighbours of the own class, from the full space.
+        purity: Share of the ten nearest that are of the own class, from the full space.
         chance: What ``purity`` is where classes are strewn at random.
     """
 
@@ -99,7 +99,7 @@ def embedding_picture(
 
 
 def _draw_panel(axes: Axes, panel: EmbeddingPanel, classes: ClassMap, *, large: bool) -> None:
-    size = 12 if large else 10.5
+    size = 13 if large else 11
     axes.set_facecolor(_GROUND)
     axes.set_title(f"{panel.run} (loss {panel.loss}), {panel.heading}", fontsize=size, color=_INK, pad=6)
     axes.set_xticks([])
@@ -122,12 +122,11 @@ def _draw_panel(axes: Axes, panel: EmbeddingPanel, classes: ClassMap, *, large: 
 
 
 def _numbers(panel: EmbeddingPanel) -> str:
-    text = f"{len(panel.classes)} patches"
+    text = f"{len(panel.classes)} patch{'es' * (len(panel.classes) != 1)}"
     if panel.silhouette is None or panel.purity is None or panel.chance is None:
         return text + ", no second class to compare with"
-    return f"silhouette {panel.silhouette:.2f}, neighbours of own class {100 * panel.purity:.0f} % " + (
-        f"(chance {100 * panel.chance:.0f} %)\n{text}"
-    )
+    nearest = f"10 nearest: {100 * panel.purity:.0f} % own class (chance {100 * panel.chance:.0f} %)"
+    return f"silhouette {panel.silhouette:.2f}, {nearest}\n{text}"
 
 
 def _draw_legend(figure: Figure, classes: ClassMap, present: Sequence[int]) -> None:

@@ -20,6 +20,16 @@ def prepared_folder_of(path: Path) -> Path | None:
     return None
 
 
+def is_path(name: Path | str) -> bool:
+    """Tell a path from the bare name of a tile or scene.
+
+    >>> is_path("images/val/town_000_000.tif"), is_path("town_000_000"), is_path("town_000_000.tif")
+    (True, False, True)
+    """
+    path = Path(name)
+    return len(path.parts) > 1 or path.suffix.lower() in (".tif", ".tiff")
+
+
 def find_tile(name: Path | str, manifest: Manifest) -> Tile:
     """Return the tile that a path or name stands for.
 
@@ -32,7 +42,7 @@ def find_tile(name: Path | str, manifest: Manifest) -> Tile:
         InputNotFoundError: There is no such tile.
     """
     path = Path(name)
-    if len(path.parts) > 1 or path.suffix.lower() in (".tif", ".tiff"):
+    if is_path(path):
         return _by_path(path, manifest)
     by_name = {tile.image.stem: tile for tile in manifest.tiles}
     if path.name in by_name:

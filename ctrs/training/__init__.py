@@ -2,8 +2,10 @@
 
 from ctrs.training.ablation import AblationPlan, ablate, plan_ablation
 from ctrs.training.ablation_table import AblationResult
+from ctrs.training.embedding_map import inspect_embeddings
 from ctrs.training.evaluation import evaluate
 from ctrs.training.mask_comparison import evaluate_masks
+from ctrs.training.patch_maps import inspect_patches
 from ctrs.training.records import EpochRecord, TrainPlan, TrainResult
 from ctrs.training.score_report import EvaluationReport
 from ctrs.training.trainer import train
@@ -18,6 +20,8 @@ __all__ = [
     "ablate",
     "evaluate",
     "evaluate_masks",
+    "inspect_embeddings",
+    "inspect_patches",
     "plan_ablation",
     "train",
 ]

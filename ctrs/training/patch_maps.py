@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,11 +159,17 @@ def inspect_patches(manifest: Manifest, tile: Tile, path: Path, config: PatchMap
             mask,
             drawn,
             manifest.classes,
-            title=f"{report.tile}: patches as the contrast sorts them for {'each class' if only is None else names[only]}",
+            title=f"{report.tile}: patches as the contrast sorts them for {config.class_name or 'each class'}",
             description={key: value for key, value in description.items() if key != "path"},
         )
         work.publish(staged)
     return report
+
+
+def picture_name(tile: Tile, config: PatchMapConfig) -> str:
+    """Return the usual file name of a tile's picture: ``TILE_patches.png``, with the class where one was asked for."""
+    suffix = "" if config.class_name is None else "_" + re.sub(r"[^A-Za-z0-9]+", "-", config.class_name).strip("-")
+    return f"{tile.image.stem}_patches{suffix}.png"
 
 
 def class_index(name: str, classes: ClassMap) -> int:

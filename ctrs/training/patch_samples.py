@@ -51,7 +51,7 @@ def sample_patches(
 ) -> list[PatchSamples]:
     """Draw one-class patches, at most ``samples`` of each class and stage.
 
-    Each cell has a random key of its own, a pure function of (seed, tile, stage, cell), and the lowest keys are taken:
+    Each cell has a random key of its own, a pure function of (seed, tile, stride, cell), and the lowest keys are taken:
     a patch's chance depends neither on its tile nor on the order of reading.
 
     Args:
@@ -72,7 +72,7 @@ def sample_patches(
             mask[None], sizes, num_classes=num_classes, strides=strides, ignore_index=IGNORE_INDEX
         )  # each (G, 1, h, w)
         for stage, (bits, (h, w)) in enumerate(zip(levels, sizes, strict=True)):
-            keys = np.random.default_rng(np.random.SeedSequence([seed, number, strides[stage], stage])).random(h * w)
+            keys = np.random.default_rng(np.random.SeedSequence([seed, number, strides[stage]])).random(h * w)
             positive = torch.cat(
                 [
                     positive_mask(word.reshape(-1), classes_of_word(index, num_classes, word.device))
