@@ -79,7 +79,8 @@ def _unit(projected: Tensor) -> Tensor:
     with torch.autocast(projected.device.type, enabled=False):
         wide = projected if projected.dtype == torch.float64 else projected.float()
         # One product with the inverse norm: a division by the norm costs three more passes in the backward.
-        return wide * torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_min(1e-6).reciprocal()
+        inverse: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_min(1e-6).reciprocal()
+        return wide * inverse
 
 
 class ContrastiveTransformerLoss(nn.Module):
