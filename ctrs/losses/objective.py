@@ -3,66 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ctrs.config import ContrastConfig
+from ctrs.config import (
+    ContrastConfig,
+    LossTerm,
+    MultiscaleConfig,
+    PneConfig,
+    SupconConfig,
+    parse_loss,
+)
 from ctrs.errors import ConfigError
-from ctrs.losses.contrastive import ContrastiveTransformerLoss, ContrastKind
+from ctrs.losses.contrastive import ContrastiveTransformerLoss
+from ctrs.losses.multiscale import MultiscaleContrastLoss
+from ctrs.losses.pne import PositiveNegativeEqualLoss
 from ctrs.losses.segmentation import SegmentationLoss
+from ctrs.losses.supcon import SupervisedContrastLoss
 
 Keys = dict[str, tuple[Tensor, ...]]
-"""Random keys by term: one tensor for each stage."""
+"""Random keys by contrast module."""
 
-KNOWN_TERMS: dict[str, ContrastKind] = {"cl": "cl", "infonce": "infonce"}
+ContrastLoss = ContrastiveTransformerLoss | SupervisedContrastLoss | MultiscaleContrastLoss | PositiveNegativeEqualLoss
 
-
-@dataclass(frozen=True, kw_only=True)
-class LossTerm:
-    """A contrast term and its weight beside the segmentation loss."""
-
-    name: str
-    weight: float = 1.0
-
-
-def parse_loss(text: str) -> tuple[LossTerm, ...]:
-    """Read ``--loss``: terms joined by ``+``, each with an optional weight after a colon; ``none`` for no contrast.
-
-    Raises:
-        ConfigError: A term is unknown or named twice, or a weight is no number of at least 0.
-
-    Examples:
-        >>> parse_loss("none")
-        ()
-        >>> parse_loss("cl:0.5+infonce")
-        (LossTerm(name='cl', weight=0.5), LossTerm(name='infonce', weight=1.0))
-    """
-    if text.strip() == "none":
-        return ()
-    terms: list[LossTerm] = []
-    for part in text.split("+"):
-        name, colon, number = (piece.strip() for piece in part.partition(":"))
-        if name not in KNOWN_TERMS:
-            raise ConfigError(
-                f"loss {text!r}: unknown term {name!r}, expected none, or {', '.join(KNOWN_TERMS)} joined by '+'"
-            )
-        if name in (term.name for term in terms):
-            raise ConfigError(
-                f"loss {text!r}: term {name!r} stands twice; give it once, with a weight as in {name}:0.5"
-            )
-        try:
-            weight = float(number) if colon else 1.0
-        except ValueError:
-            weight = -1.0
-        if not 0 <= weight < float("inf"):
-            raise ConfigError(
-                f"loss {text!r}: weight {number!r} of {name!r} is not a number of at least 0, as in {name}:0.5"
-            )
-        terms.append(LossTerm(name=name, weight=weight))
-    return tuple(terms)
+MODULES: Mapping[str, str] = {
+    "cl": "cl",
+    "infonce": "infonce",
+    "supcon": "supcon",
+    "cms": "multiscale",
+    "ccs": "multiscale",
+    "pne": "pne",
+}
+"""The contrast module that computes each term; cms and ccs share one, with its heads and anchors."""
 
 
 class ObjectiveOutput(NamedTuple):
@@ -72,27 +47,37 @@ class ObjectiveOutput(NamedTuple):
     parts: dict[str, Tensor]
 
 
+class _Term(NamedTuple):
+    """A term's value and what the log shall say of it, by full name."""
+
+    value: Tensor
+    record: dict[str, Tensor]
+
+
 class Objective(nn.Module):
     """Segmentation loss + sum of weight * contrast term.
 
-    The terms own their projection heads, so that ``objective.parameters()`` are what training needs beside the
-    model's; they have no part in prediction.
+    The contrast modules own their projection heads, so that ``objective.parameters()`` are what training needs beside
+    the model's; they have no part in prediction.
 
     Args:
         segmentation: The segmentation loss.
         terms: Names and weights of the contrast terms.
-        losses: The contrast loss of each term, by name.
+        contrast: The contrast module of each of ``MODULES[term]``.
+
+    Raises:
+        ConfigError: Terms and modules do not belong together.
     """
 
     def __init__(
         self,
         segmentation: SegmentationLoss,
         terms: Sequence[LossTerm] = (),
-        losses: Mapping[str, ContrastiveTransformerLoss] | None = None,
+        contrast: Mapping[str, ContrastLoss] | None = None,
     ) -> None:
         super().__init__()
-        given = dict(losses or {})
-        if set(given) != {term.name for term in terms}:
+        given = dict(contrast or {})
+        if set(given) != module_names(terms):
             raise ConfigError(
                 f"the objective has terms {', '.join(term.name for term in terms) or 'none'}, "
                 f"but losses for {', '.join(given) or 'none'}; give one for each"
@@ -101,9 +86,17 @@ class Objective(nn.Module):
         self.terms = tuple(terms)
         self.contrast = nn.ModuleDict(given)
 
-    def draw_keys(self, features: Sequence[Tensor], generator: torch.Generator | None = None) -> Keys:
-        """Draw what `forward` needs at random for feature maps of these shapes."""
-        return {term.name: self._loss(term).draw_keys(features, generator) for term in self.terms}
+    def draw_keys(
+        self, features: Sequence[Tensor], embedding: Tensor, generator: torch.Generator | None = None
+    ) -> Keys:
+        """Draw what `forward` needs at random for maps of these shapes; their values are not read."""
+        keys: Keys = {}
+        for name, module in self.contrast.items():
+            if isinstance(module, PositiveNegativeEqualLoss):
+                keys[name] = module.draw_keys(embedding, generator)
+            elif isinstance(module, ContrastiveTransformerLoss | SupervisedContrastLoss | MultiscaleContrastLoss):
+                keys[name] = module.draw_keys(features, generator)
+        return keys
 
     def forward(
         self,
@@ -119,77 +112,154 @@ class Objective(nn.Module):
 
         Args:
             logits: (B, K, H, W).
-            features: (B, C_s, h_s, w_s) at strides 4, 8, 16, 32.
-            embedding: (B, C, h, w), the decoder's output; no term of today reads it.
+            features: (B, C_s, h_s, w_s), the stages from fine to coarse.
+            embedding: (B, C, h, w), the decoder's output.
             labels: (B, H, W) integer class indices.
             keys: From `draw_keys`; drawn from the global generator if None.
             contrast_scale: Factor on all contrast terms, 0 while they are to wait.
 
         Returns:
-            The total and its parts: ``cross_entropy``, ``dice``, and for each term NAME ``NAME``, ``NAME/raw``,
-            ``NAME/clip_active``, ``NAME/anchors_S``, ``NAME/valid_terms_S`` with the stride S.
+            The total and its parts: ``cross_entropy``, ``dice``, and for each term NAME ``NAME`` and what its module's
+            ``record`` tells: ``NAME/raw``, ``NAME/clip_active``, ``NAME/anchors_S``, ... with the stride S.
         """
-        del embedding
-        keys = self.draw_keys(features) if keys is None else keys
+        keys = self.draw_keys(features, embedding) if keys is None else keys
         cross_entropy, dice = self.segmentation(logits, labels)
         total = cross_entropy + dice
         parts = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
+        computed: dict[str, _Term] = {}
+        for name, module in self.contrast.items():
+            if isinstance(module, PositiveNegativeEqualLoss):
+                value, pne_stats = module(embedding, logits, labels, keys[name])
+                computed[name] = _Term(value, _prefixed(name, module.record(pne_stats)))
+            elif isinstance(module, MultiscaleContrastLoss):
+                values, multiscale_stats = module(features, labels, keys[name])
+                record = module.record(multiscale_stats)
+                for part, number in values._asdict().items():
+                    own = {key: entry for key, entry in record.items() if key.startswith(f"{part}/")}
+                    computed[part] = _Term(number, own)
+            elif isinstance(module, ContrastiveTransformerLoss | SupervisedContrastLoss):
+                value, stats = module(features, labels, keys[name])
+                computed[name] = _Term(value, _prefixed(name, module.record(stats)))
         for term in self.terms:
-            loss = self._loss(term)
-            value, stats = loss(features, labels, keys[term.name])
+            value, record = computed[term.name]
             total = total + contrast_scale * term.weight * value
             parts[term.name] = value.detach()
-            parts[f"{term.name}/raw"] = stats.raw
-            parts[f"{term.name}/clip_active"] = stats.clip_active
-            for index, stage in enumerate(loss.stages):
-                parts[f"{term.name}/anchors_{loss.strides[stage]}"] = stats.anchors[index]
-                parts[f"{term.name}/valid_terms_{loss.strides[stage]}"] = stats.valid_terms[index]
+            parts |= record
         return ObjectiveOutput(total, parts)
 
-    def _loss(self, term: LossTerm) -> ContrastiveTransformerLoss:
-        loss = self.contrast[term.name]
-        if not isinstance(loss, ContrastiveTransformerLoss):
-            raise TypeError(f"term {term.name!r} is no contrast loss")
-        return loss
+
+def _prefixed(name: str, record: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}/{key}": value for key, value in record.items()}
+
+
+def module_names(terms: Sequence[LossTerm]) -> set[str]:
+    """Return the names of the contrast modules that terms need."""
+    return {MODULES[term.name] for term in terms}
+
+
+def head_stages(terms: Sequence[LossTerm], multiscale: MultiscaleConfig) -> tuple[int, ...]:
+    """Return the stages for which the multi-scale terms need a head.
+
+    Examples:
+        >>> head_stages(parse_loss("ccs"), MultiscaleConfig(pairs=((0, 3),), pair_weights=(1.0,)))
+        (0, 3)
+    """
+    names = {term.name for term in terms}
+    stages = set(multiscale.stages) if "cms" in names else set()
+    if "ccs" in names:
+        stages |= {stage for pair in multiscale.pairs for stage in pair}
+    return tuple(sorted(stages))
+
+
+Heads = Sequence[nn.Module] | Mapping[int, nn.Module] | nn.Module
+"""Heads of a contrast module: a list in the order of its stages; by stage for multiscale; one module for pne."""
 
 
 def create_objective(
     loss: str,
     num_classes: int,
-    heads: Mapping[str, Sequence[nn.Module]],
+    heads: Mapping[str, Heads],
     *,
     config: ContrastConfig | None = None,
+    supcon: SupconConfig | None = None,
+    multiscale: MultiscaleConfig | None = None,
+    pne: PneConfig | None = None,
     label_smoothing: float = 0.05,
     dice_smooth: float = 0.05,
     ignore_index: int = 255,
+    strides: Sequence[int] = (4, 8, 16, 32),
+    embedding_stride: int = 4,
 ) -> Objective:
     """Build the objective that ``--loss`` names.
 
     Args:
         loss: See `parse_loss`.
         num_classes: K.
-        heads: For each term's name one projection head for each of ``config.stages``, in that order.
-        config: Hyper-parameters of the contrast terms.
+        heads: For each contrast module (``MODULES``) its projection heads: ``cl``, ``infonce``, ``supcon`` one for
+            each of the configuration's stages, in that order; ``multiscale`` by stage, for `head_stages`; ``pne`` one
+            for the embedding.
+        config: Hyper-parameters of ``cl`` and ``infonce``.
+        supcon: Hyper-parameters of ``supcon``.
+        multiscale: Hyper-parameters of ``cms`` and ``ccs``.
+        pne: Hyper-parameters of ``pne``.
         label_smoothing: Of the segmentation loss.
         dice_smooth: Of the segmentation loss.
         ignore_index: Label of void pixels.
+        strides: Strides of the stages.
+        embedding_stride: Stride of the embedding.
 
     Raises:
         ConfigError: Unknown term, missing heads, option outside its range.
     """
     terms = parse_loss(loss)
-    missing = [term.name for term in terms if term.name not in heads]
+    missing = [term.name for term in terms if MODULES[term.name] not in heads]
     if missing:
         raise ConfigError(f"loss {loss!r}: no projection heads given for {', '.join(missing)}")
-    options = asdict(config or ContrastConfig())
-    options.pop("projection_dim")
-    losses = {
-        term.name: ContrastiveTransformerLoss(
-            heads[term.name], num_classes, kind=KNOWN_TERMS[term.name], ignore_index=ignore_index, **options
-        )
-        for term in terms
-    }
+    contrast: dict[str, ContrastLoss] = {}
+    for name in sorted(module_names(terms)):
+        of = heads[name]
+        if name == "pne" and isinstance(of, nn.Module):
+            contrast[name] = PositiveNegativeEqualLoss(
+                of,
+                num_classes,
+                ignore_index=ignore_index,
+                embedding_stride=embedding_stride,
+                **_options(pne or PneConfig(), "norm", "projection_dim"),
+            )
+        elif name == "multiscale" and isinstance(of, Mapping):
+            contrast[name] = MultiscaleContrastLoss(
+                of,
+                num_classes,
+                ignore_index=ignore_index,
+                strides=strides,
+                terms=tuple(term.name for term in terms if MODULES[term.name] == name),
+                **_options(multiscale or MultiscaleConfig(), "norm", "hidden_layers", "projection_dim"),
+            )
+        elif name == "supcon" and isinstance(of, Sequence):
+            contrast[name] = SupervisedContrastLoss(
+                of,
+                num_classes,
+                ignore_index=ignore_index,
+                strides=strides,
+                **_options(supcon or SupconConfig(), "projection_dim"),
+            )
+        elif name in ("cl", "infonce") and isinstance(of, Sequence):
+            contrast[name] = ContrastiveTransformerLoss(
+                of,
+                num_classes,
+                kind="cl" if name == "cl" else "infonce",
+                ignore_index=ignore_index,
+                strides=strides,
+                **_options(config or ContrastConfig(), "projection_dim"),
+            )
+        else:
+            raise ConfigError(f"loss {loss!r}: heads of {name} come as {type(of).__name__}; see create_objective")
     segmentation = SegmentationLoss(
         num_classes, label_smoothing=label_smoothing, dice_smooth=dice_smooth, ignore_index=ignore_index
     )
-    return Objective(segmentation, terms, losses)
+    return Objective(segmentation, terms, contrast)
+
+
+def _options(config: ContrastConfig | SupconConfig | MultiscaleConfig | PneConfig, *of_heads: str) -> dict[str, Any]:
+    """Return a configuration as keywords of its loss, without what the heads are built from."""
+    return {key: value for key, value in asdict(config).items() if key not in of_heads}

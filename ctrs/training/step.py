@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ctrs.config import TrainConfig
-from ctrs.losses.objective import Keys, Objective, create_objective, parse_loss
-from ctrs.models.projection import ProjectionHead
+from ctrs.config import LossTerm, TrainConfig, parse_loss
+from ctrs.losses.objective import Heads, Keys, Objective, create_objective, head_stages, module_names
+from ctrs.models.projection import NormProjectionHead, ProjectionHead
 from ctrs.models.segmentation import SegmentationModel
 
 
@@ -48,28 +50,56 @@ class TrainingStep(nn.Module):
         generator = torch.Generator(device=images.device)
         generator.manual_seed(int(state[0]) >> 1)
         height, width = (-(-size // 32) * 32 for size in images.shape[-2:])  # as the network pads
-        stages = [
-            images.new_empty(1).expand(images.shape[0], 1, height // stride, width // stride)
-            for stride in self.model.feature_strides
-        ]
-        return self.objective.draw_keys(stages, generator)
+        empty = images.new_empty(1)
+
+        def shape(stride: int) -> Tensor:
+            return empty.expand(images.shape[0], 1, height // stride, width // stride)
+
+        stages = [shape(stride) for stride in self.model.feature_strides]
+        return self.objective.draw_keys(stages, shape(self.model.embedding_stride), generator)
 
 
 def create_training_step(model: SegmentationModel, config: TrainConfig, *, num_classes: int) -> TrainingStep:
     """Put the objective that the configuration names, with fresh projection heads, on a network."""
-    heads = {
-        term.name: [
-            ProjectionHead(model.feature_channels[stage], out_channels=config.contrast.projection_dim)
-            for stage in config.contrast.stages
-        ]
-        for term in parse_loss(config.loss)
-    }
     objective = create_objective(
         config.loss,
         num_classes,
-        heads,
+        _heads(model, config, parse_loss(config.loss)),
         config=config.contrast,
+        supcon=config.supcon,
+        multiscale=config.multiscale,
+        pne=config.pne,
         label_smoothing=config.label_smoothing,
         dice_smooth=config.dice_smooth,
+        strides=model.feature_strides,
+        embedding_stride=model.embedding_stride,
     )
     return TrainingStep(model, objective)
+
+
+def _heads(model: SegmentationModel, config: TrainConfig, terms: Sequence[LossTerm]) -> dict[str, Heads]:
+    """Build the projection heads of each contrast module, in the order of its name."""
+    channels = model.feature_channels
+    heads: dict[str, Heads] = {}
+    for name in sorted(module_names(terms)):
+        if name == "pne":
+            width = model.embedding_channels
+            heads[name] = NormProjectionHead(
+                width, (width,), out_channels=config.pne.projection_dim, norm=config.pne.norm, order="norm-relu"
+            )
+        elif name == "multiscale":
+            options = config.multiscale
+            heads[name] = {
+                stage: NormProjectionHead(
+                    channels[stage],
+                    (channels[stage], options.projection_dim)[: options.hidden_layers],
+                    out_channels=options.projection_dim,
+                    norm=options.norm,
+                    order="relu-norm",
+                )
+                for stage in head_stages(terms, options)
+            }
+        else:
+            of = config.supcon if name == "supcon" else config.contrast
+            heads[name] = [ProjectionHead(channels[stage], out_channels=of.projection_dim) for stage in of.stages]
+    return heads

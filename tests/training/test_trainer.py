@@ -410,3 +410,31 @@ def test_killed_again_and_again_a_run_ends_with_the_same_weights(prepared, tmp_p
     assert len(set(seen)) > 5
     assert weights_of(killed) == weights_of(whole)
     assert without_times(rows_of(killed)) == without_times(rows_of(whole))
+
+
+ALL_TERMS = "cl+infonce+supcon+cms+ccs+pne"
+
+
+def test_with_every_term_a_stopped_run_goes_on_to_the_same_weights(
+    prepared, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """Batch norm's statistics in the heads are part of what is saved."""
+    data, config = prepared(), dataclasses.replace(tiny_config, loss=ALL_TERMS)
+    train(data, tmp_path / "whole", config)
+    train(data, tmp_path / "parts", dataclasses.replace(config, epochs=1))
+    train(data, tmp_path / "parts", config, resume=True)
+    assert weights_of(tmp_path / "parts") == weights_of(tmp_path / "whole")
+    assert without_times(rows_of(tmp_path / "parts")) == without_times(rows_of(tmp_path / "whole"))
+    row = rows_of(tmp_path / "whole")[-1]
+    assert all(float(row[f"train_{term}"]) > 0 for term in ALL_TERMS.split("+"))
+
+
+def test_contrast_waits_for_its_first_step(prepared, tiny_config: TrainConfig, tmp_path: Path) -> None:
+    records: list[EpochRecord] = []
+    config = dataclasses.replace(tiny_config, loss="cl:0.5", contrast_warmup_steps=3)
+    train(prepared(), tmp_path / "a", config, on_epoch=records.append)
+    for record, weight in zip(records, (0.0, 0.5), strict=True):
+        losses = record.losses
+        expected = losses["cross_entropy"] + losses["dice"] + weight * losses["cl"]
+        assert losses["total"] == pytest.approx(expected, rel=1e-5)
+        assert losses["cl"] > 0.1
