@@ -65,10 +65,37 @@ def naive_infonce(p: list[Vector], n: list[Vector], top: float, tau: float, vari
     return mean(losses)
 
 
+def naive_supervised(
+    anchors: list[tuple[Vector, int]],
+    others: list[tuple[Vector, int]],
+    tau: float,
+    *,
+    same: bool,
+    denominator: str = "negatives",
+    lonely: str = "skip",
+) -> float:
+    """Eq. 1 and 2 of Pissas et al., Eq. 2 of Khosla et al. with ``denominator="all"``, over (vector, class) pairs."""
+    losses = []
+    for i, (vector, label) in enumerate(anchors):
+        exponentials = [math.exp(cosine(vector, other) / tau) for other, _ in others]
+        positives = [j for j, (_, kind) in enumerate(others) if kind == label and not (same and i == j)]
+        negatives = [j for j, (_, kind) in enumerate(others) if kind != label]
+        below = sum(exponentials[j] for j in (negatives if denominator == "negatives" else negatives + positives))
+        terms = []
+        for j in positives:
+            share = exponentials[j] / (below + (exponentials[j] if denominator == "negatives" else 0))
+            terms.append(-math.log(share))
+        if positives or lonely == "zero":
+            losses.append(mean(terms))
+    return mean(losses)
+
+
 @pytest.fixture(scope="session")
 def naive() -> SimpleNamespace:
     """The naive formulas by name."""
-    return SimpleNamespace(cosine=cosine, entropy=naive_entropy, cl=naive_cl, infonce=naive_infonce)
+    return SimpleNamespace(
+        cosine=cosine, entropy=naive_entropy, cl=naive_cl, infonce=naive_infonce, supervised=naive_supervised
+    )
 
 
 _WAITS = ("item", "tolist", "nonzero", "unique", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
