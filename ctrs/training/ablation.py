@@ -106,7 +106,7 @@ def ablate(
         progress: Told the steps of each run, and the runs.
 
     Raises:
-        InputNotFoundError: The prepared data are not there.
+        InputNotFoundError: The prepared data, or a file of encoder weights, are not there.
         DataError: Nothing can be learnt from the data, or they have no such split.
         UsageError: A backbone, a decoder or a loss cannot be built; found before anything is trained.
         CheckpointError: Encoder weights cannot be had; found before anything is trained.
@@ -124,7 +124,7 @@ def ablate(
         check_data(manifest)
         _refuse_others(pending, overwrite=overwrite)
         check_networks([status.run for status in pending], manifest, with_weights=True)
-        with held(out_dir, out_dir):
+        with held(out_dir / RUNS, out_dir):
             _work_off(config, out_dir, split, manifest, len(runs), overwrite=overwrite, progress=progress)
     else:
         logger.info("all %d runs are finished; nothing to train", len(runs))
@@ -144,7 +144,8 @@ def check_networks(runs: Sequence[AblationRun], manifest: Manifest, *, with_weig
 
     Raises:
         UsageError: A backbone, a decoder or a loss cannot be built.
-        CheckpointError: The weights cannot be had.
+        InputNotFoundError: A file of weights is not there.
+        CheckpointError: The weights cannot be had, or do not fit.
     """
     parameters: dict[str, int] = {}
     seen: set[str] = set()

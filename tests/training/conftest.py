@@ -43,12 +43,19 @@ def write_tile(path: Path, array: npt.NDArray[np.uint8], nodata: int | None = No
 
 
 def make_prepared(
-    folder: Path, *, train: int = 6, val: int = 2, classes: ClassMap = CLASSES, labelled: bool = True, seed: int = 0
+    folder: Path,
+    *,
+    train: int = 6,
+    val: int = 2,
+    test: int = 0,
+    classes: ClassMap = CLASSES,
+    labelled: bool = True,
+    seed: int = 0,
 ) -> Path:
     """Write prepared data: bright squares (buildings) on dark noise."""
     rng = np.random.default_rng(seed)
     tiles: list[Tile] = []
-    splits: list[SplitName] = ["train"] * train + ["val"] * val
+    splits: list[SplitName] = ["train"] * train + ["val"] * val + ["test"] * test
     for number, split in enumerate(splits):
         mask = np.zeros((TILE_PX, TILE_PX), np.uint8)
         for _ in range(3):
