@@ -36,7 +36,8 @@ from ctrs.training.embedding_space import flatten, separation, unit_rows
 from ctrs.training.evaluation import run_home
 from ctrs.training.patch_samples import PatchSamples, choose_tiles, sample_patches
 from ctrs.training.patch_vectors import patch_vectors
-from ctrs.training.stage_heads import load_stage_heads
+from ctrs.training.run_folder import RunFolder
+from ctrs.training.stage_heads import load_stage_heads, require_heads
 from ctrs.workspace import run_data_dir
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ def inspect_embeddings(
     manifest = Manifest.open(data_dir)
     for one in runs:
         _check_fit(one, manifest)
+        if config.projected:
+            require_heads(one.home, one.folder, one.metadata)
     if len(runs) == 2:
         _check_comparable(runs[0], runs[1])
     split = _choose_split(manifest, config.split)
@@ -172,13 +175,13 @@ def _choose_split(manifest: Manifest, wanted: LearningSplit | None) -> LearningS
 
 def _job(runs: Sequence[_Run], manifest: Manifest, split: str, config: EmbeddingMapConfig) -> dict[str, Any]:
     """Return all that determines the picture."""
-    heads = [run.home / "heads.safetensors" for run in runs] if config.projected else []
+    heads = [RunFolder(run.home).heads for run in runs] if config.projected else []
     return {
         "step": "inspect embeddings",
         "runs": [
             [run.name, *(_hash_file(run.folder / name) for name in (WEIGHTS_FILE, METADATA_FILE))] for run in runs
         ],
-        "heads": [_hash_file(file) if file.is_file() else None for file in heads],
+        "heads": [_hash_file(file) for file in heads],
         "data": manifest.fingerprint,
         "split_hash": manifest.split_hash,
         "classes": manifest.classes.to_json(),

@@ -38,19 +38,11 @@ def load_stage_heads(
         CheckpointError: The heads are broken or of another network.
         UsageError: The checkpoint is not the best one, or a stage has no head.
     """
-    run = RunFolder(run_dir)
-    if not run.heads.is_file():
-        loss = metadata.config.get("loss", "unknown")
-        raise InputNotFoundError(
-            f"{run.heads}: not found, so there is nothing to project with (trained with loss {loss}); leave out "
-            "--projected, or name a run with a contrast on the encoder's stages"
-        )
-    if checkpoint.resolve() != run.best.resolve():
-        raise UsageError(f"{checkpoint}: heads.safetensors belongs to {run.best}; name {run_dir} for --projected")
+    require_heads(run_dir, checkpoint, metadata)
     config = from_mapping(TrainConfig, dict(metadata.config), where=str(checkpoint))
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
         step = create_training_step(model, config, num_classes=metadata.classes.num_classes)
-    load_module(run.heads, step.objective)
+    load_module(RunFolder(run_dir).heads, step.objective)
     heads = stage_heads(step.objective)
     missing = [stage for stage in stages if stage not in heads]
     if missing:
@@ -61,6 +53,29 @@ def load_stage_heads(
         )
     device = next(model.parameters()).device
     return [heads[stage].to(device).eval() for stage in stages]
+
+
+def require_heads(run_dir: Path, checkpoint: Path, metadata: CheckpointMetadata) -> None:
+    """Make sure that a run has projection heads and that they belong to a checkpoint.
+
+    Args:
+        run_dir: The run.
+        checkpoint: The checkpoint folder.
+        metadata: Its description.
+
+    Raises:
+        InputNotFoundError: The run has no projection heads.
+        UsageError: The checkpoint is not the best one.
+    """
+    run = RunFolder(run_dir)
+    if not run.heads.is_file():
+        loss = metadata.config.get("loss", "unknown")
+        raise InputNotFoundError(
+            f"{run.heads}: not found, so there is nothing to project with (trained with loss {loss}); leave out "
+            "--projected, or name a run with a contrast on the encoder's stages"
+        )
+    if checkpoint.resolve() != run.best.resolve():
+        raise UsageError(f"{checkpoint}: {run.heads.name} belongs to {run.best}; name {run_dir} for --projected")
 
 
 def stage_heads(objective: Objective) -> dict[int, nn.Module]:
