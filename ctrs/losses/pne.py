@@ -221,7 +221,7 @@ class PositiveNegativeEqualLoss(nn.Module):
         anchor_rows, candidate_rows = torch.split(rows, [anchors.numel(), candidates.numel()])
         anchor_vectors = _unit(self.head(anchor_rows))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach):
-            candidate_vectors = _unit(self.head(candidate_rows.detach() if self.detach else candidate_rows))
+            candidate_vectors = _unit(self.head(candidate_rows))
         G, K, n = candidates.shape
         return anchor_vectors.view(G, anchors.numel() // G, -1), candidate_vectors.view(G, K, n, -1)
 

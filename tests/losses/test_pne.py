@@ -174,24 +174,26 @@ def test_a_fine_embedding_of_a_size_that_4_does_not_divide() -> None:
 
 
 def crafted_errors() -> tuple[Tensor, Tensor]:
-    """Labels and predictions of 16 x 16 cells: 20 cells of class 0 taken for 1, 5 cells of class 2 taken for 0."""
+    """Labels and predictions of 16 x 16 cells: class 0 taken 20 times for 1 and 3 times for 2, 2 5 times for 1."""
     truth = torch.zeros(1, 16, 16, dtype=torch.int64)
     truth[:, 6:11], truth[:, 11:] = 1, 2
     predicted = truth.clone()
     predicted[0, 0:2, 0:10] = 1
-    predicted[0, 15, 3:8] = 0
+    predicted[0, 3, 2:5] = 2
+    predicted[0, 15, 3:8] = 1
     return tuple(part.repeat_interleave(4, 1).repeat_interleave(4, 2) for part in (truth, predicted))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
     ("large_sets", "max_anchors", "anchors", "eligible"),
     [
-        ("subsample", 10, 10, 25),
-        ("subsample", 22, 22, 25),
-        ("subsample", 199, 25, 25),
-        ("skip", 20, 20, 25),
-        ("skip", 19, 5, 5),
-        ("skip", 4, 0, 0),
+        ("subsample", 10, 10, 28),
+        ("subsample", 22, 22, 28),
+        ("subsample", 199, 28, 28),
+        ("skip", 20, 20, 28),
+        ("skip", 19, 8, 8),
+        ("skip", 4, 3, 3),
+        ("skip", 2, 0, 0),
     ],
 )
 def test_large_sets_are_subsampled_or_skipped(large_sets: str, max_anchors: int, anchors: int, eligible: int) -> None:
@@ -207,7 +209,7 @@ def test_large_sets_are_subsampled_or_skipped(large_sets: str, max_anchors: int,
     )
     found, stats = loss(embedding, logits, labels)
     assert stats.anchors == anchors
-    assert stats.eligible.item() == pytest.approx(eligible / 25)
+    assert stats.eligible.item() == pytest.approx(eligible / 28)
     if anchors == eligible:
         skip_above = max_anchors if large_sets == "skip" else None
         expected, count = naive_loss(dense_vectors(head, embedding), logits, labels, 4, skip_above=skip_above)
@@ -218,14 +220,24 @@ def test_large_sets_are_subsampled_or_skipped(large_sets: str, max_anchors: int,
 def test_the_mean_is_over_all_anchors_of_the_batch() -> None:
     labels, predicted = crafted_errors()
     few = predicted.clone()
-    few[:, :8] = labels[:, :8]
+    few[:, :16] = labels[:, :16]
     both, embedding = torch.cat([labels, labels]), embeddings(16, 16)
     loss = make_loss("ln", num_candidates=1000)
     whole, stats = loss(embedding, logits_saying(torch.cat([predicted, few])), both)
     first, _ = loss(embedding[:1], logits_saying(predicted), labels)
     second, _ = loss(embedding[1:], logits_saying(few), labels)
-    torch.testing.assert_close(whole, (25 * first + 5 * second) / 30)
-    assert (stats.anchors, stats.images) == (30, 2)
+    torch.testing.assert_close(whole, (28 * first + 5 * second) / 33)
+    assert (stats.anchors, stats.images) == (33, 2)
+
+
+def test_the_ignored_label_is_void_wherever_it_lies() -> None:
+    labels, embedding = noisy_labels(64, 64, void=0.0), embeddings(16, 16)
+    logits = logits_for(labels)
+    keys = make_loss().draw_keys(embedding)
+    within, stats = make_loss(ignore_index=1)(embedding, logits, labels, keys)
+    outside, _ = make_loss()(embedding, logits, torch.where(labels == 1, -7, labels), keys)
+    assert stats.anchors > 0
+    assert within == outside != make_loss()(embedding, logits, labels, keys)[0]
 
 
 class Drawn:
@@ -339,6 +351,21 @@ def test_gradient_is_orthogonal_and_at_anchors_only() -> None:
         assert (moved & right).sum() <= 2 * 3 * 7
     assert values[True] == values[False]
     assert not torch.autograd.grad(values[True], logits, allow_unused=True)[0]
+
+
+def test_the_head_learns_from_anchors_only() -> None:
+    labels, embedding = noisy_labels(64, 64), embeddings(16, 16).detach().double().requires_grad_()
+    head = nn.Linear(CHANNELS, CHANNELS, bias=False).double()
+    for detach in (True, False):
+        loss = PositiveNegativeEqualLoss(head, 3, detach=detach)
+        keys = loss.draw_keys(embedding, torch.Generator().manual_seed(1))
+        value, _ = loss(embedding, logits_for(labels), labels, keys)
+        found, at_cells = torch.autograd.grad(value, (head.weight, embedding))
+        rows, gradients = (part.permute(0, 2, 3, 1).reshape(-1, CHANNELS) for part in (embedding, at_cells))
+        verdicts = cell_verdicts(logits_for(labels), labels, (16, 16), stride=4)
+        wrong = (verdicts.valid & (verdicts.label != verdicts.predicted)).flatten()
+        of_vectors = torch.where(wrong[:, None], gradients, 0.0) @ head.weight.inverse()  # what the projections get
+        assert torch.allclose(found, of_vectors.T @ rows) == detach
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -509,12 +536,16 @@ def test_half_precision_autocast(dtype: torch.dtype, norm: str, stride: int) -> 
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
-def test_huge_half_precision_rows_do_not_overflow() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_embeddings_are_compared_in_float32(dtype: torch.dtype) -> None:
     labels = noisy_labels(64, 64)
-    embedding = (embeddings(16, 16).detach() * 1000).half().requires_grad_()
-    value, _ = PositiveNegativeEqualLoss(nn.Identity(), 3)(embedding, logits_for(labels), labels)
+    embedding = (embeddings(16, 16).detach() * 10_000).to(dtype).requires_grad_()
+    loss = PositiveNegativeEqualLoss(nn.Identity(), 3)
+    keys = loss.draw_keys(embedding, torch.Generator().manual_seed(1))
+    value, _ = loss(embedding, logits_for(labels), labels, keys)
+    expected, _ = loss(embedding.detach().float(), logits_for(labels), labels, keys)
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
     value.backward()
-    assert value.isfinite()
     assert embedding.grad is not None
     assert embedding.grad.isfinite().all()
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_ABSENT = -1e30  # finite: the gradient of logsumexp over nothing but -inf is NaN
+_ABSENT = -1e30  # finite, so that two empty sets do not give inf - inf
 
 
 def pne_terms(
