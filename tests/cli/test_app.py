@@ -12,7 +12,7 @@ from ctrs import __version__
 from ctrs.cli import app as program
 from ctrs.errors import CtrsError, OutputExistsError, UsageError
 
-COMMANDS = ["prepare", "train", "eval", "predict", "vectorize", "demo"]
+COMMANDS = ["prepare", "train", "eval", "predict", "vectorize", "ablate", "demo"]
 HEAVY = {
     "torch",
     "timm",
@@ -241,6 +241,25 @@ def test_plain_progress_says_once_that_a_phase_is_done(capsys: pytest.CaptureFix
         progress(3, 3, "tiling")
     lines = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
     assert lines == ["tiling: 0/3", "tiling: 3/3", "scoring: 1/1", "tiling: 3/3"]
+
+
+def test_a_bar_begins_anew_with_the_next_run() -> None:
+    import io
+
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress
+
+    from ctrs.cli.console import _RichPhases
+
+    with Progress(console=RichConsole(file=io.StringIO(), force_terminal=True)) as bars:
+        show = _RichPhases(bars)
+        for run in (1, 2):
+            for step in range(1, 4):
+                show(step, 3, "training")
+            assert [task.completed for task in bars.tasks if task.description == "training"] == [3]
+            show(run, 2, "runs")
+        show(1, 3, "training")
+        assert [(task.description, task.completed) for task in bars.tasks] == [("runs", 2), ("training", 1)]
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
