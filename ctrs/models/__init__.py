@@ -1,4 +1,4 @@
-"""Networks: any hierarchical timm encoder, our decoders and those of segmentation_models_pytorch, projection heads."""
+"""Networks: timm encoders, our decoders and those of segmentation_models_pytorch, projection heads."""
 
 from ctrs.models.checkpoint import (
     CheckpointMetadata,

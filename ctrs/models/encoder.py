@@ -1,4 +1,7 @@
-"""Encoders from timm with four stages at strides 4, 8, 16, 32 (the last may be dilated) and any input size."""
+"""Encoders from timm with four stages at strides 4, 8, 16, 32 and any input size.
+
+Hierarchical models as they are (the last stages may be dilated), plain vision transformers through a feature pyramid.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 from torch import nn
 
 from ctrs.errors import CheckpointError, UsageError
+from ctrs.models.feature_pyramid import PATCH_SIZE, WIDTH, NormedFeatures, PyramidEncoder
 from ctrs.models.weights import load_encoder_weights
 
 STRIDES = (4, 8, 16, 32)
@@ -34,6 +38,9 @@ BACKBONE_ALIASES: dict[str, str] = {
     "twins": "twins_svt_small",
     "resnet": "resnet50",
     "hrnet": "hrnet_w18",
+    "vit": "vit_small_patch16_224",
+    "dinov2": "vit_small_patch14_dinov2",
+    "dinov3": "vit_small_patch16_dinov3",
 }
 """Friendly names and the timm model each stands for."""
 
@@ -48,6 +55,9 @@ class _Plan:
     out_indices: tuple[int, ...]
     options: dict[str, Any]
     channels: tuple[int, ...]
+    """Of the maps at these indices."""
+    plain: bool = False
+    """Whether the only map is one at stride 16, so that a feature pyramid must follow."""
 
 
 def resolve_backbone(name: str) -> str:
@@ -67,7 +77,7 @@ def resolve_backbone(name: str) -> str:
         hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists all"
         raise UsageError(
             f"backbone {name!r} is unknown; expected one of {', '.join(BACKBONE_ALIASES)} "
-            f"or a hierarchical timm model; {hint}"
+            f"or another timm model with feature maps; {hint}"
         )
     return resolved
 
@@ -105,7 +115,8 @@ def create_encoder(
         are (B, h, w, C) where the module's ``output_fmt`` is NHWC, else (B, C, h, w).
 
     Raises:
-        UsageError: The backbone is unknown, has no four stages at these strides at any input size, or can't be dilated.
+        UsageError: The backbone is unknown, has neither four stages at these strides nor one at stride 16 at any input
+            size, or can't be dilated.
         CheckpointError: The weights can't be had or don't fit.
     """
     name = resolve_backbone(backbone)
@@ -123,12 +134,15 @@ def create_encoder(
             raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"ImageNet weights of {name} could not be loaded; use --weights none, or --weights FILE with a local "
+            f"pretrained weights of {name} could not be loaded; use --weights none, or --weights FILE with a local "
             f".safetensors or .pth file of encoder weights ({reason[:160]})"
         ) from error
+    channels = plan.channels
+    if plan.plain:
+        encoder, channels = PyramidEncoder(encoder, channels[0]), (WIDTH,) * len(STRIDES)
     if weights not in ("imagenet", "none"):
-        load_encoder_weights(encoder, Path(weights), backbone=name, in_channels=in_channels)
-    return encoder, plan.channels
+        load_encoder_weights(encoder, Path(weights), backbone=name, in_channels=in_channels, options=plan.options)
+    return encoder, channels
 
 
 def _build(name: str, in_channels: int, **options: Any) -> nn.Module:
@@ -143,27 +157,57 @@ def _plan(name: str, in_channels: int, output_stride: int = 32) -> _Plan:
     with torch.device("meta"), torch.no_grad():
         encoder, options = _probe(name, in_channels)
         reduction = list(_feature_info(encoder, "reduction"))
+        if len(set(reduction)) == 1:
+            return _plan_plain(name, in_channels, options, output_stride)
         if any(stride not in reduction for stride in STRIDES):
             raise UsageError(
-                f"backbone {name!r} has feature maps at strides {', '.join(map(str, reduction))}, "
-                f"expected 4, 8, 16 and 32; choose a hierarchical one, e.g. {', '.join(list(BACKBONE_ALIASES)[:6])}"
+                f"backbone {name!r} has feature maps at strides {', '.join(map(str, reduction))}, expected 4, 8, 16 "
+                f"and 32, or one stride only; choose another, e.g. {', '.join(list(BACKBONE_ALIASES)[:6])}"
             )
         # The last map of each stride is the richest.
         indices = tuple(len(reduction) - 1 - reduction[::-1].index(stride) for stride in STRIDES)
         if not _fits(encoder, in_channels, indices, STRIDES):
-            raise UsageError(
-                f"backbone {name!r} accepts only inputs of its native size, expected one that takes any size; "
-                f"choose another, e.g. {', '.join(list(BACKBONE_ALIASES)[:6])}"
-            )
+            raise _native_size_only(name)
         channels = _feature_info(encoder, "channels")
         if output_stride != 32:
             options = {**options, "output_stride": output_stride}
             if not _dilates(name, in_channels, indices, options):
-                raise UsageError(
-                    f"backbone {name!r} can't be dilated to stride {output_stride}, as DeepLab's decoders need; choose "
-                    "one that can, e.g. resnet, convnext, convnextv2 or inceptionnext, or another decoder, e.g. upernet"
-                )
+                raise _not_dilatable(name, output_stride)
     return _Plan(out_indices=indices, options=options, channels=tuple(channels[i] for i in indices))
+
+
+def _plan_plain(name: str, in_channels: int, options: dict[str, Any], output_stride: int) -> _Plan:
+    """Plan for the last map of a plain model, cut into patches of 16 pixels whatever its weights were trained with."""
+    if output_stride != 32:
+        raise _not_dilatable(name, output_stride)
+    for extra in ({"patch_size": PATCH_SIZE}, {}):
+        used = {**options, **extra, "feature_cls": NormedFeatures}
+        try:
+            trunk = _build(name, in_channels, pretrained=False, out_indices=(-1,), **used)
+        except (TypeError, RuntimeError, AttributeError, AssertionError, NotImplementedError, ValueError):
+            continue
+        if list(_feature_info(trunk, "reduction")) == [PATCH_SIZE]:
+            if not _fits(trunk, in_channels, (0,), (PATCH_SIZE,)):
+                raise _native_size_only(name)
+            return _Plan(out_indices=(-1,), options=used, channels=tuple(_feature_info(trunk, "channels")), plain=True)
+    raise UsageError(
+        f"backbone {name!r} can't be cut into patches of {PATCH_SIZE} px, which the feature pyramid of plain models "
+        "needs; choose another, e.g. vit, dinov2 or dinov3"
+    )
+
+
+def _native_size_only(name: str) -> UsageError:
+    return UsageError(
+        f"backbone {name!r} accepts only inputs of its native size, expected one that takes any size; "
+        f"choose another, e.g. {', '.join(list(BACKBONE_ALIASES)[:6])}"
+    )
+
+
+def _not_dilatable(name: str, output_stride: int) -> UsageError:
+    return UsageError(
+        f"backbone {name!r} can't be dilated to stride {output_stride}, as DeepLab's decoders need; choose one that "
+        "can, e.g. resnet, convnext, convnextv2 or inceptionnext, or another decoder, e.g. upernet"
+    )
 
 
 def _fits(encoder: nn.Module, in_channels: int, indices: Sequence[int], strides: Sequence[int]) -> bool:

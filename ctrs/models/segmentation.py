@@ -140,7 +140,8 @@ def create_model(
     """Build a network.
 
     Args:
-        backbone: Friendly name (``ctrs.models.BACKBONE_ALIASES``) or any hierarchical timm model with strides 4 to 32.
+        backbone: Friendly name (``ctrs.models.BACKBONE_ALIASES``), or any timm model with maps at strides 4 to 32 or of
+            a plain vision transformer.
         decoder: One of ``ctrs.models.DECODERS``.
         num_classes: Channels of the logits.
         in_channels: Bands of the input.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import io
 import logging
 import pickle
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +66,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_encoder_weights(encoder: nn.Module, path: Path, *, backbone: str, in_channels: int) -> int:
+def load_encoder_weights(
+    encoder: nn.Module, path: Path, *, backbone: str, in_channels: int, options: Mapping[str, Any] | None = None
+) -> int:
     """Load what fits by name and shape into an encoder.
 
     The names may be those of timm's whole model, of its original authors (as far as timm converts them), or of a ctrs
@@ -73,6 +79,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, backbone: str, in_ch
         path: .safetensors or .pth file.
         backbone: timm's name of the encoder.
         in_channels: Bands of the encoder.
+        options: With which timm built the encoder; patch and position embeddings are resampled to fit them.
 
     Returns:
         Number of tensors loaded.
@@ -85,7 +92,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, backbone: str, in_ch
     target = encoder.state_dict()
     fitting = _fitting(state, target, in_channels)
     if len(fitting) < len(target):
-        converted = _fitting(_convert(state, backbone), target, in_channels)
+        converted = _fitting(_convert(state, backbone, options or {}), target, in_channels)
         fitting = max(fitting, converted, key=len)
     if not fitting:
         raise CheckpointError(
@@ -94,8 +101,9 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, backbone: str, in_ch
         )
     encoder.load_state_dict(fitting, strict=False)
     missing = [name for name in target if name not in fitting]
+    expected = [name for name in missing if not name.startswith("pyramid.")]  # others' files never hold a pyramid
     logger.log(
-        logging.WARNING if missing else logging.INFO,
+        logging.WARNING if expected else logging.INFO,
         "%s: loaded %d of %d tensors of %s%s",
         path,
         len(fitting),
@@ -108,15 +116,20 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, backbone: str, in_ch
     return len(fitting)
 
 
-def _convert(state: Mapping[str, Tensor], backbone: str) -> dict[str, Tensor]:
+def _convert(state: Mapping[str, Tensor], backbone: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Translate foreign names by timm's own filter for the model's family; unchanged where it has none."""
-    model = timm.create_model(backbone, pretrained=False)
+    kept = {key: value for key, value in options.items() if key not in ("feature_cls", "output_stride")}
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
+        model = timm.create_model(backbone, pretrained=False, **kept)
     family = sys.modules[type(model).__module__]
     convert = getattr(family, "checkpoint_filter_fn", None) or getattr(family, "_checkpoint_filter_fn", None)
     if convert is None:
         return dict(state)
+    if any(".gamma_" in name for name in state) and "adapt_layer_scale" in inspect.signature(convert).parameters:
+        convert = partial(convert, adapt_layer_scale=True)  # as timm calls it for DeiT III
     try:
-        converted: dict[str, Tensor] = convert(dict(state), model)
+        with redirect_stdout(io.StringIO()):  # timm prints which biases DINOv3's smaller models don't have
+            converted: dict[str, Tensor] = convert(dict(state), model)
     except (KeyError, RuntimeError, IndexError, AttributeError, ValueError) as error:
         logger.debug("timm could not translate the names for %s: %s", backbone, error)
         return dict(state)
@@ -128,7 +141,7 @@ def _fitting(state: Mapping[str, Tensor], target: Mapping[str, Tensor], in_chann
     fitting: dict[str, Tensor] = {}
     for name, tensor in state.items():
         # timm's feature wrappers join the first two parts of a name, or put the model below one more.
-        for candidate in (name, name.replace(".", "_", 1), f"body.{name}", f"model.{name}"):
+        for candidate in (name, name.replace(".", "_", 1), f"body.{name}", f"model.{name}", f"trunk.model.{name}"):
             if candidate not in target:
                 continue
             wanted = target[candidate].shape

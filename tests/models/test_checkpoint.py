@@ -70,7 +70,17 @@ def saved(made: tuple[SegmentationModel, CheckpointMetadata], tmp_path: Path) ->
     return folder
 
 
-@pytest.mark.parametrize(("backbone", "decoder"), [("pvt", "unetformer"), ("swin", "dcfam"), ("resnet10t", "upernet")])
+@pytest.mark.parametrize(
+    ("backbone", "decoder"),
+    [
+        ("pvt", "unetformer"),
+        ("swin", "dcfam"),
+        ("resnet10t", "upernet"),
+        ("resnet10t", "deeplabv3plus"),
+        ("eva02_tiny_patch14_224", "fpn"),
+        ("dinov2", "unetformer"),
+    ],
+)
 def test_the_same_logits_bit_for_bit(backbone: str, decoder: str, tmp_path: Path) -> None:
     model, metadata = make(backbone, decoder)
     model(torch.randn(2, 4, 64, 64))  # moves the running statistics

@@ -9,6 +9,7 @@ from ctrs.errors import CheckpointError, UsageError
 from ctrs.models import BACKBONE_ALIASES, DECODERS, SegmentationModel, create_encoder, create_model, resolve_backbone
 
 QUICK = ["poolformer", "swin", "pvt", "convnext_atto", "resnet10t", "mambaout_femto", "swinv2_cr_tiny_ns_224"]
+QUICK += ["vit_tiny_patch16_224", "eva02_tiny_patch14_224"]
 
 
 def check_shapes(model: SegmentationModel, height: int, width: int) -> None:
@@ -114,7 +115,9 @@ def test_friendly_names() -> None:
     ("backbone", "message"),
     [
         ("poolfromer", "'poolfromer' is unknown; expected one of poolformer.*did you mean poolformer"),
-        ("vit_tiny_patch16_224", "strides 16, 16, 16, expected 4, 8, 16 and 32; choose a hierarchical one"),
+        ("crossvit_9_240", "strides 12, 17, expected 4, 8, 16 and 32, or one stride only; choose another"),
+        ("vit_relpos_small_patch16_224", "accepts only inputs of its native size"),
+        ("convmixer_768_32", "can't be cut into patches of 16 px.*choose another, e.g. vit, dinov2 or dinov3"),
         ("maxvit_tiny_tf_224", "accepts only inputs of its native size"),
     ],
 )
@@ -145,7 +148,9 @@ def test_imagenet_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
         return create(name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(CheckpointError, match=r"ImageNet weights of pvt_v2_b0 .*--weights none.*\(no route to host\)$"):
+    with pytest.raises(
+        CheckpointError, match=r"pretrained weights of pvt_v2_b0 .*--weights none.*\(no route to host\)$"
+    ):
         create_model("pvt", num_classes=2, weights="imagenet")
 
 
@@ -186,7 +191,7 @@ def test_deeplab_dilates_the_encoder(backbone: str, decoder: str, strides: tuple
     assert {name: tensor.shape for name, tensor in model.encoder.state_dict().items()} == shapes
 
 
-@pytest.mark.parametrize("backbone", ["poolformer", "swin", "hrnet_w18_small"])
+@pytest.mark.parametrize("backbone", ["poolformer", "swin", "hrnet_w18_small", "vit_tiny_patch16_224"])
 def test_encoders_that_cannot_be_dilated(backbone: str) -> None:
     message = r"can't be dilated to stride 16, as DeepLab's decoders need; choose one that can, e.g. resnet.*upernet"
     with pytest.raises(UsageError, match=message):
