@@ -86,6 +86,7 @@ class TrainConfig:
         recipe: A paper's settings: ``ct-paper`` in full, ``cms-paper`` and ``pne-paper`` the loss terms and weights
             only; options given beside it win.
         weights: ``none``, ``imagenet`` (by timm), or a local file of encoder weights.
+        drop_path: Stochastic depth of the encoder; None: timm's default for the model.
         epochs: Passes over the training tiles.
         batch_size: None: 32 on a GPU, 8 on the CPU.
         learning_rate: None: 8e-5 from pretrained weights and with ``ct-paper``, else 5e-4.
@@ -114,6 +115,7 @@ class TrainConfig:
     loss: str = "cl"
     recipe: Recipe | None = None
     weights: str = "none"
+    drop_path: float | None = None
     epochs: int = 50
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -138,6 +140,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         parse_loss(self.loss)
+        if self.drop_path is not None:
+            require(0 <= self.drop_path < 1, "drop_path", self.drop_path, "0 to below 1")
         require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         if self.batch_size is not None:
             require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")

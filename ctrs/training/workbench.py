@@ -69,6 +69,7 @@ def set_up(config: TrainConfig, manifest: Manifest, device: torch.device, *, pre
         num_classes=num_classes,
         in_channels=manifest.bands.count,
         weights=config.weights if pretrained else "none",
+        drop_path=config.drop_path,
     )
     step = create_training_step(model, config, num_classes=num_classes)
     step.to(fabric.device)

@@ -438,3 +438,13 @@ def test_contrast_waits_for_its_first_step(prepared, tiny_config: TrainConfig, t
         expected = losses["cross_entropy"] + losses["dice"] + weight * losses["cl"]
         assert losses["total"] == pytest.approx(expected, rel=1e-5)
         assert losses["cl"] > 0.1
+
+
+def test_drop_path_reaches_the_encoder(prepared, tiny_config: TrainConfig, tmp_path: Path) -> None:
+    data, config = prepared(), dataclasses.replace(tiny_config, epochs=1, loss="none")
+    for name, drop_path in (("none", None), ("zero", 0.0), ("half", 0.5)):
+        train(data, tmp_path / name, dataclasses.replace(config, drop_path=drop_path))
+    none, zero, half = (
+        (tmp_path / name / "last" / "model.safetensors").read_bytes() for name in ("none", "zero", "half")
+    )
+    assert none == zero != half
