@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,14 @@ def test_table_1_is_the_papers() -> None:
         assert (config.schedule, config.contrast.clip_mode, config.recipe) == ("constant", "hard", "ct-paper")
         assert (config.loss, config.seed) == (run.loss, run.seed)
     assert grid.split is None
+
+
+def test_the_file_on_the_page_is_a_grid() -> None:
+    page = (ROOT / "docs" / "commands" / "ablate.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    grid = ablation_from_mapping(tomllib.loads(text))
+    assert len(grid.rows) == 2 * (1 + 2 + 2)
+    assert len(grid.runs) == 3 * len(grid.rows)
 
 
 def test_each_combination_is_a_run_and_one_seed_comes_after_the_other() -> None:
