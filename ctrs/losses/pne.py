@@ -23,11 +23,12 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ctrs.config import LargeSets, PneResize, PneScope
 from ctrs.errors import ConfigError, CtrsWarning, UsageError
 from ctrs.losses.functional.pne import pne_terms
-from ctrs.losses.pne_sampling import cell_verdicts, sample_verdicts
+from ctrs.losses.pne_sampling import PneSamples, Verdicts, cell_verdicts, sample_verdicts
 from ctrs.losses.sampling import draw_keys, gather_rows
 
 CELL_STRIDE = 4
@@ -182,24 +183,14 @@ class PositiveNegativeEqualLoss(nn.Module):
                 scope=self.scope,
                 large_sets=self.large_sets,
             )
-        anchors, candidates = self._project(
-            cells, samples.anchors, samples.anchor_valid, samples.candidates, samples.candidate_valid
+        dense = getattr(self.head, "dense", None)
+        features = (cells if dense is None else dense(cells)).contiguous()
+        # Computed again in the backward pass, so that of rows and cosines only the indices stay alive.
+        terms: Tensor = checkpoint(
+            self._terms, features, verdicts, samples, use_reentrant=False, preserve_rng_state=False
         )
-        G, K, n = samples.candidates.shape
-        chosen, drawn = samples.anchors.reshape(-1), samples.candidates.reshape(-1)
-        with torch.autocast(anchors.device.type, enabled=False):
-            terms = pne_terms(
-                anchors,
-                candidates,
-                samples.candidate_valid,
-                verdicts.confidence.reshape(-1).index_select(0, drawn).view(G, K, n),
-                verdicts.predicted.reshape(-1).index_select(0, chosen).view(G, -1),
-                verdicts.label.reshape(-1).index_select(0, chosen).view(G, -1),
-                temperature=self.temperature,
-                normalize_weights=self.normalize_weights,
-            )
-            count = samples.anchor_valid.sum()
-            loss = torch.where(samples.anchor_valid.view(G, -1), terms, 0.0).sum() / count.clamp_min(1)
+        count = samples.anchor_valid.sum()
+        loss = torch.where(samples.anchor_valid.view_as(terms), terms, 0.0).sum() / count.clamp_min(1)
         share = samples.eligible.to(loss.dtype) / samples.errors.clamp_min(1)
         return loss, PneStats(loss.detach(), count, samples.anchor_valid.any(1).sum(), share)
 
@@ -207,23 +198,24 @@ class PositiveNegativeEqualLoss(nn.Module):
         """Return what `forward` did as named scalars for the log."""
         return stats._asdict()
 
-    def _project(
-        self, cells: Tensor, anchors: Tensor, anchor_valid: Tensor, candidates: Tensor, candidate_valid: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Project and normalise sampled cells: (G, B A / G, D) anchors and (G, K, n, D) candidates."""
-        dense = getattr(self.head, "dense", None)
-        features = cells if dense is None else dense(cells)
-        rows = gather_rows(
-            features,
-            torch.cat([anchors.reshape(-1), candidates.reshape(-1)]),
-            torch.cat([anchor_valid.reshape(-1), candidate_valid.reshape(-1)]),
-        )
-        anchor_rows, candidate_rows = torch.split(rows, [anchors.numel(), candidates.numel()])
-        anchor_vectors = _unit(self.head(anchor_rows))
+    def _terms(self, features: Tensor, verdicts: Verdicts, samples: PneSamples) -> Tensor:
+        """Return the loss of each anchor, (G, B A / G); of entries that are no anchor some finite number."""
+        G, K, n = samples.candidates.shape
+        chosen, drawn = samples.anchors.reshape(-1), samples.candidates.reshape(-1)
+        anchors = _unit(self.head(gather_rows(features, chosen, samples.anchor_valid.reshape(-1))))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach):
-            candidate_vectors = _unit(self.head(candidate_rows))
-        G, K, n = candidates.shape
-        return anchor_vectors.view(G, anchors.numel() // G, -1), candidate_vectors.view(G, K, n, -1)
+            candidates = _unit(self.head(gather_rows(features, drawn, samples.candidate_valid.reshape(-1))))
+        with torch.autocast(features.device.type, enabled=False):
+            return pne_terms(
+                anchors.view(G, chosen.numel() // G, -1),
+                candidates.view(G, K, n, -1),
+                samples.candidate_valid,
+                verdicts.confidence.reshape(-1).index_select(0, drawn).view(G, K, n),
+                verdicts.predicted.reshape(-1).index_select(0, chosen).view(G, -1),
+                verdicts.label.reshape(-1).index_select(0, chosen).view(G, -1),
+                temperature=self.temperature,
+                normalize_weights=self.normalize_weights,
+            )
 
     def _check_inputs(self, embedding: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Refuse shapes that do not belong together."""
