@@ -19,22 +19,34 @@ from torch.nn.parallel import DistributedDataParallel
 
 import ctrs
 from ctrs.losses.contrastive import ContrastiveTransformerLoss
+from ctrs.losses.multiscale import MultiscaleContrastLoss
 from ctrs.losses.pne import PositiveNegativeEqualLoss
+from ctrs.losses.supcon import SupervisedContrastLoss
 from ctrs.models.projection import NormProjectionHead, ProjectionHead
 
 WORLD_SIZE = 2
 SIDE_PX = 64
 STRIDES = (4, 8, 16, 32)
 CHANNELS = (4, 6, 8, 10)
-TERMS = ("cl", "infonce", "pne")
+TERMS = ("cl", "infonce", "supcon", "cms+ccs", "cms+ccs/ln", "pne", "pne/ln")
 
 
 def make_loss(term: str) -> nn.Module:
-    if term == "pne":
-        return PositiveNegativeEqualLoss(NormProjectionHead(CHANNELS[0], [8], 8, order="norm-relu"), 2)
-    heads = [ProjectionHead(channels, out_channels=8) for channels in CHANNELS]
+    """Build the loss that a term names, with heads of batch norm or, with ``/ln``, of layer norm."""
+    name, _, norm = term.partition("/")
+    if name in ("pne", "cms+ccs"):
+        order = "norm-relu" if name == "pne" else "relu-norm"
+        heads = [
+            NormProjectionHead(channels, [8], 8, norm="ln" if norm else "bn", order=order) for channels in CHANNELS
+        ]
+        if name == "pne":
+            return PositiveNegativeEqualLoss(heads[0], 2)
+        return MultiscaleContrastLoss(heads, 2, min_views=1)
+    rows = [ProjectionHead(channels, out_channels=8) for channels in CHANNELS]
+    if name == "supcon":
+        return SupervisedContrastLoss(rows, 2)
     options = {"min_positives": 1, "min_negatives": 1, "min_positive_pairs": 1}  # for a term at stride 32 as well
-    return ContrastiveTransformerLoss(heads, 2, kind=term, clip_mode="rescale", **options)  # type: ignore[arg-type]
+    return ContrastiveTransformerLoss(rows, 2, kind=name, clip_mode="rescale", **options)  # type: ignore[arg-type]
 
 
 class Network(nn.Module):
@@ -43,9 +55,9 @@ class Network(nn.Module):
     def __init__(self, term: str) -> None:
         super().__init__()
         torch.manual_seed(0)
-        stages = range(1 if term == "pne" else len(STRIDES))
+        self.on_embedding = term.startswith("pne")
+        stages = range(1 if self.on_embedding else len(STRIDES))
         self.stems = nn.ModuleList(nn.Conv2d(3, CHANNELS[stage], 1) for stage in stages)
-        self.term = term
         self.loss = make_loss(term)
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -56,13 +68,13 @@ class Network(nn.Module):
     def draw_keys(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.features(images)
         keys: tuple[Tensor, ...] = self.loss.draw_keys(  # type: ignore[operator]
-            features[0] if self.term == "pne" else features, torch.Generator().manual_seed(0)
+            features[0] if self.on_embedding else features, torch.Generator().manual_seed(0)
         )
         return keys
 
     def forward(self, images: Tensor, labels: Tensor, keys: Sequence[Tensor]) -> Tensor:
         features = self.features(images)
-        inputs = (features[0], images[:, :2]) if self.term == "pne" else (features,)
+        inputs = (features[0], images[:, :2]) if self.on_embedding else (features,)
         value: Tensor | tuple[Tensor, ...] = self.loss(*inputs, labels, keys)[0]
         return value if isinstance(value, Tensor) else torch.stack(value).sum()
 
