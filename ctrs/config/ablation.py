@@ -85,8 +85,8 @@ class AblationConfig:
     """A grid of runs; settings of a variant win over those of its network, these over the common ones and the recipe.
 
     A variant that changes nothing but hyper-parameters of terms that a loss does not have is no variant of that loss:
-    it has one run for each seed, the plain one, however many such variants there are. That is the variant without
-    settings if one is listed, else the run without any.
+    it has one run for each seed, however many such variants there are. That is the run of the variant without settings
+    if one is listed and the loss has other variants, else a run without variant.
 
     Args:
         data: Prepared data, as for ``train``: relative to the current folder.
@@ -171,9 +171,11 @@ class AblationConfig:
         unread = set(TERM_TABLES.values()) - {TERM_TABLES[term.name] for term in terms}
         if not terms:
             unread.add("contrast_warmup_steps")
-        if set(variant.settings) <= unread:
-            return next((entry.name for entry in self.variants if not entry.settings), "")
-        return variant.name
+        changing = [entry for entry in self.variants if not set(entry.settings) <= unread]
+        if variant in changing:
+            return variant.name
+        unchanged = (entry.name for entry in self.variants if not entry.settings)
+        return next(unchanged, "") if changing else ""
 
     def _train_config(self, network: str, loss: str, variant: str, seed: int) -> TrainConfig:
         own = next(entry.settings for entry in self.networks if entry.name == network)

@@ -112,6 +112,9 @@ def test_a_variant_of_what_a_loss_does_not_read_is_run_once() -> None:
     named = ablation_from_mapping(changed(variant=[*variants, {"name": "plain"}], network=[GRID["network"][0]]))
     assert [row[2] for row in named.rows if row[1] == "none"] == ["plain", "slow"]
     assert named.reference(("pf", "cl+pne", "cold")) == ("pf", "none", "plain")
+    alone = ablation_from_mapping(changed(variant=[variants[0], {"name": "plain"}], network=[GRID["network"][0]]))
+    assert [row[2] for row in alone.rows] == ["", "hard", "plain", "hard", "plain"]
+    assert alone.reference(("pf", "cl+pne", "plain")) == ("pf", "none", "")
 
 
 def test_without_none_nothing_is_compared() -> None:
