@@ -21,6 +21,9 @@ from ctrs.losses.patches import CLASSES_PER_WORD, check_sizes, patch_bits
 _KEY_BITS = 24
 """Random bits of a float32 in [0, 1)."""
 
+_SCRAMBLE = 0x9E3779
+"""Odd, so that it permutes numbers of 24 bits; 2**24 divided by the golden ratio, so that it spreads them."""
+
 
 class AnchorSamples(NamedTuple):
     """Sampled cells of one stage; of each row only the first ``counts`` entries mean anything."""
@@ -153,7 +156,9 @@ def sample_anchors(
         counts = (quota * images).clamp_max(room)
     # Water filling: each class's cells by their rank inside the image, images of one rank in random order.
     rank = torch.arange(N, device=device) - bounds.index_select(0, pair)
-    turn = key.view(B, plane)[:, 0].index_select(0, pair % B)
+    # One number for each image, from the key of its first cell, but in another order than the keys.
+    turns = (key.view(B, plane)[:, 0] * _SCRAMBLE) & ((1 << _KEY_BITS) - 1)
+    turn = turns.index_select(0, pair % B)
     drawn_from = F.pad(taken.reshape(-1), (0, 1), value=False).index_select(0, pair)
     level = torch.where(drawn_from, torch.div(pair, B, rounding_mode="floor") * plane + rank, K * plane)
     by_level = ((level << _KEY_BITS) + turn).sort(stable=True).indices
