@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from ctrs.config.choices import LearningSplit, MapMethod, VoidMode, require
 
@@ -53,6 +54,8 @@ class EmbeddingMapConfig:
     def __post_init__(self) -> None:
         holds = bool(self.stages) and set(self.stages) <= {0, 1, 2, 3} and len(set(self.stages)) == len(self.stages)
         require(holds, "stages", self.stages, "distinct numbers from 0 to 3")
+        allowed = (None, *get_args(LearningSplit))
+        require(self.split in allowed, "split", self.split, "train or val; the test split is for eval alone")
         require(2 <= self.samples <= 5000, "samples", self.samples, "2 to 5000")
         require(self.tiles >= 1, "tiles", self.tiles, "1 or more")
         require(self.seed >= 0, "seed", self.seed, "0 or more")

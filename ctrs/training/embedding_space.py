@@ -5,7 +5,6 @@ Dimension letters: n vectors, D dimensions.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from ctrs.config import MapMethod
 
 NEIGHBOURS = 10
 _PERPLEXITY = 30.0
+_NO_SPREAD = 1e-9
 
 Vectors = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -90,12 +90,19 @@ def flatten(vectors: Vectors, method: MapMethod, *, seed: int) -> Vectors | None
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
+    if vectors.shape[1] < 2:
+        vectors = np.pad(vectors, ((0, 0), (0, 1)))
     # One thread: sums over several come out in another order each time, which t-SNE makes large.
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "invalid value encountered in divide", RuntimeWarning)  # vectors all equal
-        if method == "pca":
-            plane = PCA(2, svd_solver="full").fit_transform(vectors)
-        else:
+    with threadpool_limits(1):
+        # A fraction of variance is of no interest here, and 0 / 0 where all vectors are equal.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            plane = np.asarray(PCA(2, svd_solver="full").fit_transform(vectors), np.float64)
+        spread = float(plane[:, 0].std())
+        if spread < _NO_SPREAD:  # a network that has collapsed; t-SNE would divide by it
+            return np.zeros((n, 2))
+        if method == "tsne":
             perplexity = min(_PERPLEXITY, (n - 1) / 3)
-            plane = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(vectors)
-    return np.asarray(plane, np.float64)
+            start = (plane / spread * 1e-4).astype(np.float32)  # as scikit-learn's init="pca"
+            tsne = TSNE(2, perplexity=perplexity, init=start, random_state=seed, n_jobs=1)
+            plane = np.asarray(tsne.fit_transform(vectors), np.float64)
+    return plane

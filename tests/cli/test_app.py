@@ -12,7 +12,7 @@ from ctrs import __version__
 from ctrs.cli import app as program
 from ctrs.errors import CtrsError, OutputExistsError, UsageError
 
-COMMANDS = ["prepare", "train", "eval", "predict", "vectorize", "ablate", "demo"]
+COMMANDS = ["prepare", "train", "eval", "predict", "vectorize", "ablate", "inspect", "demo"]
 HEAVY = {
     "torch",
     "timm",
@@ -25,7 +25,10 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("arguments", [[], *[[name] for name in COMMANDS]], ids=["ctrs", *COMMANDS])
+PAGES = [[], *([name] for name in COMMANDS), ["inspect", "patches"], ["inspect", "embeddings"]]
+
+
+@pytest.mark.parametrize("arguments", PAGES, ids=lambda words: " ".join(["ctrs", *words]))
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     script = (
         "import sys\nfrom ctrs.cli.app import main\n"
