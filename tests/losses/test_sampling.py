@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ctrs.losses.patches import negative_mask, patch_bits, positive_mask
-from ctrs.losses.sampling import Samples, draw_keys, gather_rows, sample_cells, sample_classes
+from ctrs.losses.sampling import Samples, all_rows, draw_keys, gather_rows, sample_cells, sample_classes
 
 
 def blobs(seed: int, num_classes: int, size: int = 64, batch: int = 2, cell: int = 8) -> Tensor:
@@ -73,6 +73,16 @@ def test_every_order_is_as_likely() -> None:
     assert all(140 < number < 260 for number in orders.values())
 
 
+def test_keys_are_an_order() -> None:
+    pool = torch.tensor([[True, False, True, True, True], [False, True, False, False, False]])
+    keys = torch.empty(5)
+    keys[[3, 1, 0, 4, 2]] = torch.linspace(0.9, 0.0, 5)  # in descending order; 0 is a key like others
+    cells, count = sample_cells(pool, keys, 4)
+    assert count.tolist() == [4, 1]
+    assert cells[0].tolist() == [3, 0, 4, 2]
+    assert cells[1, 0] == 1
+
+
 def test_draw_keys_has_one_key_for_each_cell() -> None:
     keys = draw_keys([(2, 64, 5, 7), (2, 128, 3, 4)], torch.Generator().manual_seed(0))
     assert [key.shape for key in keys] == [(70,), (24,)]
@@ -95,6 +105,28 @@ def test_gathered_rows_are_the_cells_vectors_in_any_memory_format() -> None:
     expected = torch.stack([features[0, :, 0, 0], features[0, :, 1, 2], features[1, :, 3, 4], torch.zeros(3)])
     assert torch.equal(gather_rows(features, cells, valid), expected)
     assert torch.equal(gather_rows(features.to(memory_format=torch.channels_last), cells, valid), expected)
+
+
+def test_all_rows_are_the_cells_vectors_in_any_memory_format() -> None:
+    features = torch.randn(2, 3, 4, 5)
+    features[1, :, 3, 4] = float("nan")
+    used = torch.ones(40, dtype=torch.bool)
+    used[[3, 39]] = False
+    expected = torch.stack([features[cell // 20, :, cell % 20 // 5, cell % 5] for cell in range(40)])
+    expected[~used] = 0
+    assert torch.equal(all_rows(features, used), expected)
+    assert torch.equal(all_rows(features.to(memory_format=torch.channels_last), used), expected)
+
+
+def test_gradients_of_cells_that_were_picked_twice_add_up() -> None:
+    features = torch.randn(2, 3, 2, 2, requires_grad=True)
+    cells, valid = torch.tensor([6, 1, 6, 6]), torch.tensor([True, True, True, False])
+    weights = torch.randn(4, 3)
+    (gather_rows(features, cells, valid) * weights).sum().backward()
+    expected = torch.zeros(2, 3, 2, 2)
+    expected[1, :, 1, 0] = weights[0] + weights[2]
+    expected[0, :, 0, 1] = weights[1]
+    torch.testing.assert_close(features.grad, expected)
 
 
 def test_gather_lets_nothing_in_from_other_cells() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ctrs.losses.functional import cl_terms, infonce_terms, soft_cross_entropy
+from ctrs.losses.functional import cl_terms, infonce_terms, mine_pairs, soft_cross_entropy
 
 Vector = Sequence[float]
 
@@ -111,3 +112,101 @@ def test_discarded_pairs_have_no_gradient() -> None:
     (gradient,) = torch.autograd.grad(negative.sum(), n)
     assert (gradient[0, 1] != 0).any()  # cosine 0.5 is kept, -0.5 is not
     assert (gradient[0, 3] == 0).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 12])
+@pytest.mark.parametrize("hardest", ["highest", "lowest"])
+def test_mining_keeps_the_hardest_share_of_the_real_pairs(count: int, hardest: str) -> None:
+    cosines = torch.tensor([[0.3, -0.9, 0.8, 0.1, -0.2, 0.7, 0.0, -0.5, 0.6, 0.9, -1.0, 1.0]])
+    mined = mine_pairs(cosines, torch.tensor([count]), top=0.7, hardest=hardest)  # type: ignore[arg-type]
+    keep = max(1, count * 7 // 10) if count else 0
+    expected = sorted(range(count), key=lambda k: float(cosines[0, k]), reverse=hardest == "highest")[:keep]
+    assert mined.pairs[mined.kept].tolist() == expected
+    torch.testing.assert_close(mined.similarity[mined.kept], cosines[0, expected])
+
+
+def test_infonce_equals_a_plain_implementation() -> None:
+    """Cross entropy of the logits [q.k, q.v_1, ..., q.v_M] / tau with target 0: the usual unpaired InfoNCE."""
+    positives, negatives = (nn.functional.normalize(torch.randn(1, 40, 16), dim=-1) for _ in range(2))
+    forty = torch.tensor([40])
+    found = infonce_terms(positives, negatives, forty, forty, top=1.0, temperature=0.07)
+    query, key, shared = positives[0, :20], positives[0, 20:], negatives[0]
+    logits = torch.cat([(query * key).sum(1, keepdim=True), query @ shared.T], 1) / 0.07
+    expected = nn.functional.cross_entropy(logits, torch.zeros(20, dtype=torch.int64))
+    torch.testing.assert_close(found[0], expected)
+
+
+def test_infonce_has_no_value_without_queries_or_negatives() -> None:
+    vectors = nn.functional.normalize(torch.randn(2, 3, 6, 4), dim=-1).requires_grad_()
+    counts = torch.tensor([[6, 1, 0], [0, 6, 6]])
+    for variant in ("paper", "author"):
+        found = infonce_terms(*vectors, *counts, variant=variant)  # type: ignore[arg-type]
+        assert found.tolist() == [0, 0, 0]
+        (gradient,) = torch.autograd.grad(found.sum(), vectors)
+        assert (gradient == 0).all()
+
+
+def terms(kind: str, p: Tensor, n: Tensor, option: str) -> Tensor:
+    counts = torch.tensor([[p.shape[1]] * p.shape[0], [n.shape[1]] * p.shape[0]])
+    if kind == "cl":
+        negative, positive = cl_terms(p, n, *counts, top=1.0, form=option)  # type: ignore[arg-type]
+        return negative + positive
+    return infonce_terms(p, n, *counts, top=1.0, variant=option)  # type: ignore[arg-type]
+
+
+CORES = [("cl", "logit"), ("cl", "prob"), ("infonce", "paper"), ("infonce", "author")]
+
+
+@pytest.mark.parametrize(("kind", "option"), CORES)
+def test_descent_draws_positives_together_and_pushes_negatives_away(kind: str, option: str) -> None:
+    """Unit vectors in 32 dimensions; the gradient of unnormalised ones is orthogonal to each."""
+    raw = torch.randn(2, 2, 8, 32, dtype=torch.float64).requires_grad_()
+    p, n = nn.functional.normalize(raw, dim=-1)
+    value = terms(kind, p, n, option).sum()
+    (gradient,) = torch.autograd.grad(value, raw)
+    assert (gradient * raw).sum(-1).abs().max() < 1e-12
+    assert (gradient != 0).any(-1).all()  # negatives are not detached, and every pair is kept
+    with torch.no_grad():
+        for moved, rises in ((0, True), (1, False)):
+            step = torch.zeros_like(raw)
+            step[moved] = gradient[moved]
+            if rises:
+                step[0, :, :4] = 0  # one end of each positive pair
+            q, v = nn.functional.normalize(raw - 1e-3 * step, dim=-1)
+            if rises:
+                change = (q[:, :4] * q[:, 4:]).sum(-1) - (p[:, :4] * p[:, 4:]).sum(-1)
+            else:
+                change = (p * v).sum(-1) - (p * n).sum(-1)
+            assert (change.mean() > 0) == rises
+        q, v = nn.functional.normalize(raw - 1e-3 * gradient, dim=-1)
+        assert terms(kind, q, v, option).sum() < value
+
+
+def compare_compiled(backend: str, kind: str, option: str) -> None:
+    data = Drawn(3, 3, 12, 5, torch.float32)
+    p, n = data.positives.requires_grad_(), data.negatives.requires_grad_()
+
+    def core(p: Tensor, n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        if kind == "cl":
+            return torch.stack(cl_terms(p, n, a, b, form=option))  # type: ignore[arg-type]
+        return infonce_terms(p, n, a, b, variant=option)  # type: ignore[arg-type]
+
+    torch.compiler.reset()
+    expected = core(p, n, *data.counts)
+    found = torch.compile(core, fullgraph=True, backend=backend)(p, n, *data.counts)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(value.sum(), (p, n)) for value in (found, expected)]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+    assert (expected > 0).any()
+
+
+@pytest.mark.parametrize(("kind", "option"), CORES)
+def test_cores_compile_without_graph_breaks(kind: str, option: str) -> None:
+    compare_compiled("aot_eager", kind, option)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize(("kind", "option"), CORES)
+def test_cores_compile_with_inductor(kind: str, option: str) -> None:
+    compare_compiled("inductor", kind, option)
