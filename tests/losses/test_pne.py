@@ -629,9 +629,18 @@ def test_compiles_without_graph_breaks() -> None:
     assert_compiled_equals_eager("aot_eager", "bn", {"large_sets": "skip"})
 
 
+OTHER_OPTIONS = {"scope": "batch", "resize": "bilinear", "detach": False}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("norm", ["bn", "ln"])
-@pytest.mark.parametrize("options", [{}, {"scope": "batch", "resize": "bilinear", "detach": False}])
+@pytest.mark.parametrize(
+    ("backend", "norm", "options"),
+    [
+        ("aot_eager", "bn", {}),
+        ("aot_eager", "ln", OTHER_OPTIONS),
+        ("inductor", "bn", OTHER_OPTIONS),
+        ("inductor", "ln", {}),
+    ],
+)
 def test_compiles_with_all_options(backend: str, norm: str, options: dict[str, object]) -> None:
     assert_compiled_equals_eager(backend, norm, options)
