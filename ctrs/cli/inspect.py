@@ -150,7 +150,7 @@ def embeddings(
     projected: Annotated[
         bool, typer.Option("--projected", help="What the loss compares: the projection heads' output.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the choice of patches, and of t-SNE.")] = _EMBEDDINGS.seed,
+    seed: Annotated[int, typer.Option(help="Of the choice of tiles and patches.")] = _EMBEDDINGS.seed,
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder that prepare wrote; the run's own unless given.")
     ] = None,

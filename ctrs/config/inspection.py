@@ -34,7 +34,7 @@ class EmbeddingMapConfig:
         samples: Cap on the one-class patches of each class and stage.
         tiles: Cap on the tiles they are drawn from.
         projected: Show the vectors that the contrast loss sees (behind the projection heads), not the stage features.
-        seed: Of the choice of tiles and patches, and of t-SNE.
+        seed: Of the choice of tiles and patches.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         threads: CPU threads of torch; None leaves torch's choice.
         overwrite: Replace a different picture.

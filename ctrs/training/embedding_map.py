@@ -262,7 +262,7 @@ def _lay_out(
                     run=run.name,
                     loss=run.loss,
                     heading=f"stage {stage} (stride {entry.stride})",
-                    points=flatten(units, config.method, seed=config.seed),
+                    points=flatten(units, config.method),
                     classes=cells.classes,
                     silhouette=entry.separation.silhouette,
                     purity=entry.separation.purity,

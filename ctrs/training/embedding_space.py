@@ -72,13 +72,12 @@ def separation(vectors: Vectors, labels: Labels) -> Separation:
     )
 
 
-def flatten(vectors: Vectors, method: MapMethod, *, seed: int) -> Vectors | None:
-    """Lay vectors out on a plane; the same vectors and seed give the same points.
+def flatten(vectors: Vectors, method: MapMethod) -> Vectors | None:
+    """Lay vectors out on a plane; the same vectors give the same points.
 
     Args:
         vectors: (n, D) unit vectors.
         method: ``pca`` or ``tsne``.
-        seed: Of t-SNE.
 
     Returns:
         (n, 2); None for fewer than three vectors.
@@ -103,6 +102,6 @@ def flatten(vectors: Vectors, method: MapMethod, *, seed: int) -> Vectors | None
         if method == "tsne":
             perplexity = min(_PERPLEXITY, (n - 1) / 3)
             start = (plane / spread * 1e-4).astype(np.float32)  # as scikit-learn's init="pca"
-            tsne = TSNE(2, perplexity=perplexity, init=start, random_state=seed, n_jobs=1)
+            tsne = TSNE(2, perplexity=perplexity, init=start, random_state=0, n_jobs=1)
             plane = np.asarray(tsne.fit_transform(vectors), np.float64)
     return plane

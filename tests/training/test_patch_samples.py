@@ -81,6 +81,13 @@ def test_each_patch_has_the_same_chance():
     assert abs(counts - counts.mean()).max() < 5 * np.sqrt(300 * 0.25 * 0.75)
 
 
+def test_tiles_have_draws_of_their_own():
+    mask = torch.zeros(64, 64, dtype=torch.int64)
+    found = cells(sample_patches([mask, mask], (4,), num_classes=1, samples=200, seed=0)[0])
+    first, second = ({cell[1:3] for cell in found if cell[0] == tile} for tile in (0, 1))
+    assert len(first & second) < 0.7 * len(first)
+
+
 def test_more_classes_than_a_word_holds():
     mask = torch.arange(64).view(8, 8).repeat_interleave(4, 0).repeat_interleave(4, 1)
     found = sample_patches([mask], (4,), num_classes=64, samples=2, seed=0)[0]
