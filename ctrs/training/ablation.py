@@ -185,7 +185,7 @@ def _work_off(
             status = read_status(run, out_dir, split, manifest)
             if not status.is_finished:
                 logger.info("run %d of %d: %s", number, num_runs, run.name)
-                error = _train_and_score(status, split, manifest, overwrite=overwrite, progress=progress)
+                error = _train_and_score(status, config.split, manifest, overwrite=overwrite, progress=progress)
                 note_failure(out_dir, run, error)
                 if error is not None:
                     logger.error("%s failed: %s", run.name, error)
@@ -194,7 +194,7 @@ def _work_off(
 
 
 def _train_and_score(
-    status: RunStatus, split: SplitName, manifest: Manifest, *, overwrite: bool, progress: Progress
+    status: RunStatus, split: SplitName | None, manifest: Manifest, *, overwrite: bool, progress: Progress
 ) -> str | None:
     """Bring a run to its end; return why that failed, None where it did not."""
     run, folder = status.run, status.folder
