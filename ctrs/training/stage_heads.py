@@ -79,7 +79,7 @@ def require_heads(run_dir: Path, checkpoint: Path, metadata: CheckpointMetadata)
 
 
 def stage_heads(objective: Objective) -> dict[int, nn.Module]:
-    """Return the projection head of each stage that has one; the first term wins."""
+    """Return the projection head of each stage that has one; the first term in the objective wins."""
     found: dict[int, nn.Module] = {}
     for loss in objective.contrast.children():
         heads = getattr(loss, "heads", None)

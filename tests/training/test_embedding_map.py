@@ -17,12 +17,14 @@ from ctrs.data.tile_store import TileStore
 from ctrs.data.transforms import whole_tile_transform
 from ctrs.errors import ConfigError, DataError, InputNotFoundError, OutputExistsError, UsageError
 from ctrs.models.checkpoint import load_checkpoint, save_checkpoint
+from ctrs.models.segmentation import create_model
 from ctrs.tiles.manifest import Manifest
 from ctrs.training import inspect_embeddings, train
 from ctrs.training.patch_samples import sample_patches
 from ctrs.training.patch_vectors import patch_vectors
 from ctrs.training.run_pairs import find_counterpart, other_settings, training_command
-from ctrs.training.stage_heads import load_stage_heads
+from ctrs.training.stage_heads import load_stage_heads, stage_heads
+from ctrs.training.step import create_training_step
 
 QUICK = EmbeddingMapConfig(stages=(0, 1), samples=30, device="cpu")
 
@@ -171,6 +173,32 @@ def test_projected_needs_heads(runs, tmp_path):
         inspect_embeddings(runs / "with", tmp_path / "c.png", config, beside=runs / "without")
     with pytest.raises(UsageError, match=r"last: heads\.safetensors belongs to .*best; name"):
         inspect_embeddings(runs / "with" / "last", tmp_path / "c.png", config)
+
+
+@pytest.mark.parametrize(
+    ("loss", "stages"), [("supcon", (0, 1, 2, 3)), ("cms", (0, 1, 2, 3)), ("ccs", (0, 2, 3)), ("pne", ()), ("none", ())]
+)
+def test_each_term_has_its_heads_by_stage(tiny_config, loss, stages):
+    model = create_model("test_convnext", "dcfam", num_classes=2)
+    objective = create_training_step(model, replace(tiny_config, loss=loss), num_classes=2).objective
+    heads = stage_heads(objective)
+    assert tuple(sorted(heads)) == stages
+    for stage, head in heads.items():
+        rows = torch.zeros(3, model.feature_channels[stage])
+        if (dense := getattr(head, "dense", None)) is not None:
+            rows = dense.eval()(rows.T[None, :, None])[0, :, 0].T
+        assert len(head(rows)) == 3
+
+
+def test_heads_with_batch_norm_are_shown_and_pne_has_none_to_show(ground, tmp_path, tiny_config):
+    data = ground / "prepared" / "town"
+    config = replace(QUICK, projected=True, stages=(0, 2))
+    train(data, tmp_path / "runs" / "cms", replace(tiny_config, loss="cms", epochs=1))
+    report = inspect_embeddings(tmp_path / "runs" / "cms", tmp_path / "a.png", config)
+    assert [entry.loss for entry in report.stages] == ["cms", "cms"]
+    train(data, tmp_path / "runs" / "pne", replace(tiny_config, loss="pne", epochs=1))
+    with pytest.raises(UsageError, match=r"no projection head at stage 0, 2 \(loss pne has heads at none\)"):
+        inspect_embeddings(tmp_path / "runs" / "pne", tmp_path / "b.png", config)
 
 
 def test_mistakes_are_named(runs, tmp_path, prepared):
