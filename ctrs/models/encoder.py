@@ -37,6 +37,7 @@ BACKBONE_ALIASES: dict[str, str] = {
     "mambaout": "mambaout_tiny",
     "twins": "twins_svt_small",
     "resnet": "resnet50",
+    "hiera": "sam2_hiera_tiny",
     "hrnet": "hrnet_w18",
     "vit": "vit_small_patch16_224",
     "dinov2": "vit_small_patch14_dinov2",
@@ -130,6 +131,11 @@ def create_encoder(
     try:
         encoder = _build(name, in_channels, pretrained=pretrained, out_indices=plan.out_indices, **options)
     except Exception as error:  # timm, the hub client and urllib raise many kinds
+        if not pretrained and isinstance(error, AssertionError):
+            raise UsageError(
+                f"backbone {name!r} gives no feature maps ({error}); choose another, "
+                f"e.g. {', '.join(list(BACKBONE_ALIASES)[:6])}"
+            ) from error
         if not pretrained:
             raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

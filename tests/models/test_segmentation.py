@@ -44,8 +44,7 @@ MATRIX = [
     (backbone, decoder)
     for backbone in BACKBONE_ALIASES
     for decoder in DECODERS
-    if decoder in OWN_DECODERS
-    or (backbone in ("poolformer", "swin", "resnet") and not (decoder.startswith("deeplab") and backbone != "resnet"))
+    if decoder in OWN_DECODERS or backbone == ("convnext" if decoder.startswith("deeplab") else "swin")
 ]
 
 
@@ -118,6 +117,7 @@ def test_friendly_names() -> None:
         ("crossvit_9_240", "strides 12, 17, expected 4, 8, 16 and 32, or one stride only; choose another"),
         ("vit_relpos_small_patch16_224", "accepts only inputs of its native size"),
         ("convmixer_768_32", "can't be cut into patches of 16 px.*choose another, e.g. vit, dinov2 or dinov3"),
+        ("tresnet_m", "gives no feature maps .*; choose another"),
         ("maxvit_tiny_tf_224", "accepts only inputs of its native size"),
     ],
 )
