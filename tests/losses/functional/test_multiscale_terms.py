@@ -264,11 +264,18 @@ def test_any_temperature_is_finite(denominator: str, tau: float) -> None:
 
 
 def test_low_temperature_is_the_worst_negative_against_each_positive() -> None:
-    vectors, valid = directions(0, 60, 90, 180).view(2, 2, 2), torch.ones(2, 2, dtype=torch.bool)
+    vectors = directions(0, 155, 7, 200, 240, 50).view(2, 3, 2)
+    valid = torch.tensor([[True, True, False], [True, True, False]])
     loss, _ = supervised_contrast(vectors, valid, vectors, valid, temperature=1e-5)
-    cosine = [math.cos(math.radians(angle)) for angle in (0, 30, 60, 90, 120, 180)]
-    # Anchor 0: negative at 90, positive at 60. 60: 30, 60. 90: 30, 90. 180: 120, 90.
-    gaps = [cosine[3] - cosine[2], cosine[1] - cosine[2], cosine[1] - cosine[3], cosine[4] - cosine[3]]
+    cosine = {degrees: math.cos(math.radians(degrees)) for degrees in (40, 45, 85, 120, 155, 160)}
+    # Nearest negative, then the positive, of the anchors at 0, 155, 200 and 240 degrees.
+    gaps = [
+        cosine[120] - cosine[155],
+        cosine[45] - cosine[155],
+        cosine[45] - cosine[40],
+        cosine[85] - cosine[40],
+    ]
+    assert gaps[2] < 0
     assert loss.item() == pytest.approx(sum(max(0, gap) for gap in gaps) / 4 / 1e-5, rel=1e-6)
 
 
