@@ -5,11 +5,13 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -58,7 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program's name; None takes ``sys.argv``.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    if code and arguments is None and "torch" in sys.modules:
+        _leave(code)
+    return code
+
+
+def _run(given: list[str]) -> int:
     # OpenMP's threads (torch's) wait for each other by spinning; on a machine with other work that makes training many
     # times slower. A short spin costs nothing on an idle one. To be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -92,6 +100,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         advice = "" if with_traceback else "; run again with --verbose for the traceback, and please report it"
         return _fail(f"unexpected {type(error).__name__}: {text}{advice}", 1, with_traceback=with_traceback)
     return 0
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process without taking the interpreter down.
+
+    A backward pass that was left by Ctrl-C or an error has nodes in torch's queue that call into Python when they are
+    destroyed; the C library does that after the interpreter is gone, which crashes instead of returning the code.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a reader that has gone away
+            stream.flush()
+    os._exit(code)
 
 
 def _with_notes(message: str, error: BaseException) -> str:

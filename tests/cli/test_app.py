@@ -170,6 +170,36 @@ def test_ctrl_c_names_the_unfinished_work(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err == "error: stopped by Ctrl-C; unfinished work is kept in .x.partial\n"
 
 
+@pytest.mark.parametrize(("error", "code"), [("KeyboardInterrupt", 130), ("RuntimeError('odd')", 1)])
+def test_a_backward_pass_that_was_left_costs_no_exit_code(error: str, code: int) -> None:
+    script = f"""
+import sys, torch
+from torch.utils.checkpoint import checkpoint
+import ctrs.cli.vectorize
+from ctrs.cli.app import main
+
+calls = 0
+
+def square(x):
+    global calls
+    calls += 1
+    if calls == 3:  # computed again in the backward pass
+        raise {error}
+    return torch.where(x > 0, x * x, x.exp()).sum()
+
+def stop(**_):
+    x = torch.ones(8, requires_grad=True)
+    sum(checkpoint(square, x, use_reentrant=False) for _ in range(2)).backward()
+
+ctrs.cli.vectorize.VectorizeConfig = stop
+sys.argv = ["ctrs", "vectorize", "mask.tif"]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("error: ")
+
+
 def test_surprises_hide_the_traceback_unless_verbose(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
