@@ -83,8 +83,9 @@ def test_norms_are_of_the_encoders_kind() -> None:
     assert all(isinstance(norm, LayerNorm2d) for norm in create_model("pvt", num_classes=3).stage_norms)
 
 
-def test_the_stride_2_level_is_dropped() -> None:
-    encoder, channels = create_encoder("resnet10t")
+@pytest.mark.parametrize("backbone", ["resnet10t", "hrnet_w18_small"])
+def test_the_stride_2_level_is_dropped(backbone: str) -> None:
+    encoder, channels = create_encoder(backbone)
     maps = encoder(torch.randn(1, 3, 64, 64))
     assert [64 // m.shape[-1] for m in maps] == [4, 8, 16, 32]
     assert channels == tuple(m.shape[1] for m in maps)

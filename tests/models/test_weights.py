@@ -181,11 +181,12 @@ def test_names_of_deit3_are_translated(tmp_path: Path) -> None:
     assert torch.equal(loaded["trunk.model.norm.weight"], state["norm.weight"])
 
 
-def test_encoder_of_a_checkpoint_of_ours(tmp_path: Path) -> None:
-    model = create_model("pvt", num_classes=4)
+@pytest.mark.parametrize("backbone", ["pvt", "vit_tiny_patch16_224"])
+def test_encoder_of_a_checkpoint_of_ours(backbone: str, tmp_path: Path) -> None:
+    model = create_model(backbone, num_classes=4)
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(model.state_dict(), path)
-    other = create_model("pvt", "unetformer", num_classes=2, weights=str(path))
+    other = create_model(backbone, "unetformer", num_classes=2, weights=str(path))
     assert all(torch.equal(v, other.encoder.state_dict()[k]) for k, v in model.encoder.state_dict().items())
 
 

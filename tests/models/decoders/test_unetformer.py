@@ -6,7 +6,13 @@ from torch import Tensor, nn
 
 from ctrs.errors import UsageError
 from ctrs.models import create_decoder
-from ctrs.models.decoders.unetformer import GlobalLocalAttention, UnetFormerDecoder, WeightedFusion, WindowAttention
+from ctrs.models.decoders.unetformer import (
+    GlobalLocalAttention,
+    UnetFormerDecoder,
+    WeightedFusion,
+    WindowAttention,
+    conv_norm_relu6,
+)
 
 
 def test_parameter_counts() -> None:
@@ -14,6 +20,11 @@ def test_parameter_counts() -> None:
     assert round(sum(p.numel() for part in parts for p in part.parameters()) / 1e6, 2) == 0.52
     decoder = parts[0]
     assert sum(p.numel() for p in decoder.parameters()) == 514_718
+    # The published network has 0.55 M, of which 0.04 M are the auxiliary head that we leave out.
+    auxiliary = conv_norm_relu6(64, 64), nn.Conv2d(64, 6, 1)
+    extra = sum(p.numel() for part in auxiliary for p in part.parameters())
+    assert round(extra / 1e6, 2) == 0.04
+    assert round((sum(p.numel() for part in parts for p in part.parameters()) + extra) / 1e6, 2) == 0.55
     large = UnetFormerDecoder((64, 128, 320, 512), width=256)
     assert round(sum(p.numel() for p in large.parameters()) / 1e6, 1) == 7.2
 
