@@ -26,7 +26,7 @@ from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.ablation_runs import RUNS, RunStatus, note_failure, read_status
 from ctrs.training.ablation_table import AblationResult, write_tables
-from ctrs.training.evaluation import choose_split, evaluate
+from ctrs.training.evaluation import SCENES, choose_split, evaluate
 from ctrs.training.resume import own_random_state
 from ctrs.training.settings import check_data
 from ctrs.training.step import create_training_step
@@ -198,6 +198,11 @@ def _train_and_score(
 ) -> str | None:
     """Bring a run to its end; return why that failed, None where it did not."""
     run, folder = status.run, status.folder
+
+    def scenes(done: int, total: int, what: str) -> None:
+        if what == SCENES:  # not the windows of each scene: a grid has too many
+            progress(done, total, what)
+
     try:
         if status.state != "trained":
             anew = overwrite and bool(status.changed)
@@ -205,11 +210,11 @@ def _train_and_score(
         predict = PredictConfig(device=run.config.device, precision=run.config.precision, threads=run.config.threads)
         scoring = EvalConfig(split=split, predict=predict)
         try:
-            report = evaluate(folder, manifest.root, scoring, progress=progress)
+            report = evaluate(folder, manifest.root, scoring, progress=scenes)
         except OutputExistsError:
             if not overwrite:
                 raise
-            report = evaluate(folder, manifest.root, replace(scoring, overwrite=True), progress=progress)
+            report = evaluate(folder, manifest.root, replace(scoring, overwrite=True), progress=scenes)
         logger.info("%s: %s", run.name, report.summary())
     except CtrsError as error:
         return str(error)

@@ -31,6 +31,9 @@ from ctrs.training.score_report import REPORT_FILE, EvaluationReport, SceneScore
 
 logger = logging.getLogger(__name__)
 
+SCENES = "scoring scenes"
+"""The phase of progress that counts scenes; those between count the windows of one."""
+
 
 def evaluate(
     checkpoint: Path,
@@ -223,7 +226,7 @@ def _score_scenes(
             kind: count_pixels(truth, mask, manifest.classes) for kind, truth in _truths(mosaic, manifest).items()
         }
         scenes.append(SceneScore(name=mosaic.scene.name, confusions=confusions, mask=f"masks/{mask.name}"))
-        progress(number + 1, len(mosaics), "scoring scenes")
+        progress(number + 1, len(mosaics), SCENES)
     shutil.rmtree(work / "mosaics")
     return tuple(scenes)
 

@@ -259,7 +259,9 @@ def test_a_half_trained_run_goes_on_at_its_last_epoch(
     assert plan_ablation(config, tmp_path / "out").runs[0].describe() == "epoch 1 of 2"
     results = []
     monkeypatch.setattr(ablation, "train", lambda *a, **k: results.append(train(*a, **k)))
-    result = ablate(config, tmp_path / "out")
+    phases: list[str] = []
+    result = ablate(config, tmp_path / "out", progress=lambda done, total, what: phases.append(what))
+    assert list(dict.fromkeys(phases)) == ["reading tiles", "training", "scoring scenes", "runs"]
     assert [(entry.resumed_at, entry.epochs) for entry in results] == [(1, 2)]
     assert result.tables()[0].header == ("network", "loss", "mean IoU", "training", "runs")
     (row,) = result.rows
