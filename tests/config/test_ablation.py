@@ -85,9 +85,10 @@ def test_a_variant_wins_over_its_network_and_that_over_the_common_settings_and_t
             variant=[{"name": "soft", "contrast": {"clip_mode": "none", "top": 1.0}}, {"name": "as it is"}],
         )
     )
-    soft, plain, _, other = (run.config for run in grid.runs[:4])
+    soft, plain, other_soft, other = (run.config for run in grid.runs[:4])
     assert (soft.contrast.clip_mode, soft.contrast.top, soft.contrast.num_pairs) == ("none", 1.0, 10)
     assert (plain.contrast.clip_mode, plain.contrast.top, plain.contrast.num_pairs) == ("hard", 0.25, 10)
+    assert (other_soft.contrast.top, other_soft.contrast.clip_mode, other_soft.epochs) == (1.0, "none", 5)
     assert (other.contrast.top, other.epochs, other.learning_rate, plain.epochs) == (0.75, 5, 8e-5, 3)
 
 
