@@ -266,6 +266,19 @@ def test_an_anchor_whose_class_the_other_stage_lacks_is_left_out() -> None:
     assert stats.cms_anchors.tolist()[0] == 3 * room
     assert stats.ccs_anchors.tolist() == [2 * room]
     assert both(values) > 0
+    keys = loss.draw_keys(features)
+    skipped, _ = loss(features, labels, keys)
+    counted, stats = create(**one_pair(), min_views=1, lonely="zero")(features, labels, keys)
+    assert stats.ccs_anchors.tolist() == [3 * room]
+    torch.testing.assert_close(counted.ccs, skipped.ccs * 2 / 3)
+
+
+def test_classes_with_few_cells_have_no_anchors_unless_wanted() -> None:
+    features, labels = too_few_cells()
+    keys = create().draw_keys(features)
+    assert create(min_views=5)(features, labels, keys)[1].quota.tolist() == [0, 0, 0, 0]
+    assert create(min_views=4)(features, labels, keys)[1].quota.tolist() == [4, 0, 0, 0]
+    assert create(min_views=1)(features, labels, keys)[1].quota.tolist() == [4, 2, 1, 1]
 
 
 def test_500_px_maps() -> None:
