@@ -7,6 +7,7 @@ from torch import nn
 
 from ctrs.errors import CheckpointError, UsageError
 from ctrs.models import BACKBONE_ALIASES, DECODERS, SegmentationModel, create_encoder, create_model, resolve_backbone
+from ctrs.models import encoder as encoder_module
 
 QUICK = ["poolformer", "swin", "pvt", "convnext_atto", "resnet10t", "mambaout_femto", "swinv2_cr_tiny_ns_224"]
 QUICK += ["vit_tiny_patch16_224", "eva02_tiny_patch14_224"]
@@ -155,8 +156,11 @@ def test_imagenet_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
         create_model("pvt", num_classes=2, weights="imagenet")
 
 
-def test_autocast_and_channels_last() -> None:
-    model = create_model("pvt", "dcfam", num_classes=2).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize(
+    ("backbone", "decoder"), [("pvt", "dcfam"), ("vit_tiny_patch16_224", "fpn"), ("resnet10t", "deeplabv3plus")]
+)
+def test_autocast_and_channels_last(backbone: str, decoder: str) -> None:
+    model = create_model(backbone, decoder, num_classes=2).to(memory_format=torch.channels_last)
     images = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         output = model(images)
@@ -197,3 +201,15 @@ def test_encoders_that_cannot_be_dilated(backbone: str) -> None:
     message = r"can't be dilated to stride 16, as DeepLab's decoders need; choose one that can, e.g. resnet.*upernet"
     with pytest.raises(UsageError, match=message):
         create_model(backbone, "deeplabv3plus", num_classes=3)
+
+
+def test_dilation_is_checked_on_real_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = encoder_module._build
+
+    def ignores_dilation(name: str, in_channels: int, **options: object) -> nn.Module:
+        options.pop("output_stride", None)
+        return build(name, in_channels, **options)
+
+    monkeypatch.setattr(encoder_module, "_build", ignores_dilation)
+    with pytest.raises(UsageError, match="'resnet10t' can't be dilated to stride 8"):
+        create_model("resnet10t", "deeplabv3", num_classes=2)
