@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +128,22 @@ def test_gradients_of_cells_that_were_picked_twice_add_up() -> None:
     expected[1, :, 1, 0] = weights[0] + weights[2]
     expected[0, :, 0, 1] = weights[1]
     torch.testing.assert_close(features.grad, expected)
+
+
+@pytest.mark.slow
+def test_gradients_add_up_in_the_same_order_in_every_run() -> None:
+    features = torch.randn(2, 64, 16, 16, requires_grad=True)
+    cells, valid = torch.randint(0, 64, (40_000,)), torch.ones(40_000, dtype=torch.bool)
+    weights = torch.randn(40_000, 64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = [
+            torch.autograd.grad((gather_rows(features, cells, valid) * weights).sum(), features)[0] for _ in range(6)
+        ]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(run, runs[0]) for run in runs)
 
 
 def test_gather_lets_nothing_in_from_other_cells() -> None:

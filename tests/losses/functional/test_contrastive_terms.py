@@ -40,11 +40,19 @@ drawn = st.builds(
 tops = st.sampled_from([0.1, 0.5, 0.7, 1.0])
 
 
-def assert_near(found: Tensor, expected: list[float]) -> None:
-    tolerance = 1e-6 if found.dtype == torch.float64 else 1e-4
+def assert_near(found: Tensor, expected: list[float], extra: float = 0.0) -> None:
+    tolerance = 1e-6 if found.dtype == torch.float64 else 1e-4 + extra
     torch.testing.assert_close(
         found.double(), torch.tensor(expected, dtype=torch.float64), rtol=tolerance, atol=tolerance
     )
+
+
+def logarithm_rounding(data: Drawn) -> float:
+    """What float32's rounding of a cosine, 3e-7, makes of log s and log(1 - s) for the pair nearest to +1 or -1."""
+    every = torch.cat([data.positives, data.negatives], 1).double()
+    cosines = (data.positives.double() @ every.mT).abs()
+    cosines.diagonal(dim1=1, dim2=2).zero_()  # no vector is a pair with itself
+    return 3e-7 / max(1e-6, 1 - float(cosines.max()))
 
 
 @given(data=drawn, top=tops, smoothing=st.sampled_from([0.0, 0.1]), form=st.sampled_from(["logit", "prob"]))
@@ -58,8 +66,9 @@ def test_cl_equals_naive_loops(naive: SimpleNamespace, data: Drawn, top: float, 
         form=form,  # type: ignore[arg-type]
     )
     expected = [naive.cl(*data.lists(c), top, smoothing, form) for c in range(len(data.positives))]
-    assert_near(found[0], [negative for negative, _ in expected])
-    assert_near(found[1], [positive for _, positive in expected])
+    extra = logarithm_rounding(data) if form == "prob" else 0.0
+    assert_near(found[0], [negative for negative, _ in expected], extra)
+    assert_near(found[1], [positive for _, positive in expected], extra)
 
 
 @given(data=drawn, top=tops, tau=st.sampled_from([0.1, 1.0]), variant=st.sampled_from(["paper", "author"]))
