@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,7 +129,6 @@ def test_gradients_of_cells_that_were_picked_twice_add_up() -> None:
     torch.testing.assert_close(features.grad, expected)
 
 
-@pytest.mark.slow
 def test_gradients_add_up_in_the_same_order_in_every_run() -> None:
     features = torch.randn(2, 64, 16, 16, requires_grad=True)
     cells, valid = torch.randint(0, 64, (40_000,)), torch.ones(40_000, dtype=torch.bool)
