@@ -22,6 +22,7 @@ from ctrs.errors import UsageError
 CLASSES_PER_WORD = 29
 VOID_BIT = 29
 OTHER_BIT = 30
+_INPUT_MULTIPLE = 32  # to which networks pad, whatever the strides of their stages
 
 
 def patch_bits(
@@ -37,7 +38,7 @@ def patch_bits(
     Args:
         labels: (B, H, W) integer class indices; ``ignore_index`` and everything outside 0..K-1 is void.
         sizes: (h, w) of each stage's feature map: ceil(H / stride), with H and W as they are or padded to the next
-            multiple of the largest stride. Labels are padded with void at the bottom and the right.
+            multiple of the largest stride or of 32. Labels are padded with void at the bottom and the right.
         num_classes: K.
         strides: Stride of each stage, powers of two, none below the one before (a dilated encoder repeats one).
         ignore_index: Label value that belongs to no class.
@@ -54,7 +55,8 @@ def patch_bits(
         [[[[1, 536870918]]]]
     """
     height, width = check_sizes(labels, sizes, strides)
-    padded = (-(-height // strides[-1]) * strides[-1], -(-width // strides[-1]) * strides[-1])
+    multiple = max(strides[-1], _INPUT_MULTIPLE)
+    padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
     bits = _pixel_bits(labels, num_classes, ignore_index)
     if padded != (height, width):
         bits = F.pad(bits, (0, padded[1] - width, 0, padded[0] - height), value=1 << VOID_BIT)
@@ -86,11 +88,14 @@ def check_sizes(labels: Tensor, sizes: Sequence[tuple[int, int]], strides: Seque
         raise UsageError(f"strides must be powers of two, none below the one before, found {tuple(strides)}")
     height, width = labels.shape[-2:]
     largest = strides[-1]
-    padded = (-(-height // largest) * largest, -(-width // largest) * largest)
+    multiples = (largest, max(largest, _INPUT_MULTIPLE))
     for (h, w), stride in zip(sizes, strides, strict=True):
         tight = (-(-height // stride), -(-width // stride))
-        full = (padded[0] // stride, padded[1] // stride)
-        if (h, w) not in (tight, full):
+        padded = [
+            tuple(-(-edge // multiple) * multiple // stride for edge in (height, width)) for multiple in multiples
+        ]
+        full = padded[-1]
+        if (h, w) not in (tight, *padded):
             raise UsageError(
                 f"the feature map of stride {stride} has {h} x {w} cells, but labels of {height} x {width} pixels "
                 f"need {tight[0]} x {tight[1]} (or {full[0]} x {full[1]} when the input is padded); "

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ctrs.errors import UsageError
-from ctrs.losses.patches import classes_of_word, negative_mask, patch_bits, positive_mask, present_classes, stage_labels
+from ctrs.losses.patches import (
+    VOID_BIT,
+    classes_of_word,
+    negative_mask,
+    patch_bits,
+    positive_mask,
+    present_classes,
+    stage_labels,
+)
 
 STRIDES = (4, 8, 16, 32)
 
@@ -87,6 +95,19 @@ def test_feature_maps_of_500_px_tight_and_padded() -> None:
         assert torch.equal(small, large[..., : small.shape[-2], : small.shape[-1]])
     homogeneous = [(level == 1).sum().item() for level in padded]
     assert homogeneous == [125 * 125, 62 * 62, 31 * 31, 15 * 15]
+
+
+@pytest.mark.parametrize("strides", [(4, 8, 16, 16), (4, 8, 8, 8)])
+@pytest.mark.parametrize("multiple", [1, 16, 32])
+def test_dilated_encoders_see_inputs_padded_to_32_as_well(strides: tuple[int, ...], multiple: int) -> None:
+    labels = torch.zeros(1, 97, 130, dtype=torch.uint8)
+    multiple = min(multiple, strides[-1]) if multiple < 32 else multiple
+    top, right = (-(-edge // multiple) * multiple for edge in (97, 130))
+    sizes = [(-(-top // r), -(-right // r)) for r in strides]
+    for bits, r, size in zip(patch_bits(labels, sizes, num_classes=2, strides=strides), strides, sizes, strict=True):
+        assert tuple(bits.shape[-2:]) == size
+        assert (bits == 1).sum().item() == (97 // r) * (130 // r)  # windows that no padding touches
+        assert (bits[..., -(-97 // r) :, :] == 1 << VOID_BIT).all()
 
 
 def test_channels_last_features_are_refused() -> None:
