@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ctrs.losses.sampling import gather_rows
@@ -35,8 +34,20 @@ def project_cells(features: Tensor, head: nn.Module, cells: Tensor, valid: Tenso
 
 
 def _unit_rows(maps: Tensor, head: nn.Module, cells: Tensor, valid: Tensor) -> Tensor:
-    """Normalise in float32, outside autocast; half precision overflows in the norm and has too coarse cosines."""
-    projected = head(gather_rows(maps, cells, valid))
+    return unit_vectors(head(gather_rows(maps, cells, valid)))
+
+
+def unit_vectors(projected: Tensor) -> Tensor:
+    """Normalise in float32, outside autocast; half precision overflows in the norm and has too coarse cosines.
+
+    Args:
+        projected: (..., D), any float type.
+
+    Returns:
+        (..., D) float32 (float64 for float64), of length 1; shorter than 1 where the length was below 1e-6.
+    """
     with torch.autocast(projected.device.type, enabled=False):
         wide = projected if projected.dtype == torch.float64 else projected.float()
-        return F.normalize(wide, dim=-1, eps=1e-6)
+        # One product with the inverse norm: a division by the norm costs three more passes in the backward.
+        inverse: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_min(1e-6).reciprocal()
+        return wide * inverse

@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ctrs.config import Average, ClForm, ClipMode, InfoNceVariant, VoidMode
 from ctrs.errors import ConfigError, UsageError
+from ctrs.losses.anchors import unit_vectors
 from ctrs.losses.functional.contrastive import cl_terms, infonce_terms
 from ctrs.losses.functional.masked import first_entries
 from ctrs.losses.patches import patch_bits, present_classes, stage_labels
@@ -65,22 +66,13 @@ def project_samples(features: Tensor, head: nn.Module, samples: Samples) -> tupl
     valid = torch.cat([first_entries(samples.positive_count, n), first_entries(samples.negative_count, n)]).reshape(-1)
     num_cells = features.shape[0] * features.shape[2] * features.shape[3]
     if cells.numel() <= num_cells:
-        vectors = _unit(head(gather_rows(features, cells, valid)))
+        vectors = unit_vectors(head(gather_rows(features, cells, valid)))
     else:
         used = torch.zeros(num_cells + 1, dtype=torch.bool, device=cells.device)
         used = used.index_fill(0, torch.where(valid, cells, num_cells), True)[:num_cells]
-        vectors = _unit(head(all_rows(features, used))).index_select(0, cells)
+        vectors = unit_vectors(head(all_rows(features, used))).index_select(0, cells)
     positives, negatives = vectors.view(2, K, n, -1).unbind(0)
     return positives, negatives
-
-
-def _unit(projected: Tensor) -> Tensor:
-    """Normalise in float32, outside autocast; half precision overflows in the norm and has too coarse cosines."""
-    with torch.autocast(projected.device.type, enabled=False):
-        wide = projected if projected.dtype == torch.float64 else projected.float()
-        # One product with the inverse norm: a division by the norm costs three more passes in the backward.
-        inverse: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_min(1e-6).reciprocal()
-        return wide * inverse
 
 
 class ContrastiveTransformerLoss(nn.Module):

@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ctrs.config import LargeSets, PneResize, PneScope
 from ctrs.errors import ConfigError, CtrsWarning, UsageError
+from ctrs.losses.anchors import unit_vectors
 from ctrs.losses.functional.pne import pne_terms
 from ctrs.losses.pne_sampling import PneSamples, Verdicts, cell_verdicts, sample_verdicts
 from ctrs.losses.sampling import draw_keys, gather_rows
@@ -202,9 +203,9 @@ class PositiveNegativeEqualLoss(nn.Module):
         """Return the loss of each anchor, (G, B A / G); of entries that are no anchor some finite number."""
         G, K, n = samples.candidates.shape
         chosen, drawn = samples.anchors.reshape(-1), samples.candidates.reshape(-1)
-        anchors = _unit(self.head(gather_rows(features, chosen, samples.anchor_valid.reshape(-1))))
+        anchors = unit_vectors(self.head(gather_rows(features, chosen, samples.anchor_valid.reshape(-1))))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach):
-            candidates = _unit(self.head(gather_rows(features, drawn, samples.candidate_valid.reshape(-1))))
+            candidates = unit_vectors(self.head(gather_rows(features, drawn, samples.candidate_valid.reshape(-1))))
         with torch.autocast(features.device.type, enabled=False):
             return pne_terms(
                 anchors.view(G, chosen.numel() // G, -1),
@@ -239,10 +240,3 @@ class PositiveNegativeEqualLoss(nn.Module):
                 f"cells (or {padded[0]} x {padded[1]} when the input is padded), found shape {tuple(embedding.shape)}; "
                 "it must be (B, C, h, w)"
             )
-
-
-def _unit(projected: Tensor) -> Tensor:
-    """Normalise in float32, outside autocast; half precision overflows in the norm and has too coarse cosines."""
-    with torch.autocast(projected.device.type, enabled=False):
-        wide = projected if projected.dtype == torch.float64 else projected.float()
-        return F.normalize(wide, dim=-1, eps=1e-6)
