@@ -4,7 +4,8 @@ Source: Pissas et al., Multi-scale and Cross-scale Contrastive Learning for Sema
 The functional core (`supervised_contrast`) takes sampled unit vectors and is deterministic; `MultiscaleContrastLoss`
 is labels of cells + sampler + core + reduction. Where we depart from the paper or from the authors' published code:
 
-- Each class has room for ``max_anchors // num_classes`` anchors, whichever classes are in the batch.
+- Each class has room for ``max_anchors // num_classes`` anchors, whichever classes are in the batch, and in stages
+  with few cells for its share of them (`sample_anchors`).
 - Classes with fewer than ``min_views`` cells in a stage are left out there and do not set the number for all.
 - Anchors without a positive are left out of the mean; the code divides by 0 within a scale and counts them as 0
   across scales (``lonely="zero"``).

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from ctrs.config import MultiscaleGroup, MultiscaleLabels
 from ctrs.losses.patches import CLASSES_PER_WORD, check_sizes, patch_bits
 
+_SMALL_ROOM = 256
+"""Anchors of a class up to which a stage's number of cells sets no limit."""
+
 _KEY_BITS = 24
 """Random bits of a float32 in [0, 1)."""
 
@@ -109,7 +112,8 @@ def sample_anchors(
 ) -> AnchorSamples:
     """Sample equally many cells of each class without replacement.
 
-    A class has room for n = min(max_per_class, max_anchors // K, N) anchors.
+    A class has room for n = min(max_per_class, max_anchors // K, N) anchors, and in stages with few cells for its
+    share of them, N // K, but at least 256: where all classes occur, the rarest has no more than that anyway.
 
     ``group="class"`` (paper): each class with at least ``min_views`` cells in the batch gets as many anchors as the
     rarest of them has cells, at most n. They are filled like water over the images: first one cell of each image that
@@ -132,7 +136,7 @@ def sample_anchors(
     B, N, K = labels.shape[0], labels.numel(), num_classes
     device = labels.device
     plane = N // B
-    room = min(max_per_class, max_anchors // K, N)
+    room = min(max_per_class, max_anchors // K, max(N // K, _SMALL_ROOM), N)
     key = (keys * 2**_KEY_BITS).long()
     image = torch.arange(N, device=device) // plane
     pair = torch.where(labels.reshape(-1) < K, labels.reshape(-1) * B + image, K * B)

@@ -225,3 +225,17 @@ def test_labels_of_cells_with_more_classes_than_a_word_holds() -> None:
 def test_maps_that_do_not_belong_to_the_labels(mode: str) -> None:
     with pytest.raises(UsageError, match="has 5 x 8 cells, but labels of 32 x 32 pixels need 8 x 8"):
         cell_labels(torch.zeros(1, 32, 32, dtype=torch.int64), [(5, 8)], num_classes=2, strides=(4,), mode=mode)  # type: ignore[arg-type]
+
+
+def test_no_class_gets_more_than_its_share_of_a_stage_with_few_cells() -> None:
+    """64 x 32 cells of 4 classes: 512 each; below 256 there is no such limit."""
+    halves = (torch.arange(64 * 32) % 2).view(2, 32, 32)
+    generator = torch.Generator().manual_seed(0)
+    found = sample_anchors(halves, torch.rand(2048, generator=generator), num_classes=4, max_anchors=10**6)
+    assert found.cells.shape == (4, 512)
+    assert found.counts.tolist() == [512, 512, 0, 0]
+    # Four even classes have exactly their share: nothing is lost where all are in the batch.
+    quarters = (torch.arange(64 * 32) % 4).view(2, 32, 32)
+    assert sample_anchors(quarters, torch.rand(2048), num_classes=4, max_anchors=10**6).counts.tolist() == [512] * 4
+    small = (torch.arange(400) % 2).view(1, 20, 20)
+    assert sample_anchors(small, torch.rand(400), num_classes=4, max_anchors=10**6).counts.tolist() == [200, 200, 0, 0]

@@ -30,6 +30,9 @@ from ctrs.config import Denominator, LonelyAnchors
 from ctrs.errors import ConfigError
 
 _BLOCK_ROWS = 1024
+_LOWEST = -80.0
+_NOTHING = 1.81e-35
+"""A little above e^-80."""
 
 
 def supervised_contrast(
@@ -136,7 +139,9 @@ class _BlockwiseContrast(torch.autograd.Function):
                 own_view.copy_(torch.where(itself, fill, own))
             flat = similarity.view(-1, n, K * m)
             highest = flat.amax(2, keepdim=True)
-            exponential = flat.sub_(highest).exp_()
+            # Where exp underflows it takes many times as long. What is below e^-80 of the largest, and so does not
+            # count in float64 either, becomes exactly 0.
+            exponential = F.threshold_(flat.sub_(highest).clamp_(min=_LOWEST).exp_(), _NOTHING, 0.0)
             total = exponential.sum(2, keepdim=True)  # (g, n, 1)
             lse = highest + total.log()
             if everything:
