@@ -79,7 +79,7 @@ class TrainConfig:
     """How a network is trained.
 
     Args:
-        backbone: Friendly name (poolformer, swin, convnext, ...) or any hierarchical timm model.
+        backbone: Friendly name (poolformer, swin, convnext, ...) or any timm model with feature maps.
         decoder: What stands on the encoder's four stages.
         loss: ``none``, or contrast terms (cl, infonce, supcon, cms, ccs, pne) joined by ``+``, each with an optional
             weight: ``cl:0.5+pne``. The hyper-parameters of each term stand in its table.

@@ -6,6 +6,7 @@ Hierarchical models as they are (the last stages may be dilated), plain vision t
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,10 @@ def create_encoder(
     try:
         encoder = _build(name, in_channels, pretrained=pretrained, out_indices=plan.out_indices, **options)
     except Exception as error:  # timm, the hub client and urllib raise many kinds
+        if drop_path is not None and isinstance(error, TypeError):
+            raise UsageError(
+                f"backbone {name!r} has no stochastic depth; leave out drop_path, found {drop_path}"
+            ) from error
         if not pretrained and isinstance(error, AssertionError):
             raise UsageError(
                 f"backbone {name!r} gives no feature maps ({error}); choose another, "
@@ -158,6 +163,7 @@ def _build(name: str, in_channels: int, **options: Any) -> nn.Module:
     return encoder
 
 
+@functools.lru_cache(maxsize=128)
 def _plan(name: str, in_channels: int, output_stride: int = 32) -> _Plan:
     """Find the levels to take and the options to give, with shapes only: no weights are made, no numbers drawn."""
     with torch.device("meta"), torch.no_grad():

@@ -213,3 +213,8 @@ def test_dilation_is_checked_on_real_maps(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(encoder_module, "_build", ignores_dilation)
     with pytest.raises(UsageError, match="'resnet10t' can't be dilated to stride 8"):
         create_model("resnet10t", "deeplabv3", num_classes=2)
+
+
+def test_drop_path_is_refused_where_the_encoder_has_none() -> None:
+    with pytest.raises(UsageError, match="'hrnet_w18' has no stochastic depth; leave out drop_path, found 0.1"):
+        create_model("hrnet", "fpn", num_classes=2, drop_path=0.1)
