@@ -216,5 +216,5 @@ def test_dilation_is_checked_on_real_maps(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_drop_path_is_refused_where_the_encoder_has_none() -> None:
-    with pytest.raises(UsageError, match="'hrnet_w18' has no stochastic depth; leave out drop_path, found 0.1"):
+    with pytest.raises(UsageError, match=r"'hrnet_w18' has no stochastic depth; leave out drop_path, found 0.1"):
         create_model("hrnet", "fpn", num_classes=2, drop_path=0.1)
