@@ -141,7 +141,7 @@ class _BlockwiseContrast(torch.autograd.Function):
             highest = flat.amax(2, keepdim=True)
             # Where exp underflows it takes many times as long. What is below e^-80 of the largest, and so does not
             # count in float64 either, becomes exactly 0.
-            exponential = F.threshold_(flat.sub_(highest).clamp_(min=_LOWEST).exp_(), _NOTHING, 0.0)
+            exponential = torch.threshold_(flat.sub_(highest).clamp_(min=_LOWEST).exp_(), _NOTHING, 0.0)
             total = exponential.sum(2, keepdim=True)  # (g, n, 1)
             lse = highest + total.log()
             if everything:
