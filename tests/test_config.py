@@ -140,7 +140,7 @@ def test_configurations_are_frozen_and_described(kind):
             r"run.toml: multiscale: multiscale.pairs = \(\(0, 0\),\) found, expected pairs of two different stages",
         ),
         (TrainConfig, {"multiscale": {"hidden_layers": 3}}, "run.toml: multiscale: multiscale.hidden_layers = 3 found"),
-        (TrainConfig, {"pne": {"temperature": 0}}, "run.toml: pne: pne.temperature = 0.0 found, expected above 0"),
+        (TrainConfig, {"pne": {"temperature": 0}}, "run.toml: pne: pne.temperature = 0.0 found, expected 1e-6 to 1e6"),
         (PrepareConfig, {"val": "2_10"}, "run.toml: val = '2_10' found, expected tuple"),
         (PrepareConfig, {"val_fraction": 0.9}, "run.toml: val_fraction = 0.9 found, expected 0 to 0.5"),
         (PrepareConfig, {"classes": 3}, "run.toml: classes = 3 found, expected Path"),
@@ -210,6 +210,28 @@ def test_recipes_of_losses_set_terms_and_weights_only():
     assert cms == TrainConfig(recipe="cms-paper", loss="cms:0.1+ccs:0.1")
     pne = resolve_train_config({}, {"recipe": "pne-paper", "epochs": 3}, where="options")
     assert pne == TrainConfig(recipe="pne-paper", loss="pne:1.3", epochs=3)
+
+
+@pytest.mark.parametrize("recipe", ["cms-paper", "pne-paper"])
+def test_recipes_of_losses_refuse_another_loss(recipe):
+    with pytest.raises(ConfigError, match=f"recipe {recipe} sets nothing but the loss, .* and loss 'cl' stands beside"):
+        resolve_train_config({"loss": "cl"}, {"recipe": recipe}, where="run.toml")
+    same = RECIPES[recipe]["loss"]
+    assert resolve_train_config({"loss": same}, {"recipe": recipe}, where="run.toml").loss == same
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("none:2", "none stands alone, without a weight"),
+        ("cl+none", "none stands alone"),
+        ("CL", "did you mean 'cl'"),
+        ("cmss", "did you mean 'cms'"),
+    ],
+)
+def test_losses_misspelt_are_explained(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_loss(text)
 
 
 def test_terms_without_a_weight_have_the_papers():

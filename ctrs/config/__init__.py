@@ -37,7 +37,7 @@ from ctrs.config.choices import (
 )
 from ctrs.config.contrast import ContrastConfig, MultiscaleConfig, PneConfig, SupconConfig
 from ctrs.config.inspection import EmbeddingMapConfig, PatchMapConfig
-from ctrs.config.loss import DEFAULT_WEIGHTS, LossTerm, parse_loss
+from ctrs.config.loss import DEFAULT_WEIGHTS, LossTerm, describe_loss, parse_loss
 from ctrs.config.recipes import CT_PAPER, CT_PAPER_INPUT_PX, RECIPES, RUN_KEYS, resolve_train_config, run_name
 from ctrs.config.steps import AugmentConfig, EvalConfig, PredictConfig, PrepareConfig, TrainConfig, VectorizeConfig
 from ctrs.config.toml import from_mapping, merge, read_toml, to_plain
@@ -88,6 +88,7 @@ __all__ = [
     "VoidMode",
     "ablation_from_mapping",
     "ablation_to_plain",
+    "describe_loss",
     "from_mapping",
     "merge",
     "parse_loss",

@@ -68,7 +68,7 @@ class ContrastConfig:
         require(self.num_pairs >= 2, "contrast.num_pairs", self.num_pairs, "2 or more")
         require(0 < self.top <= 1, "contrast.top", self.top, "above 0 and at most 1")
         require(0 <= self.smoothing < 1, "contrast.smoothing", self.smoothing, "0 to below 1")
-        require(self.temperature > 0, "contrast.temperature", self.temperature, "above 0")
+        _require_temperature("contrast.temperature", self.temperature)
         require(self.clip > 0, "contrast.clip", self.clip, "above 0")
         require(self.min_positives >= 1, "contrast.min_positives", self.min_positives, "1 or more")
         require(self.min_negatives >= 1, "contrast.min_negatives", self.min_negatives, "1 or more")
@@ -95,7 +95,7 @@ class SupconConfig:
     def __post_init__(self) -> None:
         _require_stages("supcon.stages", self.stages)
         require(self.num_patches >= 2, "supcon.num_patches", self.num_patches, "2 or more")
-        require(self.temperature > 0, "supcon.temperature", self.temperature, "above 0")
+        _require_temperature("supcon.temperature", self.temperature)
         require(self.projection_dim >= 1, "supcon.projection_dim", self.projection_dim, "1 or more")
 
 
@@ -142,7 +142,7 @@ class MultiscaleConfig:
     projection_dim: int = 256
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, "multiscale.temperature", self.temperature, "above 0")
+        _require_temperature("multiscale.temperature", self.temperature)
         _require_stages("multiscale.stages", self.stages)
         _require_weights("multiscale.stage_weights", self.stage_weights, len(self.stages), "stages")
         pairs_ok = bool(self.pairs) and all(
@@ -187,7 +187,7 @@ class PneConfig:
     projection_dim: int = 256
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, "pne.temperature", self.temperature, "above 0")
+        _require_temperature("pne.temperature", self.temperature)
         require(self.max_anchors >= 1, "pne.max_anchors", self.max_anchors, "1 or more")
         require(self.num_candidates >= 1, "pne.num_candidates", self.num_candidates, "1 or more")
         require(self.projection_dim >= 1, "pne.projection_dim", self.projection_dim, "1 or more")
@@ -201,3 +201,7 @@ def _require_stages(key: str, stages: tuple[int, ...]) -> None:
 def _require_weights(key: str, weights: tuple[float, ...], count: int, of_what: str) -> None:
     holds = len(weights) == count and all(0 <= weight < math.inf for weight in weights) and any(weights)
     require(holds, key, weights, f"{count} numbers of at least 0, not all 0, one for each of the {of_what}")
+
+
+def _require_temperature(key: str, temperature: float) -> None:
+    require(1e-6 <= temperature <= 1e6, key, temperature, "1e-6 to 1e6")

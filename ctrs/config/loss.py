@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,9 +37,13 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
     terms: list[LossTerm] = []
     for part in text.split("+"):
         name, colon, number = (piece.strip() for piece in part.partition(":"))
+        if name == "none":
+            raise ConfigError(f"loss {text!r}: none stands alone, without a weight; leave it out beside other terms")
         if name not in DEFAULT_WEIGHTS:
+            near = difflib.get_close_matches(name.lower(), DEFAULT_WEIGHTS, n=1)
             raise ConfigError(
                 f"loss {text!r}: unknown term {name!r}, expected none, or {', '.join(DEFAULT_WEIGHTS)} joined by '+'"
+                + (f"; did you mean {near[0]!r}?" if near else "")
             )
         if name in (term.name for term in terms):
             raise ConfigError(
@@ -54,3 +59,13 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
             )
         terms.append(LossTerm(name=name, weight=weight))
     return tuple(terms)
+
+
+def describe_loss(text: str) -> str:
+    """Return a loss with the weight of every term.
+
+    Examples:
+        >>> describe_loss("cms+ccs:0.5"), describe_loss("none")
+        ('cms:0.1+ccs:0.5', 'none')
+    """
+    return "+".join(f"{term.name}:{term.weight:g}" for term in parse_loss(text)) or "none"

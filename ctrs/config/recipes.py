@@ -8,6 +8,7 @@ from typing import Any
 
 from ctrs.config.steps import TrainConfig
 from ctrs.config.toml import from_mapping, merge
+from ctrs.errors import ConfigError
 
 CT_PAPER: Mapping[str, Any] = {
     "learning_rate": 8e-5,
@@ -49,7 +50,13 @@ def resolve_train_config(file: Mapping[str, Any], options: Mapping[str, Any], *,
     """
     given = merge({key: value for key, value in file.items() if key not in RUN_KEYS}, options)
     recipe = given.get("recipe")
-    return from_mapping(TrainConfig, merge(RECIPES.get(str(recipe), {}), given), where=where)
+    settings = RECIPES.get(str(recipe), {})
+    if set(settings) == {"loss"} and given.get("loss", settings["loss"]) != settings["loss"]:
+        raise ConfigError(
+            f"{where}: recipe {recipe} sets nothing but the loss, {settings['loss']}, and loss {given['loss']!r} "
+            "stands beside it; give one of both"
+        )
+    return from_mapping(TrainConfig, merge(settings, given), where=where)
 
 
 def run_name(config: TrainConfig, data_name: str) -> str:

@@ -206,7 +206,7 @@ class MultiscaleContrastLoss(nn.Module):
             keys: From `draw_keys`; drawn from the global generator if None.
 
         Returns:
-            The terms and what they did.
+            The values of cms and ccs, to be weighted and added, and what they did.
 
         Raises:
             UsageError: Number or sizes of the feature maps do not fit.

@@ -10,7 +10,7 @@ from ctrs.models.checkpoint import (
 )
 from ctrs.models.decoders import DECODERS, create_decoder
 from ctrs.models.encoder import BACKBONE_ALIASES, create_encoder, resolve_backbone
-from ctrs.models.projection import ProjectionHead
+from ctrs.models.projection import NormProjectionHead, ProjectionHead
 from ctrs.models.segmentation import Architecture, SegmentationModel, SegmentationOutput, create_model
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "DECODERS",
     "Architecture",
     "CheckpointMetadata",
+    "NormProjectionHead",
     "ProjectionHead",
     "SegmentationModel",
     "SegmentationOutput",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ctrs.config import LossTerm, TrainConfig, parse_loss
+from ctrs.errors import CtrsWarning
 from ctrs.losses.objective import Heads, Keys, Objective, create_objective, head_stages, module_names
 from ctrs.models.projection import NormProjectionHead, ProjectionHead
 from ctrs.models.segmentation import SegmentationModel
+
+_COARSEST_FOR_PNE = 8
+"""Stride of the authors' embedding; the paper has 4."""
 
 
 class TrainingStep(nn.Module):
@@ -84,6 +89,14 @@ def _heads(model: SegmentationModel, config: TrainConfig, terms: Sequence[LossTe
     for name in sorted(module_names(terms)):
         if name == "pne":
             width = model.embedding_channels
+            if model.embedding_stride > _COARSEST_FOR_PNE:
+                warnings.warn(
+                    CtrsWarning(
+                        f"decoder {model.architecture.decoder} puts out stride {model.embedding_stride}: pne contrasts "
+                        "single cells of it and finds few or none so coarse; choose dcfam, unetformer, fpn or upernet"
+                    ),
+                    stacklevel=4,
+                )
             heads[name] = NormProjectionHead(
                 width, (width,), out_channels=config.pne.projection_dim, norm=config.pne.norm, order="norm-relu"
             )

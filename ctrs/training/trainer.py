@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctrs.config import TrainConfig, to_plain
+from ctrs.config import TrainConfig, describe_loss, to_plain
 from ctrs.data.dataset import Batch
 from ctrs.data.tile_store import preload_where_it_fits
 from ctrs.errors import TrainingError
@@ -219,7 +219,7 @@ def _plan(
     return TrainPlan(
         run_dir=run.path,
         data=manifest.name,
-        model=f"{config.backbone} + {config.decoder}, loss {config.loss}",
+        model=f"{config.backbone} + {config.decoder}, loss {describe_loss(config.loss)}",
         parameters=sum(parameter.numel() for parameter in work.step.parameters()),
         num_train=len(work.train_set),
         num_val=len(work.val_set) if work.val_set else 0,

@@ -59,7 +59,7 @@ def test_parse_loss() -> None:
     ("text", "message"),
     [
         ("triplet", "unknown term 'triplet', expected none, or cl, infonce, supcon, cms, ccs, pne joined by"),
-        ("cl+none", "unknown term 'none'"),
+        ("cl+none", "none stands alone"),
         ("", "unknown term ''"),
         ("cl+cl:2", "'cl' stands twice"),
         ("cl:much", "weight 'much' of 'cl'"),

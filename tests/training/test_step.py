@@ -10,7 +10,7 @@ import torch
 from ctrs.classes import ClassMap, LandClass
 from ctrs.config import TrainConfig
 from ctrs.data.dataset import Batch
-from ctrs.errors import ConfigError, TrainingError
+from ctrs.errors import ConfigError, CtrsWarning, TrainingError
 from ctrs.metrics import ConfusionMatrix
 from ctrs.models.segmentation import create_model
 from ctrs.training.epoch_meter import EpochMeter
@@ -57,6 +57,12 @@ def test_heads_belong_to_the_step_and_not_to_the_model() -> None:
 def test_unknown_losses_are_refused() -> None:
     with pytest.raises(ConfigError, match="unknown term 'magic'"):
         make_step("magic")
+
+
+def test_pne_on_a_coarse_embedding_is_warned_of() -> None:
+    model = create_model("test_convnext", "pspnet", num_classes=2, in_channels=3)
+    with pytest.warns(CtrsWarning, match="decoder pspnet puts out stride 32: pne contrasts single cells"):
+        create_training_step(model, TrainConfig(loss="pne"), num_classes=2)
 
 
 def make_batch(seed: int = 0) -> Batch:
