@@ -20,7 +20,7 @@ CT_PAPER: Mapping[str, Any] = {
     "gradient_clip": 1.0,
     "contrast": {"clip_mode": "hard"},
 }
-"""Settings of ``--recipe ct-paper``; it also resizes 500 px tiles to 512 (METHOD: the paper to the letter)."""
+"""Settings of ``--recipe ct-paper``; it also resizes 500 px tiles to 512."""
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "ct-paper": CT_PAPER,
