@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ctrs.config import Average, ClForm, ClipMode, InfoNceVariant, VoidMode
-from ctrs.errors import ConfigError, UsageError
+from ctrs.errors import ConfigError
 from ctrs.losses.anchors import unit_vectors
 from ctrs.losses.functional.contrastive import cl_terms, infonce_terms
 from ctrs.losses.functional.masked import first_entries
-from ctrs.losses.patches import patch_bits, present_classes, stage_labels
-from ctrs.losses.sampling import Samples, all_rows, draw_keys, gather_rows, sample_classes
+from ctrs.losses.patches import patch_bits, present_classes
+from ctrs.losses.sampling import Samples, all_rows, gather_rows, sample_classes
+from ctrs.losses.stages import StageContrast
 
 ContrastKind = Literal["cl", "infonce"]
 
@@ -75,7 +76,7 @@ def project_samples(features: Tensor, head: nn.Module, samples: Samples) -> tupl
     return positives, negatives
 
 
-class ContrastiveTransformerLoss(nn.Module):
+class ContrastiveTransformerLoss(StageContrast):
     """CL or InfoNCE over the stages of an encoder, averaged over stages and the classes in the batch.
 
     L = clip(1 / (S |C_b|) sum over stages and classes of L(s, c)), C_b the classes in the batch. A class without
@@ -108,6 +109,8 @@ class ContrastiveTransformerLoss(nn.Module):
         ConfigError: An option outside its range.
     """
 
+    title = "contrast"
+
     def __init__(
         self,
         heads: Sequence[nn.Module],
@@ -131,7 +134,7 @@ class ContrastiveTransformerLoss(nn.Module):
         clip: float = 1.0,
         clip_mode: ClipMode = "hard",
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, ignore_index=ignore_index, strides=strides, stages=stages)
         _check_options(
             {
                 "kind": (kind, get_args(ContrastKind)),
@@ -151,21 +154,10 @@ class ContrastiveTransformerLoss(nn.Module):
             above_zero={"top": top, "temperature": temperature, "clip": clip},
             at_most_one={"top": top, "smoothing": smoothing},
         )
-        if not stages or len(set(stages)) != len(stages) or not set(stages) <= set(range(len(strides))):
-            raise ConfigError(
-                f"stages of the contrast loss must be distinct numbers from 0 to {len(strides) - 1}, "
-                f"found {tuple(stages)}"
-            )
-        if len(heads) != len(stages):
-            raise ConfigError(
-                f"the contrast loss needs one projection head for each of {len(stages)} stages, found {len(heads)}"
-            )
+        self.check_stages(stages, strides)
+        self.check_heads(heads, stages)
         self.heads = nn.ModuleList(heads)
-        self.num_classes = num_classes
         self.kind: ContrastKind = kind
-        self.ignore_index = ignore_index
-        self.stages = tuple(stages)
-        self.strides = tuple(strides)
         self.num_pairs = num_pairs
         self.top = top
         self.smoothing = smoothing
@@ -179,11 +171,6 @@ class ContrastiveTransformerLoss(nn.Module):
         self.average: Average = average
         self.clip = clip
         self.clip_mode: ClipMode = clip_mode
-
-    def draw_keys(self, features: Sequence[Tensor], generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """Draw the random keys that `forward` needs for feature maps of these shapes, on their device."""
-        chosen = [features[stage] for stage in self.stages]
-        return draw_keys([tuple(feature.shape) for feature in chosen], generator, chosen[0].device)
 
     def forward(
         self, features: Sequence[Tensor], labels: Tensor, keys: Sequence[Tensor] | None = None
@@ -201,11 +188,9 @@ class ContrastiveTransformerLoss(nn.Module):
         Raises:
             UsageError: Number or sizes of the feature maps do not fit.
         """
-        if len(features) != len(self.strides):
-            raise UsageError(f"the contrast loss expects {len(self.strides)} feature maps, found {len(features)}")
+        sizes = self.map_sizes(features)
         if keys is None:
             keys = self.draw_keys(features)
-        sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         levels = patch_bits(
             labels, sizes, num_classes=self.num_classes, strides=self.strides, ignore_index=self.ignore_index
         )
@@ -237,12 +222,8 @@ class ContrastiveTransformerLoss(nn.Module):
 
         S is the stage's stride, with a letter where an earlier stage has the same (`stage_labels`).
         """
-        names = stage_labels(self.strides)
-        values = {"raw": stats.raw, "clip_active": stats.clip_active}
-        for index, stage in enumerate(self.stages):
-            values[f"anchors_{names[stage]}"] = stats.anchors[index]
-            values[f"valid_terms_{names[stage]}"] = stats.valid_terms[index]
-        return values
+        stages = self.record_stages(anchors=stats.anchors, valid_terms=stats.valid_terms)
+        return {"raw": stats.raw, "clip_active": stats.clip_active, **stages}
 
     def _stage_terms(self, features: Tensor, head: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
         """Return the loss of each class in a stage and whether it has one, both (K,)."""

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctrs.errors import ConfigError, UsageError
+from ctrs.errors import ConfigError
 from ctrs.losses.anchors import project_cells
 from ctrs.losses.functional.masked import first_entries
 from ctrs.losses.functional.multiscale import supervised_contrast
-from ctrs.losses.patches import classes_of_word, patch_bits, positive_mask, stage_labels
-from ctrs.losses.sampling import draw_keys, sample_cells
+from ctrs.losses.patches import classes_of_word, patch_bits, positive_mask
+from ctrs.losses.sampling import sample_cells
+from ctrs.losses.stages import StageContrast
 
 
 class SupconStats(NamedTuple):
@@ -34,7 +35,7 @@ class SupconStats(NamedTuple):
     """(S,) classes with a patch in each stage."""
 
 
-class SupervisedContrastLoss(nn.Module):
+class SupervisedContrastLoss(StageContrast):
     """Mean over stages of the mean over anchors of Khosla's L_out.
 
     A patch is an anchor if another sampled patch of the stage has its class. A stage without anchors counts as 0;
@@ -53,6 +54,8 @@ class SupervisedContrastLoss(nn.Module):
         ConfigError: An option outside its range.
     """
 
+    title = "supcon"
+
     def __init__(
         self,
         heads: Sequence[nn.Module],
@@ -64,33 +67,17 @@ class SupervisedContrastLoss(nn.Module):
         num_patches: int = 256,
         temperature: float = 0.1,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, ignore_index=ignore_index, strides=strides, stages=stages)
         for name, number in (("num_classes", num_classes), ("num_patches", num_patches)):
             if number < 1:
                 raise ConfigError(f"{name} of the supcon loss must be at least 1, found {number}")
         if not temperature > 0:
             raise ConfigError(f"temperature of the supcon loss must be above 0, found {temperature}")
-        if not stages or len(set(stages)) != len(stages) or not set(stages) <= set(range(len(strides))):
-            raise ConfigError(
-                f"stages of the supcon loss must be distinct numbers from 0 to {len(strides) - 1}, "
-                f"found {tuple(stages)}"
-            )
-        if len(heads) != len(stages):
-            raise ConfigError(
-                f"the supcon loss needs one projection head for each of {len(stages)} stages, found {len(heads)}"
-            )
+        self.check_stages(stages, strides)
+        self.check_heads(heads, stages)
         self.heads = nn.ModuleList(heads)
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-        self.strides = tuple(strides)
-        self.stages = tuple(stages)
         self.num_patches = num_patches
         self.temperature = temperature
-
-    def draw_keys(self, features: Sequence[Tensor], generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """Draw the random keys that `forward` needs for feature maps of these shapes, on their device."""
-        chosen = [features[stage] for stage in self.stages]
-        return draw_keys([tuple(feature.shape) for feature in chosen], generator, chosen[0].device)
 
     def forward(
         self, features: Sequence[Tensor], labels: Tensor, keys: Sequence[Tensor] | None = None
@@ -108,11 +95,9 @@ class SupervisedContrastLoss(nn.Module):
         Raises:
             UsageError: Number or sizes of the feature maps do not fit.
         """
-        if len(features) != len(self.strides):
-            raise UsageError(f"the supcon loss expects {len(self.strides)} feature maps, found {len(features)}")
+        sizes = self.map_sizes(features)
         if keys is None:
             keys = self.draw_keys(features)
-        sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         levels = patch_bits(
             labels, sizes, num_classes=self.num_classes, strides=self.strides, ignore_index=self.ignore_index
         )
@@ -132,12 +117,7 @@ class SupervisedContrastLoss(nn.Module):
 
     def record(self, stats: SupconStats) -> dict[str, Tensor]:
         """Name what a batch did, as scalars for the log: ``raw``, ``anchors_S``, ``valid_terms_S``, S the stride."""
-        names = stage_labels(self.strides)
-        values = {"raw": stats.raw}
-        for index, stage in enumerate(self.stages):
-            values[f"anchors_{names[stage]}"] = stats.anchors[index]
-            values[f"valid_terms_{names[stage]}"] = stats.valid_terms[index]
-        return values
+        return {"raw": stats.raw, **self.record_stages(anchors=stats.anchors, valid_terms=stats.valid_terms)}
 
     def _sample(self, bits: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """Sample homogeneous patches of each class from (G, B, h, w) bit sets: (K, n) cells and (K,) counts."""
