@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from ctrs.config import Denominator, LonelyAnchors, MultiscaleGroup, MultiscaleLabels
-from ctrs.errors import ConfigError, UsageError
+from ctrs.errors import ConfigError
 from ctrs.losses.anchors import project_cells
 from ctrs.losses.functional.masked import first_entries
 from ctrs.losses.functional.multiscale import supervised_contrast
 from ctrs.losses.multiscale_sampling import AnchorSamples, cell_labels, sample_anchors
 from ctrs.losses.patches import stage_labels
-from ctrs.losses.sampling import draw_keys
+from ctrs.losses.stages import StageContrast
 
 MultiscaleTerm = Literal["cms", "ccs"]
 
@@ -68,7 +68,7 @@ class _Anchors(NamedTuple):
     """(K, n) bool."""
 
 
-class MultiscaleContrastLoss(nn.Module):
+class MultiscaleContrastLoss(StageContrast):
     """CMS and CCS on one set of anchors for each stage, with one head for each stage.
 
     L_cms = sum over stages of w_s L(A_s, A_s), L_ccs = sum over pairs of w_st L(A_s, A_t): anchors from the first
@@ -100,6 +100,8 @@ class MultiscaleContrastLoss(nn.Module):
         ConfigError: An option outside its range.
     """
 
+    title = "multi-scale"
+
     def __init__(
         self,
         heads: Mapping[int, nn.Module] | Sequence[nn.Module],
@@ -122,7 +124,6 @@ class MultiscaleContrastLoss(nn.Module):
         denominator: Denominator = "negatives",
         lonely: LonelyAnchors = "skip",
     ) -> None:
-        super().__init__()
         if not terms or not set(terms) <= set(get_args(MultiscaleTerm)) or len(set(terms)) != len(terms):
             raise ConfigError(f"terms of the multi-scale loss must be cms, ccs or both, found {tuple(terms)}")
         for name, choice, known in (
@@ -146,12 +147,8 @@ class MultiscaleContrastLoss(nn.Module):
             )
         if not temperature > 0:
             raise ConfigError(f"temperature of the multi-scale loss must be above 0, found {temperature}")
+        self.check_stages(stages, strides)
         known_stages = set(range(len(strides)))
-        if not stages or len(set(stages)) != len(stages) or not set(stages) <= known_stages:
-            raise ConfigError(
-                f"stages of the multi-scale loss must be distinct numbers from 0 to {len(strides) - 1}, "
-                f"found {tuple(stages)}"
-            )
         if not pairs or not all(len(set(pair)) == len(pair) == 2 and set(pair) <= known_stages for pair in pairs):
             raise ConfigError(
                 f"pairs of the multi-scale loss must be pairs of different stages from 0 to {len(strides) - 1}, "
@@ -165,9 +162,12 @@ class MultiscaleContrastLoss(nn.Module):
                 raise ConfigError(
                     f"{name} of the multi-scale loss must be {wanted} numbers of at least 0, found {tuple(weights)}"
                 )
-        self.cms_stages = tuple(stages) if "cms" in terms else ()
-        self.ccs_pairs = tuple((pair[0], pair[1]) for pair in pairs) if "ccs" in terms else ()
-        self.stages = tuple(sorted({*self.cms_stages, *(stage for pair in self.ccs_pairs for stage in pair)}))
+        cms_stages = tuple(stages) if "cms" in terms else ()
+        ccs_pairs = tuple((pair[0], pair[1]) for pair in pairs) if "ccs" in terms else ()
+        used = sorted({*cms_stages, *(stage for pair in ccs_pairs for stage in pair)})
+        super().__init__(num_classes, ignore_index=ignore_index, strides=strides, stages=used)
+        self.cms_stages = cms_stages
+        self.ccs_pairs = ccs_pairs
         by_stage = dict(heads if isinstance(heads, Mapping) else zip(self.stages, heads, strict=False))
         if set(by_stage) != set(self.stages) or len(heads) != len(self.stages):
             found = sorted(by_stage) if isinstance(heads, Mapping) else len(heads)
@@ -175,9 +175,6 @@ class MultiscaleContrastLoss(nn.Module):
                 f"the multi-scale loss needs one projection head for each of the stages {self.stages}, found {found}"
             )
         self.heads = nn.ModuleDict({str(stage): by_stage[stage] for stage in self.stages})
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-        self.strides = tuple(strides)
         self.temperature = temperature
         self.stage_weights = tuple(stage_weights)
         self.pair_weights = tuple(pair_weights)
@@ -189,11 +186,6 @@ class MultiscaleContrastLoss(nn.Module):
         self.labels: MultiscaleLabels = labels
         self.denominator: Denominator = denominator
         self.lonely: LonelyAnchors = lonely
-
-    def draw_keys(self, features: Sequence[Tensor], generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """Draw the random keys that `forward` needs for feature maps of these shapes, on their device."""
-        chosen = [features[stage] for stage in self.stages]
-        return draw_keys([tuple(feature.shape) for feature in chosen], generator, chosen[0].device)
 
     def forward(
         self, features: Sequence[Tensor], labels: Tensor, keys: Sequence[Tensor] | None = None
@@ -211,9 +203,8 @@ class MultiscaleContrastLoss(nn.Module):
         Raises:
             UsageError: Number or sizes of the feature maps do not fit.
         """
-        if len(features) != len(self.strides):
-            raise UsageError(f"the multi-scale loss expects {len(self.strides)} feature maps, found {len(features)}")
-        samples = self._sample(features, labels, self.draw_keys(features) if keys is None else keys)
+        sizes = self.map_sizes(features)
+        samples = self._sample(sizes, labels, self.draw_keys(features) if keys is None else keys)
         anchors = {}
         for stage, sample in samples.items():
             valid = first_entries(sample.counts, sample.cells.shape[1])
@@ -254,11 +245,13 @@ class MultiscaleContrastLoss(nn.Module):
             values[f"ccs/anchors_{names[first]}_{names[second]}"] = stats.ccs_anchors[index]
         return values
 
-    def _sample(self, features: Sequence[Tensor], labels: Tensor, keys: Sequence[Tensor]) -> dict[int, AnchorSamples]:
+    def _sample(
+        self, sizes: Sequence[tuple[int, int]], labels: Tensor, keys: Sequence[Tensor]
+    ) -> dict[int, AnchorSamples]:
         """Return the anchors' cells by stage."""
         maps = cell_labels(
             labels,
-            [(feature.shape[-2], feature.shape[-1]) for feature in features],
+            sizes,
             num_classes=self.num_classes,
             strides=self.strides,
             ignore_index=self.ignore_index,

@@ -22,7 +22,8 @@ from ctrs.errors import UsageError
 CLASSES_PER_WORD = 29
 VOID_BIT = 29
 OTHER_BIT = 30
-_INPUT_MULTIPLE = 32  # to which networks pad, whatever the strides of their stages
+INPUT_MULTIPLE = 32
+"""To which networks pad, whatever the strides of their stages."""
 
 
 def patch_bits(
@@ -55,7 +56,7 @@ def patch_bits(
         [[[[1, 536870918]]]]
     """
     height, width = check_sizes(labels, sizes, strides)
-    multiple = max(strides[-1], _INPUT_MULTIPLE)
+    multiple = max(strides[-1], INPUT_MULTIPLE)
     padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
     bits = _pixel_bits(labels, num_classes, ignore_index)
     if padded != (height, width):
@@ -88,7 +89,7 @@ def check_sizes(labels: Tensor, sizes: Sequence[tuple[int, int]], strides: Seque
         raise UsageError(f"strides must be powers of two, none below the one before, found {tuple(strides)}")
     height, width = labels.shape[-2:]
     largest = strides[-1]
-    multiples = (largest, max(largest, _INPUT_MULTIPLE))
+    multiples = (largest, max(largest, INPUT_MULTIPLE))
     for (h, w), stride in zip(sizes, strides, strict=True):
         tight = (-(-height // stride), -(-width // stride))
         padded = [

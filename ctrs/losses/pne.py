@@ -29,13 +29,13 @@ from ctrs.config import LargeSets, PneResize, PneScope
 from ctrs.errors import ConfigError, CtrsWarning, UsageError
 from ctrs.losses.anchors import unit_vectors
 from ctrs.losses.functional.pne import pne_terms
+from ctrs.losses.patches import INPUT_MULTIPLE
 from ctrs.losses.pne_sampling import PneSamples, Verdicts, cell_verdicts, sample_verdicts
 from ctrs.losses.sampling import draw_keys, gather_rows
 
 CELL_STRIDE = 4
 """The paper contrasts at a quarter of the input's size; finer embeddings are averaged to it."""
 
-_INPUT_MULTIPLE = 32
 _LOWEST_SAFE_TEMPERATURE = 0.3
 
 
@@ -232,7 +232,7 @@ class PositiveNegativeEqualLoss(nn.Module):
             )
         r = self.embedding_stride
         tight = (-(-H // r), -(-W // r))
-        multiple = max(r, _INPUT_MULTIPLE)
+        multiple = max(r, INPUT_MULTIPLE)
         padded = (-(-H // multiple) * multiple // r, -(-W // multiple) * multiple // r)
         if embedding.shape[0] != B or tuple(embedding.shape[-2:]) not in (tight, padded):
             raise UsageError(
