@@ -32,14 +32,16 @@ from ctrs.config.choices import (
     Precision,
     Recipe,
     Schedule,
+    SplitBy,
     SplitName,
     VoidMode,
 )
 from ctrs.config.contrast import ContrastConfig, MultiscaleConfig, PneConfig, SupconConfig
 from ctrs.config.inspection import EmbeddingMapConfig, PatchMapConfig
 from ctrs.config.loss import DEFAULT_WEIGHTS, LossTerm, describe_loss, parse_loss
+from ctrs.config.prepare import PrepareConfig
 from ctrs.config.recipes import CT_PAPER, CT_PAPER_INPUT_PX, RECIPES, RUN_KEYS, resolve_train_config, run_name
-from ctrs.config.steps import AugmentConfig, EvalConfig, PredictConfig, PrepareConfig, TrainConfig, VectorizeConfig
+from ctrs.config.steps import AugmentConfig, EvalConfig, PredictConfig, TrainConfig, VectorizeConfig
 from ctrs.config.toml import from_mapping, merge, read_toml, to_plain
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "PrepareConfig",
     "Recipe",
     "Schedule",
+    "SplitBy",
     "SplitName",
     "SupconConfig",
     "TrainConfig",

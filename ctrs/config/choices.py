@@ -42,6 +42,7 @@ SplitName = Literal["train", "val", "test"]
 LearningSplit = Literal["train", "val"]
 MapMethod = Literal["pca", "tsne"]
 LabelKind = Literal["auto", "values", "colors", "polygons"]
+SplitBy = Literal["auto", "place"]
 
 
 def require(holds: bool, key: str, found: object, expected: str) -> None:

@@ -6,47 +6,9 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrs.config.choices import Blend, Decoder, LabelKind, Precision, Recipe, Schedule, SplitName, require
+from ctrs.config.choices import Blend, Decoder, Precision, Recipe, Schedule, SplitName, require
 from ctrs.config.contrast import ContrastConfig, MultiscaleConfig, PneConfig, SupconConfig
 from ctrs.config.loss import parse_loss
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """How scenes and labels become tiles.
-
-    Args:
-        preset: Name of a preset, or a path to one; None recognises the layout.
-        classes: TOML file with ``[[class]]`` tables; None takes ``classes.toml`` of the source, then the preset's.
-        labels: How label files are read; ``auto`` decides by file type and content.
-        class_field: Field of vector labels that holds the class; None: each polygon is ``building``.
-        tile_px: Edge of a tile in pixels; None takes the preset's (ISPRS 500, else 512).
-        val: Glob patterns of scenes that form the validation split; empty: cut from training scenes by place.
-        test: Glob patterns of scenes that form the test split; empty: the preset's or the source's own.
-        val_fraction: Share of the training tiles that goes to validation when it is cut by place.
-        seed: Seed of the choice of validation places.
-        workers: Scenes tiled at the same time; None: one for each core.
-        overwrite: Replace a different result, discard unfinished work.
-    """
-
-    preset: str | None = None
-    classes: Path | None = None
-    labels: LabelKind = "auto"
-    class_field: str | None = None
-    tile_px: int | None = None
-    val: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    val_fraction: float = 0.15
-    seed: int = 0
-    workers: int | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.tile_px is not None:
-            require(32 <= self.tile_px <= 8192, "tile_px", self.tile_px, "32 to 8192")
-        require(0 <= self.val_fraction <= 0.5, "val_fraction", self.val_fraction, "0 to 0.5")
-        if self.workers is not None:
-            require(self.workers >= 1, "workers", self.workers, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ctrs.errors import InputNotFoundError, MissingCrsWarning, RasterError
+from ctrs.raster.names import gdal_name, is_virtual, source_path
 from ctrs.raster.windows import PixelWindow
 
 GDAL_CACHE_BYTES = 64 * 2**20
@@ -163,9 +164,10 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
         InputNotFoundError: There is no such file.
         RasterError: It is no raster, or reading it fails inside the ``with`` block.
     """
-    if _is_local(path) and not Path(path).exists():
+    path = source_path(path) if isinstance(path, str) else path
+    if _is_local(path) and not path.exists():
         raise InputNotFoundError(f"{path}: not found; check the path")
-    if Path(path).is_dir():
+    if _is_local(path) and path.is_dir():
         raise RasterError(f"{path}: is a folder, expected a raster file; name a file in it")
     with rasterio.Env(**GDAL_OPTIONS):
         try:
@@ -187,7 +189,7 @@ def open_quietly(path: Path | str, **options: Any) -> rasterio.DatasetReader:
     """Open as ``rasterio.open`` does, without its warning where there is no georeference."""
     with _WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, **options)
+        return rasterio.open(gdal_name(path), **options)
 
 
 def warn_missing_crs(path: Path | str, *, stacklevel: int = 2) -> None:
@@ -296,10 +298,9 @@ def _equals_nodata(band: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[
     return equal
 
 
-def _is_local(path: Path | str) -> bool:
-    """Tell file paths from GDAL's other names (URLs, /vsi paths, subdatasets)."""
-    text = str(path)
-    return isinstance(path, Path) or not (text.startswith("/vsi") or ":" in text[2:])
+def _is_local(path: Path) -> bool:
+    """Tell file paths from GDAL's other names (/vsi paths, subdatasets)."""
+    return not (is_virtual(path) or (":" in str(path)[2:] and not path.exists()))
 
 
 def error_line(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -15,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ctrs.config import PrepareConfig, SplitName
-from ctrs.errors import DataError, DataWarning, LabelWarning
+from ctrs.errors import DataError, LabelWarning
 from ctrs.progress import Progress
 from ctrs.raster.bands import Bands
 from ctrs.raster.geotiff import open_raster, read_window
 from ctrs.raster.units import ground_pixel_size_m
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.cutting import KINDS, CutTile
+from ctrs.tiles.findings import Findings
 from ctrs.tiles.manifest import Scene, SceneSplit, Tile
 from ctrs.tiles.scenes import ReadyScene, ReadySource
 from ctrs.tiles.splits import Place, choose_validation, shared_ground
@@ -36,22 +36,23 @@ Placed = tuple[CutTile, SplitName]
 """A tile and the split it belongs to."""
 
 
-def scene_splits(ready: ReadySource) -> dict[str, SplitName]:
+def scene_splits(ready: ReadySource, findings: Findings) -> dict[str, SplitName]:
     """Return the split of each scene; refuse splits that share ground."""
-    for shared in shared_ground([(scene.source.name, scene.source.split, scene.grid) for scene in ready.scenes]):
-        split_of = {scene.source.name: scene.source.split for scene in ready.scenes}
+    for shared in shared_ground([(scene.name, scene.source.split, scene.grid) for scene in ready.scenes]):
+        split_of = {scene.name: scene.source.split for scene in ready.scenes}
         message = (
             f"scenes {shared.first} ({split_of[shared.first]}) and {shared.second} ({split_of[shared.second]}) share "
             f"{100 * shared.share:.3g} % of the smaller one's ground"
         )
         if shared.share >= LEAK_SHARE:
-            raise DataError(f"{message}; put both into one split (--val, --test) or leave one out")
-        warnings.warn(f"{message}; scores there are a little too good", DataWarning, stacklevel=3)
-    return {scene.source.name: scene.source.split for scene in ready.scenes}
+            findings.fault("leakage", DataError(f"{message}; put both into one split (--val, --test) or leave one out"))
+        else:
+            findings.warn("leakage", f"{message}; scores there are a little too good")
+    return {scene.name: scene.source.split for scene in ready.scenes}
 
 
 def place_tiles(
-    cut: Sequence[CutTile], ready: ReadySource, splits: dict[str, SplitName], config: PrepareConfig
+    cut: Sequence[CutTile], ready: ReadySource, splits: dict[str, SplitName], config: PrepareConfig, findings: Findings
 ) -> list[Placed]:
     """Return the tiles that hold imagery with their splits; cut validation from training places where none is given."""
     filled = [tile for tile in cut if tile.valid_fraction > 0]
@@ -60,7 +61,7 @@ def place_tiles(
     placed: list[Placed] = [(tile, splits[tile.scene]) for tile in filled]
     if "val" in splits.values() or config.val_fraction == 0:
         return placed
-    grids = {scene.source.name: scene.grid for scene in ready.scenes}
+    grids = {scene.name: scene.grid for scene in ready.scenes}
     training = [number for number, (_, split) in enumerate(placed) if split == "train"]
     places = [
         Place(
@@ -76,11 +77,10 @@ def place_tiles(
         if is_val:
             placed[number] = filled[number], "val"
     if training and not any(chosen):
-        warnings.warn(
+        findings.warn(
+            "splits",
             "no validation split: the training ground cannot be divided; the last epoch will be kept as the best "
             "(name scenes with --val, or choose smaller tiles)",
-            DataWarning,
-            stacklevel=3,
         )
     return placed
 
@@ -113,28 +113,28 @@ def arrange_tiles(placed: Sequence[Placed], folder: Path, staged: Path, *, has_e
     return tiles
 
 
-def warn_about(cut: Sequence[CutTile], placed: Sequence[Placed], ready: ReadySource) -> None:
+def warn_about(cut: Sequence[CutTile], placed: Sequence[Placed], ready: ReadySource, findings: Findings) -> None:
     """Say what was changed, left out, or is missing."""
     near = Counter[str]()
     for tile in cut:
         near[tile.scene] += tile.num_near
-    labels = {scene.source.name: scene.source.label for scene in ready.scenes}
+    labels = {scene.name: scene.source.label for scene in ready.scenes}
     changed = {name: number for name, number in near.items() if number}
     if changed:
         first = next(iter(changed))
-        warnings.warn(
+        findings.warn(
+            "colours",
             f"{labels[first]}: {changed[first]} px have colours a little off the legend and were read as the nearest "
             f"legend colour; {sum(changed.values())} px in {len(changed)} of {len(labels)} labels",
             LabelWarning,
-            stacklevel=3,
         )
     eroded = sum(scene.eroded is not None for scene in ready.scenes)
     if 0 < eroded < len(ready.scenes):
-        warnings.warn(
+        findings.warn(
+            "files",
             f"{eroded} of {len(ready.scenes)} scenes have labels with eroded borders; masks_eroded/ is left out, "
             "because it needs them for all",
             LabelWarning,
-            stacklevel=3,
         )
     empty = len(cut) - len(placed)
     if empty:
@@ -144,13 +144,13 @@ def warn_about(cut: Sequence[CutTile], placed: Sequence[Placed], ready: ReadySou
     for tile in train:
         counts += tile.class_counts
     if not train:
-        warnings.warn("no training tiles: this data set can only be scored on", DataWarning, stacklevel=3)
+        findings.warn("splits", "no training tiles: this data set can only be scored on")
     elif not counts.all():
         absent = [name for name, number in zip(ready.classes.names, counts.tolist(), strict=True) if not number]
-        warnings.warn(
+        findings.warn(
+            "classes",
             f"training tiles hold no pixel of class {', '.join(absent)}; a model cannot learn it",
             LabelWarning,
-            stacklevel=3,
         )
 
 
@@ -161,7 +161,7 @@ def describe_scenes(ready: ReadySource, placed: Sequence[Placed], splits: dict[s
         present.setdefault(tile.scene, set()).add(split)
     scenes: list[Scene] = []
     for scene in ready.scenes:
-        name = scene.source.name
+        name = scene.name
         held = present.get(name, {splits[name]})
         scene_split: SceneSplit = "train+val" if len(held) > 1 else next(iter(held))
         a, b, c, d, e, f = tuple(scene.grid.transform)[:6]
@@ -199,21 +199,18 @@ def measure_bands(ready: ReadySource, placed: Sequence[Placed], tiles: Sequence[
     return band_statistics(ready.band_names, ready.dtype, ready.nodata, moments, readers)
 
 
-def pixel_size_m(scenes: Sequence[ReadyScene]) -> float | None:
+def pixel_size_m(scenes: Sequence[ReadyScene], findings: Findings) -> float | None:
     """Return the median ground pixel, None where no scene has a CRS; warn where scenes differ much."""
     sizes = {
-        scene.source.name: float(np.mean(ground_pixel_size_m(scene.grid)))
-        for scene in scenes
-        if scene.grid.crs is not None
+        scene.name: float(np.mean(ground_pixel_size_m(scene.grid))) for scene in scenes if scene.grid.crs is not None
     }
     if not sizes:
         return None
     finest, coarsest = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
     if sizes[coarsest] > 1.25 * sizes[finest]:
-        warnings.warn(
+        findings.warn(
+            "georeference",
             f"ground pixels differ: {sizes[finest]:.3g} m in {finest}, {sizes[coarsest]:.3g} m in {coarsest}; "
             "a model learns best from one resolution",
-            DataWarning,
-            stacklevel=3,
         )
     return float(median(sizes.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +20,7 @@ from rasterio.io import MemoryFile
 
 from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
 from ctrs.errors import OutputError
-from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, open_raster, read_window
+from ctrs.raster.geotiff import GDAL_OPTIONS, Grid
 from ctrs.raster.windows import PixelWindow, sliding_windows
 from ctrs.tiles.scenes import ReadyScene
 from ctrs.tiles.statistics import Moments
@@ -47,6 +48,7 @@ class CutTile:
         class_counts: Pixels of the mask by class index.
         moments: Of the valid pixels.
         num_near: Label pixels whose colour was off by no more than the tolerance, in all tiles read together with it.
+        hash: Of the pixels, whatever the file's name and compression; equal for copies of the same ground.
         sizes: Bytes of its files, in the order of ``KINDS``.
     """
 
@@ -58,6 +60,7 @@ class CutTile:
     class_counts: tuple[int, ...]
     moments: Moments
     num_near: int
+    hash: str
     sizes: tuple[int, ...]
 
     @property
@@ -94,15 +97,15 @@ class TileRow:
     def key(self) -> str:
         """Name of the task, the same in each run."""
         row, col, _ = self.places[0]
-        return f"{self.scene.source.name}_{row:03d}_{col:03d}"
+        return f"{self.scene.name}_{row:03d}_{col:03d}"
 
 
-def tile_rows(scene: ReadyScene, tile_px: int) -> list[TileRow]:
+def tile_rows(scene: ReadyScene) -> list[TileRow]:
     """Lay out the tiles of a scene: side by side, the last row and column shifted inwards."""
-    windows = sliding_windows(scene.grid.height, scene.grid.width, tile_px, tile_px)
+    windows = sliding_windows(scene.grid.height, scene.grid.width, scene.tile_px, scene.stride_px)
     rows = [tuple(group) for _, group in groupby(windows, key=lambda window: window.row_off)]
     places = [tuple((row, col, window) for col, window in enumerate(windows)) for row, windows in enumerate(rows)]
-    if scene.sequential:
+    if scene.imagery.sequential:
         return [TileRow(scene=scene, places=tuple(place for row in places for place in row))]
     return [TileRow(scene=scene, places=row) for row in places]
 
@@ -124,11 +127,11 @@ def cut_tiles(task: TileRow, classes: ClassMap, folder: Path, *, read_bytes: int
     scene = task.scene
     cut: list[CutTile] = []
     with ExitStack() as stack:
-        image = stack.enter_context(open_raster(scene.source.image))
+        read_pixels = stack.enter_context(scene.imagery.reader())
         labels = [stack.enter_context(label.reader()) for label in (scene.label, scene.eroded) if label is not None]
-        for chunk in _chunks(task, image, read_bytes):
+        for chunk in _chunks(task, read_bytes):
             span = _span([window for _, _, window in chunk])
-            pixels, valid = read_window(image, span, bidx=scene.bands)
+            pixels, valid = read_pixels(span)
             decoded = [read(span) for read in labels]
             for row, col, window in chunk:
                 inside = _inside(window, span)
@@ -138,23 +141,21 @@ def cut_tiles(task: TileRow, classes: ClassMap, folder: Path, *, read_bytes: int
                         (row, col, window),
                         pixels[(slice(None), *inside)],
                         valid[inside],
-                        [mask[inside] for mask, _ in decoded],
+                        [label.mask[inside] for label in decoded],
                         classes,
                         folder,
                     )
                 )
-            cut[-1] = replace(cut[-1], num_near=sum(near for _, near in decoded))
+            cut[-1] = replace(cut[-1], num_near=sum(label.num_changed for label in decoded))
     return cut
 
 
-def _chunks(
-    task: TileRow, image: rasterio.DatasetReader, read_bytes: int
-) -> Iterator[tuple[tuple[int, int, PixelWindow], ...]]:
+def _chunks(task: TileRow, read_bytes: int) -> Iterator[tuple[tuple[int, int, PixelWindow], ...]]:
     """Group the tiles of a row so that each group can be read at once in bounded memory."""
     for _, group in groupby(task.places, key=lambda place: place[0]):
         row = tuple(group)
         _, _, first = row[0]
-        item = len(task.scene.bands) * np.dtype(image.dtypes[0]).itemsize
+        item = len(task.scene.imagery.names) * np.dtype(task.scene.imagery.dtype).itemsize
         number = max(1, read_bytes // (first.width * first.height * item))
         for start in range(0, len(row), number):
             yield row[start : start + number]
@@ -181,7 +182,7 @@ def _write_tile(
 ) -> CutTile:
     row, col, window = place
     tile = CutTile(
-        scene=scene.source.name,
+        scene=scene.name,
         row=row,
         col=col,
         window=window,
@@ -189,13 +190,14 @@ def _write_tile(
         class_counts=(0,) * classes.num_classes,
         moments=Moments.of(pixels, valid),
         num_near=0,
+        hash=pixel_hash(pixels),
         sizes=(),
     )
     if not valid.any():
         return tile
     grid = scene.grid.window(window)
     paths = [folder / kind / tile.file_name for kind in KINDS[: 1 + len(masks)]]
-    write_image_tile(paths[0], pixels, valid, grid, nodata=scene.nodata, colors=scene.colors)
+    write_image_tile(paths[0], pixels, valid, grid, nodata=scene.imagery.nodata, colors=scene.imagery.colors)
     counts = np.zeros(classes.num_classes, np.int64)
     for number, (path, mask) in enumerate(zip(paths[1:], masks, strict=True)):
         own = np.where(valid, mask, np.uint8(IGNORE_INDEX))
@@ -203,6 +205,13 @@ def _write_tile(
             counts = np.bincount(own.reshape(-1), minlength=256)[: classes.num_classes]
         write_mask_tile(path, own, grid, classes)
     return replace(tile, class_counts=tuple(counts.tolist()), sizes=tuple(path.stat().st_size for path in paths))
+
+
+def pixel_hash(pixels: npt.NDArray[Any]) -> str:
+    """Return a hash of pixels (C, h, w), their shape and dtype."""
+    digest = hashlib.blake2b(f"{pixels.dtype.str}{pixels.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def write_image_tile(

@@ -1,328 +1,42 @@
-"""A label of any kind becomes a mask on its image's grid, window by window."""
+"""What every label can do: give the mask of a window on its image's grid, and say what it could not read."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-import rasterio
-
-from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
-from ctrs.config import LabelKind
-from ctrs.errors import GridMismatchError, LabelError, UnknownColorError
-from ctrs.raster.geotiff import Grid, color_bands, crs_name, open_raster, read_window
+from ctrs.classes import Mask
 from ctrs.raster.windows import PixelWindow
-from ctrs.tiles.legends import field_key, pack_colors, row_chunks, survey_values, unpack_color
-from ctrs.vector.rasterize import GridPolygons, PolygonLayer
 
-GRID_TOLERANCE_PX = 0.25
-"""Largest distance between the corners of an image and its label."""
 
-ReadMask = Callable[[PixelWindow], tuple[Mask, int]]
-"""Returns the mask of a window and how many pixels had a colour that was off by no more than the tolerance."""
+@dataclass(frozen=True, kw_only=True)
+class DecodedLabel:
+    """The mask of a window and how it came about.
+
+    Args:
+        mask: Class indices (h, w); 255 where ignored or unknown.
+        num_changed: Pixels whose colour was not in the legend and was read as a legend colour near it.
+        unknown: Pixels of each value or colour that the class table does not hold, by its text.
+        first_unknown: Row and column, in the window, of the first of them.
+    """
+
+    mask: Mask
+    num_changed: int = 0
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    first_unknown: tuple[int, int] | None = None
+
+
+ReadLabel = Callable[[PixelWindow], DecodedLabel]
 
 
 class Label(Protocol):
-    """A label that can be read as a mask."""
+    """A label that can be read as a mask on its image's grid."""
 
-    def reader(self) -> Any:
-        """Return a context manager that gives a ``ReadMask``; each thread opens its own."""
+    @property
+    def block_px(self) -> tuple[int, int]:
+        """Height and width of the blocks in which it is stored; (1, 1) where it is drawn, not stored."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class PolygonLabel:
-    """Polygons painted on a background.
-
-    Args:
-        polygons: On the scene's grid.
-        background: Mask value where no polygon lies.
-    """
-
-    polygons: GridPolygons
-    background: int
-
-    @contextmanager
-    def reader(self) -> Iterator[ReadMask]:
-        """Give a function that paints a window."""
-        yield lambda window: (self.polygons.rasterize(window, background=self.background), 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RasterLabel:
-    """A class raster or colour-coded raster.
-
-    Args:
-        path: The file.
-        classes: Class table.
-        coding: Whether bands hold class values, colours, or positions in a colour table.
-        tolerance: Largest difference in each channel at which a colour counts as its legend colour.
-    """
-
-    path: Path
-    classes: ClassMap
-    coding: Literal["values", "colors", "palette"]
-    tolerance: int = 0
-
-    @contextmanager
-    def reader(self) -> Iterator[ReadMask]:
-        """Give a function that reads and decodes a window of the open file."""
-        with open_raster(self.path) as dataset:
-            decode = self._decoder(dataset)
-
-            def read(window: PixelWindow) -> tuple[Mask, int]:
-                pixels, valid = self._read(dataset, window)
-                try:
-                    return decode(pixels, valid)
-                except UnknownColorError as error:
-                    raise self._unknown(dataset) from error
-
-            yield read
-
-    def _read(
-        self, dataset: rasterio.DatasetReader, window: PixelWindow
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Read a window; nodata values stay valid here, because a class may have that value."""
-        pixels, valid = read_window(dataset, window, bidx=[1, 2, 3] if self.coding == "colors" else [1])
-        if dataset.nodata is not None:
-            valid = np.ones_like(valid)
-        return pixels, valid
-
-    def _decoder(
-        self, dataset: rasterio.DatasetReader
-    ) -> Callable[[npt.NDArray[Any], npt.NDArray[np.bool_]], tuple[Mask, int]]:
-        where = str(self.path)
-        if self.coding == "palette":
-            table, near = self.palette_table(dataset)
-
-            def from_palette(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tuple[Mask, int]:
-                found = table[pixels[0]]
-                found[~valid] = IGNORE_INDEX
-                if (found < 0).any():
-                    raise UnknownColorError(where)
-                return found.astype(np.uint8), int(near[pixels[0]][valid].sum())
-
-            return from_palette
-        if self.coding == "colors":
-            filler = np.array(self.classes.classes[0].color, np.uint8)[:, None]
-            nodata_color = self._nodata_color(dataset)
-
-            def from_colors(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tuple[Mask, int]:
-                if nodata_color is not None:
-                    valid = valid & ~(pixels == nodata_color).all(axis=0)
-                if not valid.all():
-                    pixels[:, ~valid] = filler
-                mask, changed = self.classes.decode_colors(pixels, tolerance=self.tolerance, where=where)
-                mask[~valid] = IGNORE_INDEX
-                return mask, changed
-
-            return from_colors
-
-        def from_values(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tuple[Mask, int]:
-            if not valid.all():
-                pixels[0][~valid] = self.classes.classes[0].value
-            mask = self.classes.decode_values(pixels[0], nodata=dataset.nodata, where=where)
-            mask[~valid] = IGNORE_INDEX
-            return mask, 0
-
-        return from_values
-
-    def nodata_class(self) -> str | None:
-        """Return the name of the class whose value or colour the file declares to be nodata, None if there is none."""
-        with open_raster(self.path) as dataset:
-            if dataset.nodata is None or self.coding == "palette":
-                return None
-            for entry in self.classes.learnt:
-                key = {entry.value} if self.coding == "values" else set(entry.color)
-                if key == {dataset.nodata}:
-                    return entry.name
-        return None
-
-    def _nodata_color(self, dataset: rasterio.DatasetReader) -> float | None:
-        if dataset.nodata is None or any(set(entry.color) == {dataset.nodata} for entry in self.classes.classes):
-            return None
-        return float(dataset.nodata)
-
-    def palette_table(self, dataset: rasterio.DatasetReader) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-        """Return the mask value of each position in the colour table (-1 unknown), and which are near, not equal."""
-        table, near = np.full(65536, -1, np.int16), np.zeros(65536, bool)
-        for position, color in dataset.colormap(1).items():
-            try:
-                rgb = np.array(color[:3], np.uint8).reshape(3, 1, 1)
-                mask, changed = self.classes.decode_colors(rgb, tolerance=self.tolerance)
-            except UnknownColorError:
-                continue
-            table[position], near[position] = int(mask[0, 0]), bool(changed)
-        if dataset.nodata is not None and 0 <= dataset.nodata < len(table) and table[int(dataset.nodata)] < 0:
-            table[int(dataset.nodata)] = IGNORE_INDEX
-        return table, near
-
-    def _unknown(self, dataset: rasterio.DatasetReader, *, shown: int = 5) -> UnknownColorError:
-        """Look through the whole file for what the class table does not hold, and say it."""
-        decode = self._decoder(dataset)
-        palette = dataset.colormap(1) if self.coding == "palette" else {}
-        counts: Counter[int | float] = Counter()
-        known: dict[int | float, bool] = {}
-        first: tuple[int, int] | None = None
-        for window in row_chunks(dataset.height, dataset.width):
-            pixels, valid = self._read(dataset, window)
-            keys = pack_colors(pixels.astype(np.int64)) if self.coding == "colors" else pixels[0]
-            values, numbers = np.unique(keys[valid], return_counts=True)
-            for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
-                if value not in known:
-                    known[value] = self._decodes(decode, value, pixels.dtype)
-                if not known[value]:
-                    counts[value] += number
-            strange = np.isin(keys, [value for value, is_known in known.items() if not is_known]) & valid
-            if first is None and strange.any():
-                row, col = np.argwhere(strange)[0].tolist()
-                first = (window.row_off + row, col)
-        noun = "value" if self.coding == "values" else "colour"
-
-        def name(value: float) -> str:
-            if self.coding == "values":
-                return str(value)
-            return str(tuple(palette[int(value)][:3]) if palette else unpack_color(int(value)))
-
-        found = ", ".join(f"{name(value)} in {number} px" for value, number in counts.most_common(shown))
-        more = f" and {len(counts) - shown} more" if len(counts) > shown else ""
-        legend = ", ".join(
-            f"{entry.name} {entry.value if self.coding == 'values' else entry.color}" for entry in self.classes.classes
-        )
-        row, col = first or (0, 0)
-        return UnknownColorError(
-            f"{self.path}: unknown label {noun} {found}{more}, first at row {row}, column {col}; expected {legend}; "
-            f"add the {noun} to the class table (classes.toml) or mark it ignored = true there"
-        )
-
-    def _decodes(
-        self,
-        decode: Callable[[npt.NDArray[Any], npt.NDArray[np.bool_]], tuple[Mask, int]],
-        value: float,
-        dtype: np.dtype[Any],
-    ) -> bool:
-        color = unpack_color(int(value)) if self.coding == "colors" else (value,)
-        try:
-            decode(np.array(color, dtype).reshape(-1, 1, 1), np.ones((1, 1), bool))
-        except UnknownColorError:
-            return False
-        return True
-
-
-def open_raster_label(
-    path: Path, image: Path, image_grid: Grid, classes: ClassMap, *, kind: LabelKind, tolerance: int
-) -> RasterLabel:
-    """Check a raster label against its image and find out how it codes classes.
-
-    Raises:
-        GridMismatchError: It has another size, CRS or place.
-        LabelError: Its bands cannot be read as a label of the kind asked for.
-    """
-    with open_raster(path) as dataset:
-        _check_grid(path, Grid.of(dataset), image, image_grid)
-        bands = len(color_bands(dataset))
-        if bands >= 3 and kind != "values":
-            if dataset.dtypes[0] != "uint8":
-                raise LabelError(
-                    f"{path}: colours of dtype {dataset.dtypes[0]} found, expected uint8; convert the label"
-                )
-            return RasterLabel(path=path, classes=classes, coding="colors", tolerance=tolerance)
-        if bands != 1 and kind == "values":
-            raise LabelError(
-                f"{path}: {bands} bands found, expected one with class values; use --labels colors or auto"
-            )
-        if bands not in (1, 2):
-            raise LabelError(f"{path}: {bands} bands found, expected one with class values or three with colours")
-        if _has_palette(dataset) and kind != "values":
-            label = RasterLabel(path=path, classes=classes, coding="palette", tolerance=tolerance)
-            if kind == "colors" or _palette_is_legend(label, dataset):
-                return label
-        elif kind == "colors":
-            raise LabelError(
-                f"{path}: one band without colour table found, expected colours; use --labels values or auto"
-            )
-    return RasterLabel(path=path, classes=classes, coding="values")
-
-
-def _has_palette(dataset: rasterio.DatasetReader) -> bool:
-    try:
-        return bool(dataset.colormap(1))
-    except ValueError:
-        return False
-
-
-def _palette_is_legend(label: RasterLabel, dataset: rasterio.DatasetReader) -> bool:
-    """Tell whether most pixels have colours of the class table; strays then are unknown colours, not class values."""
-    table, _ = label.palette_table(dataset)
-    counts = survey_values(dataset)
-    known = sum(number for value, number in counts.items() if table[int(value)] >= 0)
-    return known > sum(counts.values()) / 2
-
-
-def _check_grid(path: Path, grid: Grid, image: Path, image_grid: Grid) -> None:
-    """Refuse a label that is not on its image's grid; one without georeference is if its size is equal."""
-    if grid.shape != image_grid.shape:
-        raise GridMismatchError(
-            f"{path}: {grid.width} x {grid.height} px found, expected the {image_grid.width} x {image_grid.height} px "
-            f"of its image {image}; cut or resample the label (nearest) to the image's grid"
-        )
-    if grid.transform.is_identity or image_grid.transform.is_identity:
-        return
-    placed = Grid(crs=grid.crs or image_grid.crs, transform=grid.transform, width=grid.width, height=grid.height)
-    expected = Grid(
-        crs=image_grid.crs or grid.crs, transform=image_grid.transform, width=grid.width, height=grid.height
-    )
-    difference = expected.difference(placed, tolerance_px=GRID_TOLERANCE_PX)
-    if difference:
-        raise GridMismatchError(
-            f"{path}: does not lie on the grid of its image {image}: {difference} "
-            f"(label {_place(grid)}; image {_place(image_grid)}); warp the label (nearest) to the image's grid"
-        )
-
-
-def _place(grid: Grid) -> str:
-    a, b, c, d, e, f = tuple(grid.transform)[:6]
-    return f"{crs_name(grid.crs)} origin {c:.10g}, {f:.10g} pixel {a:.6g}, {b:.6g}, {d:.6g}, {e:.6g}"
-
-
-def polygon_values(layer: PolygonLayer, classes: ClassMap, class_field: str | None) -> npt.NDArray[np.uint8]:
-    """Return the mask value of each polygon.
-
-    Raises:
-        LabelError: There is no class field and the table does not say which class polygons are.
-        UnknownColorError: The field holds values outside the class table.
-    """
-    if class_field is None:
-        if "building" not in classes.names:
-            raise LabelError(
-                f"{layer.path}: the class table has no class building, which polygons without class field are; "
-                "name the field that holds the class with --class-field"
-            )
-        return np.full(len(layer.frame), classes.index("building"), np.uint8)
-    keys = [field_key(value) for value in layer.frame[class_field].tolist()]
-    table: dict[str, int] = {}
-    for entry in classes.classes:
-        index = IGNORE_INDEX if entry.ignored else classes.index(entry.name)
-        table[entry.name.lower()] = index
-        table.setdefault(str(entry.value), index)
-    unknown = Counter(key for key in keys if key not in table)
-    if unknown:
-        found = ", ".join(f"{key!r} in {number} polygons" for key, number in unknown.most_common(5))
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        legend = ", ".join(f"{entry.name} ({entry.value})" for entry in classes.classes)
-        first = next(number for number, key in enumerate(keys) if key in unknown)
-        raise UnknownColorError(
-            f"{layer.path}: unknown label value {found}{more} in field {class_field!r}, first in polygon {first}; "
-            f"expected {legend}; add the value to the class table (classes.toml) or mark it ignored = true there"
-        )
-    return np.array([table[key] for key in keys], np.uint8)
-
-
-def background_value(classes: ClassMap) -> int:
-    """Return the mask value of ground without polygons: the class ``background``, or ignored where there is none."""
-    return classes.index("background") if "background" in classes.names else IGNORE_INDEX
+    def reader(self) -> AbstractContextManager[ReadLabel]:
+        """Return a context manager that gives a reader of windows; each thread opens its own."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctrs.config import LabelKind, PrepareConfig, SplitName
-from ctrs.errors import DataError, DataWarning, InputNotFoundError, LabelError, LabelWarning, UsageError
+from ctrs.errors import DataError, InputNotFoundError, LabelError, LabelWarning, UsageError
+from ctrs.tiles.findings import Findings
 from ctrs.tiles.pairing import IMAGE_MARKS, LABEL_MARKS, find_label, strip_mark
 from ctrs.tiles.presets import Preset, load_preset, path_id, recognise
 from ctrs.vector.rasterize import VECTOR_SUFFIXES
@@ -65,7 +65,6 @@ class Layout:
         preset: The preset that it follows, None for other folders.
         band_names: Names of the bands by the preset, empty to take the files' own.
         class_file: TOML file with the class table, None for the preset's or none.
-        notes: What was left out or looks odd.
     """
 
     root: Path
@@ -73,15 +72,15 @@ class Layout:
     preset: Preset | None
     band_names: tuple[str, ...] = ()
     class_file: Path | None = None
-    notes: tuple[str, ...] = ()
 
 
-def find_layout(source: Path, config: PrepareConfig, *, exclude: Path | None = None) -> Layout:
+def find_layout(source: Path, config: PrepareConfig, findings: Findings, *, exclude: Path | None = None) -> Layout:
     """Find the scenes of a source.
 
     Args:
         source: A folder.
         config: Options: preset, classes, kind of labels, splits.
+        findings: Takes warnings and notes.
         exclude: A folder below the source to leave alone (the output).
 
     Raises:
@@ -97,7 +96,11 @@ def find_layout(source: Path, config: PrepareConfig, *, exclude: Path | None = N
     files = list_files(source, exclude=exclude)
     paths = [path.relative_to(source).as_posix() for path in files]
     preset = recognise(paths) if config.preset is None else load_preset(config.preset)
-    layout = _preset_layout(source, files, preset) if preset else _generic_layout(source, files, config.labels)
+    layout = (
+        _preset_layout(source, files, preset, findings)
+        if preset
+        else _generic_layout(source, files, config.label_kind, findings)
+    )
     if config.classes is not None and not config.classes.is_file():
         raise InputNotFoundError(f"{config.classes}: not found; name a TOML file with [[class]] tables")
     own_classes = source / CLASS_FILE
@@ -131,7 +134,7 @@ def natural_key(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if number % 2 else (-1, part) for number, part in enumerate(parts)]
 
 
-def _preset_layout(source: Path, files: Sequence[Path], preset: Preset) -> Layout:
+def _preset_layout(source: Path, files: Sequence[Path], preset: Preset, findings: Findings) -> Layout:
     """Pair images and labels by the ids that the preset's patterns find."""
     relative = {path.relative_to(source).as_posix(): path for path in files}
     image_pattern = preset.image_pattern(relative)
@@ -155,17 +158,21 @@ def _preset_layout(source: Path, files: Sequence[Path], preset: Preset) -> Layou
     missing = [identifier for identifier in images if identifier not in labels]
     left_out = {identifier for identifier in missing if splits[identifier] in preset.unlabelled}
     _require_labels([images[identifier] for identifier in missing if identifier not in left_out], preset.name)
-    notes = [f"{len(left_out)} images of the {preset.name} test split left out: its labels are not published"]
+    if left_out:
+        findings.note(
+            "files", f"{len(left_out)} images of the {preset.name} test split left out: its labels are not published"
+        )
     strange = sorted(set(images) - set(preset.split_ids)) if preset.split_ids and not preset.split_folders else []
     if strange:
-        warnings.warn(
+        findings.warn(
+            "splits",
             f"{source}: scenes {', '.join(strange[:_SHOWN])} are not in the official split of {preset.name}; "
             "they are taken for training (choose with --val and --test)",
-            DataWarning,
-            stacklevel=3,
         )
     known_bad = sorted((set(images) & preset.known_bad) - left_out, key=natural_key)
-    notes += [f"scene {preset.name}_{identifier}: labels are known to be wrong" for identifier in known_bad]
+    for identifier in known_bad:
+        name = f"{preset.name}_{identifier}"
+        findings.note("files", f"scene {name}: labels are known to be wrong", scene=name)
     scenes = tuple(
         SceneSource(
             name=f"{preset.name}_{identifier}",
@@ -184,7 +191,6 @@ def _preset_layout(source: Path, files: Sequence[Path], preset: Preset) -> Layou
         scenes=scenes,
         preset=preset,
         band_names=image_pattern.bands,
-        notes=tuple(notes if left_out else notes[1:]),
     )
 
 
@@ -199,7 +205,7 @@ def _first_matches(relative: dict[str, Path], patterns: Iterable[re.Pattern[str]
     return found
 
 
-def _generic_layout(source: Path, files: Sequence[Path], kind: LabelKind) -> Layout:
+def _generic_layout(source: Path, files: Sequence[Path], kind: LabelKind, findings: Findings) -> Layout:
     """Pair images and labels of a folder by stem."""
     parts: list[tuple[Path, SplitName | None]] = [
         (source / entry.name, SPLIT_FOLDERS[entry.name.lower()])
@@ -209,7 +215,7 @@ def _generic_layout(source: Path, files: Sequence[Path], kind: LabelKind) -> Lay
     scenes: list[SceneSource] = []
     for folder, split in parts or [(source, None)]:
         inside = [path for path in files if path.is_relative_to(folder)]
-        scenes += _pair_folder(folder, inside, kind, split)
+        scenes += _pair_folder(folder, inside, kind, split, findings)
     twice = {name for name, number in Counter(scene.name for scene in scenes).items() if number > 1}
     unique = [
         replace(scene, name=f"{scene.split}_{scene.name}", aliases=(scene.name,)) if scene.name in twice else scene
@@ -223,7 +229,9 @@ def _generic_layout(source: Path, files: Sequence[Path], kind: LabelKind) -> Lay
     return Layout(root=source, scenes=tuple(sorted(unique, key=lambda scene: natural_key(scene.name))), preset=None)
 
 
-def _pair_folder(folder: Path, files: Sequence[Path], kind: LabelKind, split: SplitName | None) -> list[SceneSource]:
+def _pair_folder(
+    folder: Path, files: Sequence[Path], kind: LabelKind, split: SplitName | None, findings: Findings
+) -> list[SceneSource]:
     """Pair the images and labels of one folder: in subfolders of known names, or side by side."""
     image_folder = _subfolder(folder, IMAGE_FOLDERS, "images")
     label_folder = _subfolder(folder, LABEL_FOLDERS, "labels")
@@ -251,10 +259,10 @@ def _pair_folder(folder: Path, files: Sequence[Path], kind: LabelKind, split: Sp
     _require_labels([image for image in images if image not in label_of], None, looked_in=label_root)
     unused = sorted(set(labels) - set(label_of.values()))
     if unused:
-        warnings.warn(
+        findings.warn(
+            "files",
             f"{label_root}: {len(unused)} labels have no image and are left out, first {unused[0].name}",
             LabelWarning,
-            stacklevel=5,
         )
     scenes = []
     for image in images:

@@ -58,7 +58,8 @@ def find_label(image: Path, labels: Iterable[Path]) -> Path | None:
         if len(found) > 1:
             names = " and ".join(str(label) for label in found[:2])
             raise LabelError(
-                f"{image}: several labels fit: {names}; keep one, or choose with --labels values, colors or polygons"
+                f"{image}: several labels fit: {names}; keep one, or choose with --label-kind values, colors or "
+                "polygons"
             )
         if found:
             return found[0]

@@ -17,7 +17,7 @@ from typing import Any
 from rasterio.errors import NotGeoreferencedWarning
 
 from ctrs.config import PrepareConfig, to_plain
-from ctrs.errors import CtrsWarning, DataError, LabelError, OutputExistsError, RasterError
+from ctrs.errors import DataError, LabelError, OutputExistsError, RasterError
 from ctrs.jobs import PartialWork, check_existing, describe_file, fingerprint, partial_work, recover
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.assembly import (
@@ -30,6 +30,7 @@ from ctrs.tiles.assembly import (
     warn_about,
 )
 from ctrs.tiles.cutting import KINDS, READ_BYTES, CutTile, TileRow, cut_tiles, tile_rows
+from ctrs.tiles.findings import Findings
 from ctrs.tiles.journal import Journal
 from ctrs.tiles.layout import Layout, find_layout
 from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, SPLITS, Manifest, read_prepared
@@ -38,7 +39,6 @@ from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_TILE_PX = 512
 JOURNAL_FILE = "journal.jsonl"
 
 
@@ -67,9 +67,9 @@ def prepare_tiles(
         CtrsError: The source cannot be used as it is, or the output cannot be written; the message says what to do.
     """
     config = config or PrepareConfig()
-    notes: list[str] = []
-    with _noting(notes):
-        layout = find_layout(source, config, exclude=out_dir)
+    findings = Findings()
+    with _georeference_quietly():
+        layout = find_layout(source, config, findings, exclude=out_dir)
     job = fingerprint(_job(layout, config))
     if _is_finished(out_dir, job, overwrite=config.overwrite):
         logger.info("%s: already prepared from the same files with the same options", out_dir)
@@ -79,7 +79,7 @@ def prepare_tiles(
         if work.resumed:
             logger.info("%s: going on with interrupted work", work.folder)
         try:
-            manifest = _prepare(layout, config, job, work, notes, progress)
+            manifest = _prepare(layout, config, job, work, findings, progress)
         except (RasterError, LabelError, DataError):
             # The data must change before this can succeed, and then it is another job: nothing here is worth keeping.
             _discard(work.folder)
@@ -90,21 +90,21 @@ def prepare_tiles(
 
 
 def _prepare(
-    layout: Layout, config: PrepareConfig, job: str, work: PartialWork, notes: list[str], progress: Progress
+    layout: Layout, config: PrepareConfig, job: str, work: PartialWork, findings: Findings, progress: Progress
 ) -> Manifest:
     """Check, cut, arrange and measure; returns the manifest of the finished, unpublished folder."""
-    with _noting(notes):
-        ready = check_source(layout, config)
-        splits = scene_splits(ready)
-    tile_px = config.tile_px or (layout.preset.tile_px if layout.preset else DEFAULT_TILE_PX)
-    cut = _cut_all(ready, tile_px, work.folder, config.workers or os.cpu_count() or 1, progress)
+    with _georeference_quietly():
+        ready = check_source(layout, config, findings)
+        splits = scene_splits(ready, findings)
+        findings.raise_faults()
+    cut = _cut_all(ready, work.folder, config.workers or os.cpu_count() or 1, progress)
     staged = work.folder / "result"
-    with _noting(notes):
-        placed = place_tiles(cut, ready, splits, config)
+    with _georeference_quietly():
+        placed = place_tiles(cut, ready, splits, config, findings)
         tiles = arrange_tiles(placed, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes))
         bands = measure_bands(ready, placed, tiles, progress)
-        ground_pixel_m = pixel_size_m(ready.scenes)
-        warn_about(cut, placed, ready)
+        ground_pixel_m = pixel_size_m(ready.scenes, findings)
+        warn_about(cut, placed, ready, findings)
     return Manifest(
         root=staged,
         name=work.final.absolute().name,
@@ -112,12 +112,12 @@ def _prepare(
         scenes=describe_scenes(ready, placed, splits),
         classes=ready.classes,
         bands=bands,
-        tile_px=tile_px,
+        tile_px=max(scene.tile_px for scene in ready.scenes),
         pixel_size_m=ground_pixel_m,
         preset=layout.preset.name if layout.preset else None,
         fingerprint=job,
         config=replace(config, overwrite=False, workers=None),
-        notes=(*layout.notes, *notes),
+        notes=tuple(finding.message for finding in findings.entries if finding.level != "fault"),
     )
 
 
@@ -129,16 +129,11 @@ def _discard(folder: Path) -> None:
 
 
 @contextmanager
-def _noting(notes: list[str]) -> Iterator[None]:
-    """Note our warnings that are raised in the block, then raise them; threads may not enter it."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+def _georeference_quietly() -> Iterator[None]:
+    """Keep rasterio from warning of what we say in our own words; threads may not enter it."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
-    for entry in caught:
-        if issubclass(entry.category, CtrsWarning):
-            notes.append(str(entry.message))
-        warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
 
 
 def _job(layout: Layout, config: PrepareConfig) -> dict[str, Any]:
@@ -197,13 +192,13 @@ def _is_finished(out_dir: Path, job: str, *, overwrite: bool) -> bool:
     return check_existing(out_dir, found, job, overwrite=overwrite)
 
 
-def _cut_all(ready: ReadySource, tile_px: int, folder: Path, workers: int, progress: Progress) -> list[CutTile]:
+def _cut_all(ready: ReadySource, folder: Path, workers: int, progress: Progress) -> list[CutTile]:
     """Cut all tiles that earlier, interrupted work has not cut."""
     for kind in KINDS:
         (folder / kind).mkdir(exist_ok=True)
     journal = Journal(folder / JOURNAL_FILE)
     places = {kind: [folder / kind, *(folder / "result" / kind / split for split in SPLITS)] for kind in KINDS}
-    tasks = [task for scene in ready.scenes for task in tile_rows(scene, tile_px)]
+    tasks = [task for scene in ready.scenes for task in tile_rows(scene)]
     results: dict[str, list[CutTile]] = {}
     for task in tasks:
         tiles = journal.finished(task, places)
@@ -221,8 +216,7 @@ def _cut_all(ready: ReadySource, tile_px: int, folder: Path, workers: int, progr
         progress(done, total, "tiling")
 
     pending = [task for task in tasks if task.key not in results]
-    with warnings.catch_warnings():  # of the process: set here, before the threads that write tiles begin
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with _georeference_quietly():  # of the process: set here, before the threads that write tiles begin
         _run(
             pending,
             partial(cut_tiles, classes=ready.classes, folder=folder, read_bytes=READ_BYTES // workers),

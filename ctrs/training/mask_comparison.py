@@ -15,7 +15,9 @@ from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import read_class_tag
 from ctrs.raster.geotiff import Grid, open_raster, read_window
 from ctrs.raster.windows import PixelWindow
-from ctrs.tiles.labels import Label, PolygonLabel, background_value, open_raster_label, polygon_values
+from ctrs.tiles.labels import Label
+from ctrs.tiles.polygon_labels import PolygonLabel, background_value, polygon_values
+from ctrs.tiles.raster_labels import open_raster_label
 from ctrs.training.score_report import EvaluationReport, SceneScore
 from ctrs.vector.rasterize import VECTOR_SUFFIXES, place_polygons, read_polygons
 
@@ -115,7 +117,7 @@ def evaluate_masks(
         windows = list(_blocks(grid))
         matrix = ConfusionMatrix(classes.num_classes)
         for number, window in enumerate(windows):
-            matrix.update(read_truth(window)[0], read_pred(window))
+            matrix.update(read_truth(window).mask, read_pred(window))
             progress(number + 1, len(windows), f"scoring {pred.name}")
     return EvaluationReport(
         scenes=(SceneScore(name=pred.stem, confusions={"strict": matrix}, mask=str(pred)),),

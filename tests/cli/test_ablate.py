@@ -48,7 +48,7 @@ def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     )
     (tmp_path / "grid.toml").write_text(GRID)
     monkeypatch.chdir(tmp_path)
-    arguments = ["prepare", "town", "--tile", "64", "--val", "b", "--test", "c", "--labels", "values"]
+    arguments = ["prepare", "town", "--tile", "64", "--val", "b", "--test", "c", "--label-kind", "values"]
     assert program.main(arguments) == 0, capsys.readouterr().err
     capsys.readouterr()
     return tmp_path

@@ -15,6 +15,7 @@ from ctrs.config import PrepareConfig
 from ctrs.errors import OutputError
 from ctrs.tiles import prepare_tiles
 from ctrs.tiles.cutting import KINDS, CutTile, cut_tiles, tile_rows
+from ctrs.tiles.findings import Findings
 from ctrs.tiles.journal import Journal
 from ctrs.tiles.layout import find_layout
 from ctrs.tiles.scenes import ReadySource, check_source
@@ -29,15 +30,14 @@ PLACED = {"transform": Affine(0.5, 0, 400000, 0, -0.5, 5800000), "crs": "EPSG:32
 def ready(make: Maker, tmp_path: Path) -> ReadySource:
     make.raster(tmp_path / "src/images/a.tif", make.noise(70, 150), **PLACED)
     make.raster(tmp_path / "src/labels/a.tif", make.indices(70, 150, num=2), **PLACED)
-    return check_source(find_layout(tmp_path / "src", PrepareConfig()), PrepareConfig())
+    config = PrepareConfig(tile_px=32)
+    return check_source(find_layout(tmp_path / "src", config, Findings()), config, Findings())
 
 
 def cut(ready: ReadySource, folder: Path, **options: int) -> list[CutTile]:
     for kind in KINDS:
         (folder / kind).mkdir(parents=True)
-    return [
-        tile for task in tile_rows(ready.scenes[0], 32) for tile in cut_tiles(task, ready.classes, folder, **options)
-    ]
+    return [tile for task in tile_rows(ready.scenes[0]) for tile in cut_tiles(task, ready.classes, folder, **options)]
 
 
 def test_reading_in_pieces_gives_the_same_tiles(ready: ReadySource, tmp_path: Path) -> None:
@@ -54,15 +54,16 @@ def test_reading_in_pieces_gives_the_same_tiles(ready: ReadySource, tmp_path: Pa
 def test_images_read_from_the_beginning_are_one_task(make: Maker, tmp_path: Path) -> None:
     make.raster(tmp_path / "src/images/a.png", make.noise(70, 150), **PLACED)
     make.raster(tmp_path / "src/labels/a.tif", make.indices(70, 150, num=2), **PLACED)
-    ready = check_source(find_layout(tmp_path / "src", PrepareConfig()), PrepareConfig())
-    (task,) = tile_rows(ready.scenes[0], 32)
+    config = PrepareConfig(tile_px=32)
+    ready = check_source(find_layout(tmp_path / "src", config, Findings()), config, Findings())
+    (task,) = tile_rows(ready.scenes[0])
     assert len(task.places) == 15
 
 
 def test_the_journal_returns_what_was_noted(ready: ReadySource, tmp_path: Path) -> None:
     tiles = cut(ready, tmp_path / "cut")
     folders = {kind: [tmp_path / "cut" / kind] for kind in KINDS}
-    tasks = tile_rows(ready.scenes[0], 32)
+    tasks = tile_rows(ready.scenes[0])
     journal = Journal(tmp_path / "journal.jsonl")
     assert journal.finished(tasks[0], folders) is None
     journal.add(tasks[0], tiles[:5])

@@ -29,8 +29,8 @@ from ctrs.errors import (
 )
 from ctrs.raster.geotiff import Grid
 from ctrs.tiles import Manifest, prepare_tiles
-from ctrs.tiles.labels import open_raster_label
 from ctrs.tiles.legends import row_chunks
+from ctrs.tiles.raster_labels import open_raster_label
 
 if TYPE_CHECKING:
     from tests.tiles.conftest import Maker

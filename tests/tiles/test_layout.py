@@ -9,6 +9,7 @@ import pytest
 
 from ctrs.config import PrepareConfig
 from ctrs.errors import DataError, DataWarning, InputNotFoundError, LabelError, LabelWarning, UsageError
+from ctrs.tiles.findings import Findings
 from ctrs.tiles.layout import find_layout
 
 
@@ -21,7 +22,7 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def pairs(root: Path, config: PrepareConfig | None = None) -> dict[str, tuple[str, str, str]]:
-    layout = find_layout(root, config or PrepareConfig())
+    layout = find_layout(root, config or PrepareConfig(), Findings())
     return {
         scene.name: (
             scene.split,
@@ -109,13 +110,13 @@ def test_potsdam_with_leading_zeros_and_official_split(tmp_path: Path) -> None:
         "3_Ortho_IRRG/top_potsdam_2_13_IRRG.tif",
         "5_Labels_all_noBoundary/top_potsdam_2_13_label_noBoundary.tif",
     )  # fmt: skip
-    layout = find_layout(tmp_path, PrepareConfig())
+    layout = find_layout(tmp_path, PrepareConfig(), Findings())
     assert layout.band_names == ("red", "green", "blue")
     assert [(scene.name, scene.split) for scene in layout.scenes] == [
         ("potsdam_2_13", "test"), ("potsdam_6_7", "train"),
     ]  # fmt: skip
     assert [scene.label_eroded is not None for scene in layout.scenes] == [True, False]
-    by_id = find_layout(tmp_path, PrepareConfig(test=("6_7",)))
+    by_id = find_layout(tmp_path, PrepareConfig(test=("6_7",)), Findings())
     assert [scene.split for scene in by_id.scenes] == ["train", "test"]
 
 
@@ -125,7 +126,7 @@ def test_vaihingen(tmp_path: Path) -> None:
         *(f"{folder}/top_mosaic_09cm_area{n}.tif" for n in (1, 2, 10) for folder in ("top", "gts_for_participants")),
         "gts_eroded_for_participants/top_mosaic_09cm_area1_noBoundary.tif",
     )
-    layout = find_layout(tmp_path, PrepareConfig())
+    layout = find_layout(tmp_path, PrepareConfig(), Findings())
     assert layout.band_names == ("near infrared", "red", "green")
     assert [(scene.name, scene.split) for scene in layout.scenes] == [
         ("vaihingen_1", "train"), ("vaihingen_2", "test"), ("vaihingen_10", "test"),
@@ -140,69 +141,74 @@ def test_loveda_leaves_out_the_unlabelled_test_split(tmp_path: Path) -> None:
         "Train/Urban/images_png/5.png", "Train/Urban/masks_png/5.png",
         "Val/Rural/images_png/7.png", "Val/Rural/masks_png/7.png", "Test/Rural/images_png/9.png",
     )  # fmt: skip
-    layout = find_layout(tmp_path, PrepareConfig())
+    findings = Findings()
+    layout = find_layout(tmp_path, PrepareConfig(), findings)
     assert [(scene.name, scene.split) for scene in layout.scenes] == [
         ("loveda_Rural_7", "val"), ("loveda_Urban_5", "train"),
     ]  # fmt: skip
-    assert layout.notes == ("1 images of the loveda test split left out: its labels are not published",)
+    assert [finding.message for finding in findings.entries] == [
+        "1 images of the loveda test split left out: its labels are not published"
+    ]
 
 
 def test_unknown_ids_of_a_benchmark_are_said(tmp_path: Path) -> None:
     touch(tmp_path, "top_potsdam_9_99_RGB.tif", "top_potsdam_9_99_label.tif")
     with pytest.warns(DataWarning, match="scenes 9_99 are not in the official split of potsdam"):
-        assert find_layout(tmp_path, PrepareConfig()).scenes[0].split == "train"
+        assert find_layout(tmp_path, PrepareConfig(), Findings()).scenes[0].split == "train"
 
 
 def test_labels_without_images_are_said(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "labels/a.tif", "labels/b.tif")
     with pytest.warns(LabelWarning, match=r"1 labels have no image and are left out, first b\.tif"):
-        find_layout(tmp_path, PrepareConfig())
+        find_layout(tmp_path, PrepareConfig(), Findings())
 
 
 def test_class_files(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "labels/a.tif")
-    assert find_layout(tmp_path, PrepareConfig()).class_file is None
+    assert find_layout(tmp_path, PrepareConfig(), Findings()).class_file is None
     touch(tmp_path, "classes.toml", "x.toml")
-    assert find_layout(tmp_path, PrepareConfig()).class_file == tmp_path / "classes.toml"
-    assert find_layout(tmp_path, PrepareConfig(classes=tmp_path / "x.toml")).class_file == tmp_path / "x.toml"
+    assert find_layout(tmp_path, PrepareConfig(), Findings()).class_file == tmp_path / "classes.toml"
+    assert (
+        find_layout(tmp_path, PrepareConfig(classes=tmp_path / "x.toml"), Findings()).class_file == tmp_path / "x.toml"
+    )
     with pytest.raises(InputNotFoundError, match=r"none\.toml: not found; name a TOML file with \[\[class\]\] tables"):
-        find_layout(tmp_path, PrepareConfig(classes=tmp_path / "none.toml"))
+        find_layout(tmp_path, PrepareConfig(classes=tmp_path / "none.toml"), Findings())
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(InputNotFoundError, match="nowhere: not found; name a folder with images and labels"):
-        find_layout(tmp_path / "nowhere", PrepareConfig())
+        find_layout(tmp_path / "nowhere", PrepareConfig(), Findings())
     with pytest.raises(
         InputNotFoundError, match="no images found; put them into images/ and their labels into labels/"
     ):
-        find_layout(tmp_path, PrepareConfig())
+        find_layout(tmp_path, PrepareConfig(), Findings())
     touch(tmp_path, "2_Ortho_RGB.zip")
     with pytest.raises(InputNotFoundError, match="no images found; unzip the archives there first"):
-        find_layout(tmp_path, PrepareConfig())
+        find_layout(tmp_path, PrepareConfig(), Findings())
     with pytest.raises(DataError, match=r"RGB\.zip: is a file, expected a folder .*; unzip it and name the folder"):
-        find_layout(tmp_path / "2_Ortho_RGB.zip", PrepareConfig())
+        find_layout(tmp_path / "2_Ortho_RGB.zip", PrepareConfig(), Findings())
     (tmp_path / "images").mkdir()
     with pytest.raises(InputNotFoundError, match="images: no images found"):
-        find_layout(tmp_path, PrepareConfig())
+        find_layout(tmp_path, PrepareConfig(), Findings())
 
 
 def test_images_without_labels_are_all_named(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "images/b.tif", "images/c.tif", "labels/b.tif")
     with pytest.raises(LabelError, match=r"images: 2 images without a label: a\.tif, c\.tif; looked for the same stem"):
-        find_layout(tmp_path, PrepareConfig())
+        find_layout(tmp_path, PrepareConfig(), Findings())
     potsdam = touch(
         tmp_path / "p", "top_potsdam_2_10_RGB.tif", "top_potsdam_2_11_RGB.tif", "top_potsdam_2_10_label.tif"
     )
     with pytest.raises(LabelError, match=r"1 image without a label: top_potsdam_2_11_RGB\.tif; expected where preset"):
-        find_layout(potsdam, PrepareConfig())
+        find_layout(potsdam, PrepareConfig(), Findings())
 
 
 def test_several_labels_for_an_image(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "labels/a.tif", "labels/a.geojson")
     with pytest.raises(LabelError, match=r"a\.tif: several labels fit: .*a\.geojson and .*a\.tif; keep one"):
-        find_layout(tmp_path, PrepareConfig())
-    assert pairs(tmp_path, PrepareConfig(labels="polygons"))["a"][2] == "labels/a.geojson"
-    assert pairs(tmp_path, PrepareConfig(labels="values"))["a"][2] == "labels/a.tif"
+        find_layout(tmp_path, PrepareConfig(), Findings())
+    assert pairs(tmp_path, PrepareConfig(label_kind="polygons"))["a"][2] == "labels/a.geojson"
+    assert pairs(tmp_path, PrepareConfig(label_kind="values"))["a"][2] == "labels/a.tif"
 
 
 def test_ambiguous_folders(tmp_path: Path) -> None:
@@ -210,22 +216,22 @@ def test_ambiguous_folders(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="both scene/ and chips/ found; rename the one that holds the images to images/"
     ):
-        find_layout(tmp_path, PrepareConfig())
+        find_layout(tmp_path, PrepareConfig(), Findings())
 
 
 def test_the_same_scene_twice(tmp_path: Path) -> None:
     touch(tmp_path, "a/top_potsdam_2_10_RGB.tif", "b/top_potsdam_02_10_RGB.tif", "top_potsdam_2_10_label.tif")
     with pytest.raises(DataError, match="the same scene 2_10 as"):
-        find_layout(tmp_path, PrepareConfig())
+        find_layout(tmp_path, PrepareConfig(), Findings())
     generic = touch(tmp_path / "g", "images/a.tif", "images/a.png", "labels/a.tif")
     with pytest.raises(DataError, match="the same name as"):
-        find_layout(generic, PrepareConfig())
+        find_layout(generic, PrepareConfig(), Findings())
 
 
 def test_a_preset_that_does_not_fit(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "labels/a.tif")
     with pytest.raises(InputNotFoundError, match="no images of preset potsdam found, expected paths like"):
-        find_layout(tmp_path, PrepareConfig(preset="potsdam"))
+        find_layout(tmp_path, PrepareConfig(preset="potsdam"), Findings())
 
 
 def test_generic_by_name_ignores_presets(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""What one pass over a scene counted, each pixel once: what the proof that nothing was lost is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+PREVIEW_PX = 256
+"""Longest edge of a scene's preview."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Every n-th pixel of a scene, from pixel (0, 0) on.
+
+    Args:
+        step: n.
+        pixels: (C, h, w), raw values.
+        valid: (h, w), True = valid.
+        mask: (h, w), class indices, 255 where ignored.
+    """
+
+    step: int
+    pixels: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_]
+    mask: npt.NDArray[np.uint8]
+
+
+def preview_step(height: int, width: int) -> int:
+    """Return the step of the preview of a scene of this size.
+
+    >>> preview_step(6000, 6000), preview_step(100, 100)
+    (24, 1)
+    """
+    return max(1, -(-max(height, width) // PREVIEW_PX))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneFacts:
+    """Counts over a scene's grid.
+
+    Ground that no tile holds, because of ``min_valid``, is counted as left out. Ground in several tiles is counted in
+    the first.
+
+    Args:
+        num_px: Pixels of the grid.
+        valid_px: Pixels with imagery.
+        label_counts: Valid pixels by class index, as the label has them, before anything is cut.
+        ignored_px: Valid pixels whose label is ignored or unknown.
+        tiled_counts: Valid pixels by class index, as the masks of the kept tiles have them, each pixel once.
+        left_out_counts: The same in tiles that were not kept; ``tiled + left_out == label`` proves that nothing
+            is lost.
+        coverage: Valid pixels by the number of kept tiles that hold them, from 0 on.
+        num_changed: Label pixels whose colour was read as a legend colour near it.
+        unknown: Label pixels of each value or colour that the class table does not hold.
+        first_unknown: Row and column of the first of them.
+        low_px: Valid pixels of each band at the least value that the dtype can hold (integers; 0 for floats).
+        high_px: The same at the greatest value.
+        preview: Every n-th pixel.
+    """
+
+    num_px: int
+    valid_px: int
+    label_counts: tuple[int, ...]
+    ignored_px: int
+    tiled_counts: tuple[int, ...]
+    left_out_counts: tuple[int, ...]
+    coverage: tuple[int, ...]
+    num_changed: int = 0
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    first_unknown: tuple[int, int] | None = None
+    low_px: tuple[int, ...]
+    high_px: tuple[int, ...]
+    preview: Preview

@@ -1,0 +1,178 @@
+"""The pixels of a scene on the grid of its tiles, window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
+
+from ctrs.errors import RasterError
+from ctrs.raster.geotiff import Grid, check_bands, color_bands, open_raster, read_window
+from ctrs.raster.windows import PixelWindow
+
+DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Pixel types that imagery may have."""
+
+MAX_ALPHA_VALUES = 32
+"""Different values above which an alpha band is suspected to be something else."""
+
+ReadPixels = Callable[[PixelWindow], tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]
+"""Returns the pixels (C, h, w) of a window and their valid mask (h, w), True = valid."""
+
+
+class Imagery(Protocol):
+    """Pixels that can be read on the grid of the tiles."""
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the tiles of the scene."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Band names."""
+
+    @property
+    def colors(self) -> tuple[ColorInterp, ...]:
+        """What the bands are."""
+
+    @property
+    def dtype(self) -> str:
+        """Pixel type of what is read."""
+
+    @property
+    def nodata(self) -> float | None:
+        """Nodata value, if it alone says which pixels are valid."""
+
+    @property
+    def block_px(self) -> tuple[int, int]:
+        """Height and width of the blocks in which the pixels are stored; readers that align to them read each once."""
+
+    @property
+    def sequential(self) -> bool:
+        """Whether it can only be read well from top to bottom (JPEG, PNG, archives)."""
+
+    def reader(self) -> AbstractContextManager[ReadPixels]:
+        """Return a context manager that gives a reader of windows; each thread opens its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileImagery:
+    """Bands of one file, on the file's own grid.
+
+    Args:
+        path: The file.
+        grid: Its grid, with a CRS from elsewhere where it names none.
+        bidx: Numbers of the bands that hold imagery.
+        names: Their names.
+        colors: What the file says they are.
+        dtype: Their dtype.
+        nodata: Nodata value, if it alone says which pixels are valid.
+        block_px: Height and width of the file's blocks.
+        sequential: The file can only be read from its beginning.
+    """
+
+    path: Path
+    grid: Grid
+    bidx: tuple[int, ...]
+    names: tuple[str, ...]
+    colors: tuple[ColorInterp, ...]
+    dtype: str
+    nodata: float | None
+    block_px: tuple[int, int]
+    sequential: bool
+
+    @contextmanager
+    def reader(self) -> Iterator[ReadPixels]:
+        """Give a function that reads a window of the open file."""
+        with open_raster(self.path) as dataset:
+            yield lambda window: read_window(dataset, window, bidx=self.bidx)
+
+
+def open_imagery(path: Path, *, bidx: Sequence[int] = (), names: Sequence[str] = ()) -> FileImagery:
+    """Find out what a file holds.
+
+    Args:
+        path: The file.
+        bidx: Bands to take; empty: all that are not alpha.
+        names: Their names, where the file need not be asked; taken only if there are as many as bands.
+
+    Raises:
+        RasterError: It is not readable, or its bands cannot serve as imagery.
+    """
+    with open_raster(path) as dataset:
+        bands = tuple(bidx) or color_bands(dataset)
+        if bidx:
+            check_bands(dataset, bands)
+        kinds = sorted({dataset.dtypes[number - 1] for number in bands})
+        if not bands or len(kinds) != 1 or kinds[0] not in DTYPES:
+            raise RasterError(
+                f"{path}: bands of dtype {', '.join(kinds) or 'none'} found, expected the same one of "
+                f"{', '.join(DTYPES)} for all; convert the image"
+            )
+        if len(bands) == 1 and dataset.colorinterp[0] is ColorInterp.palette:
+            raise RasterError(
+                f"{path}: an image with a colour table found, expected bands of colours; "
+                "expand it (gdal_translate -expand rgb)"
+            )
+        height, width = dataset.block_shapes[bands[0] - 1]
+        return FileImagery(
+            path=path,
+            grid=Grid.of(dataset),
+            bidx=bands,
+            names=_band_names(dataset, bands, names),
+            colors=tuple(dataset.colorinterp[number - 1] for number in bands),
+            dtype=kinds[0],
+            nodata=_usable_nodata(dataset, bands),
+            block_px=(height, width),
+            sequential=dataset.driver in {"JPEG", "PNG", "WEBP"},
+        )
+
+
+def odd_alpha(path: Path) -> int | None:
+    """Return the number of an alpha band with many values: near infrared is often marked so by mistake."""
+    with open_raster(path) as dataset:
+        for number, color in zip(dataset.indexes, dataset.colorinterp, strict=True):
+            if color is ColorInterp.alpha:
+                width, height = min(dataset.width, 256), min(dataset.height, 256)
+                middle = Window((dataset.width - width) // 2, (dataset.height - height) // 2, width, height)
+                if len(np.unique(dataset.read(number, window=middle))) > MAX_ALPHA_VALUES:
+                    return int(number)
+    return None
+
+
+def _usable_nodata(dataset: rasterio.DatasetReader, bands: Sequence[int]) -> float | None:
+    """Return the nodata value if it alone says which pixels are valid: no mask, no alpha, not NaN (which always is)."""
+    nodata: float | None = dataset.nodata
+    by_value = all(MaskFlags.nodata in dataset.mask_flag_enums[number - 1] for number in bands)
+    if nodata is None or not by_value or np.isnan(nodata):
+        return None
+    kind = np.dtype(dataset.dtypes[0])
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        if not (float(nodata).is_integer() and limits.min <= nodata <= limits.max):
+            return None
+    return float(nodata)
+
+
+def _band_names(dataset: rasterio.DatasetReader, bands: Sequence[int], given: Sequence[str]) -> tuple[str, ...]:
+    """Names by the preset, by the file's descriptions, by what its colours are, or by number."""
+    if len(given) == len(bands):
+        return tuple(given)
+    described = [(dataset.descriptions[number - 1] or "").strip() for number in bands]
+    if all(described) and len(set(described)) == len(described):
+        return tuple(described)
+    colors = [dataset.colorinterp[number - 1] for number in bands]
+    plain = {ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.gray}
+    names = [
+        color.name if color in plain and colors.count(color) == 1 else f"band_{number}"
+        for number, color in zip(bands, colors, strict=True)
+    ]
+    return tuple(names)
