@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
+from ctrs.classes import ClassMap
 from ctrs.config import LabelKind
 from ctrs.errors import GridMismatchError, LabelError, UnknownColorError
 from ctrs.raster.geotiff import Grid, color_bands, crs_name, open_raster, read_window
 from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.decoding import Coding, Decode, label_decoder, palette_table
 from ctrs.tiles.labels import DecodedLabel, ReadLabel
 from ctrs.tiles.legends import pack_colors, row_chunks, survey_values, unpack_color
 
@@ -38,7 +39,7 @@ class RasterLabel:
 
     path: Path
     classes: ClassMap
-    coding: Literal["values", "colors", "palette"]
+    coding: Coding
     tolerance: int = 0
 
     @property
@@ -73,44 +74,8 @@ class RasterLabel:
             valid = np.ones_like(valid)
         return pixels, valid
 
-    def _decoder(
-        self, dataset: rasterio.DatasetReader
-    ) -> Callable[[npt.NDArray[Any], npt.NDArray[np.bool_]], tuple[Mask, int]]:
-        where = str(self.path)
-        if self.coding == "palette":
-            table, near = self.palette_table(dataset)
-
-            def from_palette(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tuple[Mask, int]:
-                found = table[pixels[0]]
-                found[~valid] = IGNORE_INDEX
-                if (found < 0).any():
-                    raise UnknownColorError(where)
-                return found.astype(np.uint8), int(near[pixels[0]][valid].sum())
-
-            return from_palette
-        if self.coding == "colors":
-            filler = np.array(self.classes.classes[0].color, np.uint8)[:, None]
-            nodata_color = self._nodata_color(dataset)
-
-            def from_colors(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tuple[Mask, int]:
-                if nodata_color is not None:
-                    valid = valid & ~(pixels == nodata_color).all(axis=0)
-                if not valid.all():
-                    pixels[:, ~valid] = filler
-                mask, changed = self.classes.decode_colors(pixels, tolerance=self.tolerance, where=where)
-                mask[~valid] = IGNORE_INDEX
-                return mask, changed
-
-            return from_colors
-
-        def from_values(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tuple[Mask, int]:
-            if not valid.all():
-                pixels[0][~valid] = self.classes.classes[0].value
-            mask = self.classes.decode_values(pixels[0], nodata=dataset.nodata, where=where)
-            mask[~valid] = IGNORE_INDEX
-            return mask, 0
-
-        return from_values
+    def _decoder(self, dataset: rasterio.DatasetReader) -> Decode:
+        return label_decoder(dataset, self.coding, self.classes, tolerance=self.tolerance, where=str(self.path))
 
     def nodata_class(self) -> str | None:
         """Return the name of the class whose value or colour the file declares to be nodata, None if there is none."""
@@ -122,25 +87,6 @@ class RasterLabel:
                 if key == {dataset.nodata}:
                     return entry.name
         return None
-
-    def _nodata_color(self, dataset: rasterio.DatasetReader) -> float | None:
-        if dataset.nodata is None or any(set(entry.color) == {dataset.nodata} for entry in self.classes.classes):
-            return None
-        return float(dataset.nodata)
-
-    def palette_table(self, dataset: rasterio.DatasetReader) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-        """Return the mask value of each position in the colour table (-1 unknown), and which are near, not equal."""
-        table, near = np.full(65536, -1, np.int16), np.zeros(65536, bool)
-        for position, color in dataset.colormap(1).items():
-            try:
-                rgb = np.array(color[:3], np.uint8).reshape(3, 1, 1)
-                mask, changed = self.classes.decode_colors(rgb, tolerance=self.tolerance)
-            except UnknownColorError:
-                continue
-            table[position], near[position] = int(mask[0, 0]), bool(changed)
-        if dataset.nodata is not None and 0 <= dataset.nodata < len(table) and table[int(dataset.nodata)] < 0:
-            table[int(dataset.nodata)] = IGNORE_INDEX
-        return table, near
 
     def _unknown(self, dataset: rasterio.DatasetReader, *, shown: int = 5) -> UnknownColorError:
         """Look through the whole file for what the class table does not hold, and say it."""
@@ -182,7 +128,7 @@ class RasterLabel:
 
     def _decodes(
         self,
-        decode: Callable[[npt.NDArray[Any], npt.NDArray[np.bool_]], tuple[Mask, int]],
+        decode: Decode,
         value: float,
         dtype: np.dtype[Any],
     ) -> bool:
@@ -238,7 +184,7 @@ def _has_palette(dataset: rasterio.DatasetReader) -> bool:
 
 def _palette_is_legend(label: RasterLabel, dataset: rasterio.DatasetReader) -> bool:
     """Tell whether most pixels have colours of the class table; strays then are unknown colours, not class values."""
-    table, _ = label.palette_table(dataset)
+    table, _ = palette_table(dataset, label.classes, tolerance=label.tolerance)
     counts = survey_values(dataset)
     known = sum(number for value, number in counts.items() if table[int(value)] >= 0)
     return known > sum(counts.values()) / 2

@@ -9,18 +9,16 @@ from pathlib import Path
 
 from rasterio.crs import CRS
 
-from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, ClassMap, load_class_table
+from ctrs.classes import ClassMap
 from ctrs.config import PrepareConfig
 from ctrs.errors import BandMismatchError, DataError, LabelWarning, MissingCrsWarning
 from ctrs.raster.geotiff import Grid
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.imagery import MAX_ALPHA_VALUES, FileImagery, Imagery, odd_alpha, open_imagery
+from ctrs.tiles.labelling import open_label, read_layers, settle_classes, warn_background
 from ctrs.tiles.labels import Label
 from ctrs.tiles.layout import Layout, SceneSource
-from ctrs.tiles.legends import classes_of_field, classes_of_rasters
-from ctrs.tiles.polygon_labels import PolygonLabel, background_value, polygon_values
-from ctrs.tiles.raster_labels import RasterLabel, open_raster_label
-from ctrs.vector.rasterize import VECTOR_SUFFIXES, PolygonLayer, place_polygons, read_polygons
+from ctrs.tiles.raster_labels import RasterLabel
 
 logger = logging.getLogger(__name__)
 
@@ -99,16 +97,20 @@ def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> R
     _warn_missing_crs(images, findings)
     if not config.bidx:
         _warn_odd_alpha(images, findings)
-    layers = _read_layers(layout.scenes, config.class_field, findings)
-    classes = _class_table(layout, layers, config)
-    _warn_background(layers, classes, findings)
+    layers = read_layers(layout.scenes, config.class_field, findings)
+    classes = settle_classes(layout, layers, config)
+    warn_background(layers, classes, findings)
     scenes: list[ReadyScene] = []
     nodata_classes: dict[str, list[Path]] = {}
     for image in images:
         with findings.gathering("alignment", scene=image.source.name):
-            label = _open_label(image.source.label, image, classes, layers, layout, config, findings)
+            label = open_label(
+                image.source.label, image.source, image.imagery, classes, layers, layout, config, findings
+            )
             eroded = (
-                _open_label(image.source.label_eroded, image, classes, layers, layout, config, findings)
+                open_label(
+                    image.source.label_eroded, image.source, image.imagery, classes, layers, layout, config, findings
+                )
                 if image.source.label_eroded is not None
                 else None
             )
@@ -197,88 +199,3 @@ def _warn_missing_crs(images: Sequence[_Image], findings: Findings) -> None:
 
 def _and_more(paths: Sequence[Path]) -> str:
     return f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-
-
-def _read_layers(
-    scenes: Sequence[SceneSource], class_field: str | None, findings: Findings
-) -> dict[Path, PolygonLayer]:
-    """Read each vector file once, and say what was mended or left out."""
-    layers: dict[Path, PolygonLayer] = {}
-    for path in dict.fromkeys(scene.label for scene in scenes if scene.label.suffix.lower() in VECTOR_SUFFIXES):
-        layer = layers[path] = read_polygons(path, class_field=class_field)
-        if layer.num_repaired:
-            findings.warn(
-                "classes",
-                f"{path}: {layer.num_repaired} of {len(layer.frame)} polygons were invalid and have been repaired",
-                LabelWarning,
-            )
-        if layer.num_dropped:
-            findings.warn(
-                "classes",
-                f"{path}: {layer.num_dropped} features without area (points, lines, empty) are left out",
-                LabelWarning,
-            )
-    return layers
-
-
-def _class_table(layout: Layout, layers: dict[Path, PolygonLayer], config: PrepareConfig) -> ClassMap:
-    """Settle the class table: the options' or the source's file, the preset's, or what the labels hold."""
-    if layout.class_file is not None:
-        return load_class_table(layout.class_file)
-    if layout.preset is not None:
-        return layout.preset.classes
-    rasters = list(dict.fromkeys(scene.label for scene in layout.scenes if scene.label not in layers))
-    if layers and not rasters:
-        if config.class_field is None:
-            logger.info("labels: all polygons are taken as building; --class-field NAME reads classes from a field")
-            return BUILDING_CLASSES
-        return classes_of_field(list(layers.values()), config.class_field)
-    return classes_of_rasters(rasters)
-
-
-def _warn_background(layers: dict[Path, PolygonLayer], classes: ClassMap, findings: Findings) -> None:
-    if layers and background_value(classes) == IGNORE_INDEX:
-        findings.warn(
-            "classes",
-            f"{next(iter(layers))}: the class table has no class background, so ground without polygons is ignored",
-            LabelWarning,
-        )
-
-
-def _open_label(
-    path: Path,
-    image: _Image,
-    classes: ClassMap,
-    layers: dict[Path, PolygonLayer],
-    layout: Layout,
-    config: PrepareConfig,
-    findings: Findings,
-) -> Label:
-    layer = layers.get(path)
-    if layer is None:
-        preset = layout.preset
-        kind = preset.labels if preset is not None and config.label_kind == "auto" else config.label_kind
-        return open_raster_label(
-            path,
-            image.source.image,
-            image.imagery.grid,
-            classes,
-            kind=kind,
-            tolerance=preset.color_tolerance if preset is not None and layout.class_file is None else 0,
-        )
-    if (layer.frame.crs is None) != (image.imagery.grid.crs is None):
-        lacking, owner = (path, "image") if layer.frame.crs is None else (image.source.image, "labels")
-        findings.warn(
-            "georeference",
-            f"{lacking}: no CRS found; its coordinates are taken to be those of its {owner}",
-            LabelWarning,
-        )
-    polygons = place_polygons(layer, image.imagery.grid, polygon_values(layer, classes, config.class_field))
-    if not len(polygons.shapes):
-        findings.warn(
-            "alignment",
-            f"{path}: none of its {len(layer.frame)} polygons lies on {image.source.image}, which is all background; "
-            "check CRS and place if that is wrong",
-            LabelWarning,
-        )
-    return PolygonLabel(polygons=polygons, background=background_value(classes))
