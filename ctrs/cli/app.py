@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import typer
 
 from ctrs import __version__
 from ctrs.cli import ablate, demo, evaluate, inspect, predict, prepare, train, vectorize
-from ctrs.errors import CtrsError
+from ctrs.errors import ConfigError, CtrsError
 
 app = typer.Typer(
     name="ctrs",
@@ -81,7 +82,8 @@ def _run(given: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except CtrsError as error:
-        return _fail(_with_notes(str(error), error), error.exit_code, with_traceback=with_traceback)
+        message = _as_typed(str(error), given) if isinstance(error, ConfigError) else str(error)
+        return _fail(_with_notes(message, error), error.exit_code, with_traceback=with_traceback)
     except KeyboardInterrupt as error:
         return _fail(_with_notes("stopped by Ctrl-C", error), 130)
     except typer.Abort:
@@ -113,6 +115,20 @@ def _leave(code: int) -> NoReturn:
         with suppress(OSError, ValueError):  # a reader that has gone away
             stream.flush()
     os._exit(code)
+
+
+def _as_typed(message: str, given: Sequence[str]) -> str:
+    """Say a configuration key as the option that was typed.
+
+    >>> _as_typed("val_fraction = 2.0 found, expected 0 to 0.5", ["prepare", "town", "--val-fraction", "2"])
+    '--val-fraction 2.0 found, expected 0 to 0.5'
+    """
+    match = re.match(r"([a-z_]+?)(?:_px|_m)? = ", message)
+    if match is None:
+        return message
+    option = f"--{match[1].replace('_', '-')}"
+    typed = any(text == option or text.startswith(f"{option}=") for text in given)
+    return f"{option} {message[match.end() :]}" if typed else message
 
 
 def _with_notes(message: str, error: BaseException) -> str:

@@ -70,6 +70,10 @@ def test_no_command_shows_the_help_and_says_so(capsys: pytest.CaptureFixture[str
     ("arguments", "part"),
     [
         (["frobnicate"], "No such command 'frobnicate'"),
+        (["prepare", "town", "--val-fraction", "2"], "--val-fraction 2.0 found, expected 0 to 0.5"),
+        (["prepare", "town", "--tile=5"], "--tile 5 found, expected 32 to 8192"),
+        (["prepare", "town", "--tile", "5 cm"], "--tile '5 cm' found, expected pixels or metres"),
+        (["prepare", "town", "--bidx", "x"], "--bidx 'x' found, expected band numbers"),
         (["prepare", "town", "--label-kind", "odd"], "'--label-kind': 'odd' is not one of 'auto'"),
         (["train", "--name", "../mine"], "--name '../mine' found, expected a plain folder name"),
         (["train", "--name", "a/b"], "--name 'a/b' found, expected a plain folder name"),
