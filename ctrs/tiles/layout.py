@@ -6,8 +6,8 @@ import fnmatch
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ctrs.config import LabelKind, PrepareConfig, SplitName
@@ -44,6 +44,9 @@ class SceneSource:
         label_eroded: Raster label with eroded class borders.
         known_bad: Its labels are known to be wrong.
         aliases: Further names by which options may call it.
+        extra: Further files of the scene that become bands, by name, in the order of the bands.
+        image_parts: Files that ``image`` is a mosaic of; empty where it is a file itself.
+        label_parts: Files that ``label`` is a mosaic of.
     """
 
     name: str
@@ -53,6 +56,9 @@ class SceneSource:
     label_eroded: Path | None = None
     known_bad: bool = False
     aliases: tuple[str, ...] = ()
+    extra: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    image_parts: tuple[Path, ...] = ()
+    label_parts: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
