@@ -20,13 +20,21 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ctrs.errors import InputNotFoundError, MissingCrsWarning, RasterError
-from ctrs.raster.names import gdal_name, is_virtual, source_path
+from ctrs.raster.names import gdal_name, is_remote, is_virtual, shown, source_path
 from ctrs.raster.windows import PixelWindow
 
 GDAL_CACHE_BYTES = 64 * 2**20
 """GDAL's block cache in every command; its own default is 5 % of the machine's memory."""
 
-GDAL_OPTIONS: dict[str, Any] = {"GDAL_CACHEMAX": GDAL_CACHE_BYTES}
+GDAL_OPTIONS: dict[str, Any] = {
+    "GDAL_CACHEMAX": GDAL_CACHE_BYTES,
+    # A server that does not answer is given up in seconds; GDAL itself would wait for minutes.
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "2",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+}
 """Settings for every ``rasterio.Env`` of ctrs."""
 
 # warnings.catch_warnings changes the state of the process, not of the thread.
@@ -166,21 +174,23 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
     """
     path = source_path(path) if isinstance(path, str) else path
     if _is_local(path) and not path.exists():
-        raise InputNotFoundError(f"{path}: not found; check the path")
+        raise InputNotFoundError(f"{shown(path)}: not found; check the path")
     if _is_local(path) and path.is_dir():
-        raise RasterError(f"{path}: is a folder, expected a raster file; name a file in it")
+        raise RasterError(f"{shown(path)}: is a folder, expected a raster file; name a file in it")
     with rasterio.Env(**GDAL_OPTIONS):
         try:
             dataset = open_quietly(path)
         except RasterioError as error:
+            place = "the address, the access rights and" if is_remote(path) else "that the file is complete and"
             raise RasterError(
-                f"{path}: not readable as a raster ({error_line(error)}); "
-                "check that the file is complete and of a format that GDAL knows"
+                f"{shown(path)}: not readable as a raster ({error_line(error)}); check {place} "
+                f"{'the connection' if is_remote(path) else 'of a format that GDAL knows'}"
             ) from error
         with dataset:
             if dataset.count == 0:
                 raise RasterError(
-                    f"{path}: holds {len(dataset.subdatasets)} subdatasets and no bands of its own; name one of them"
+                    f"{shown(path)}: holds {len(dataset.subdatasets)} subdatasets and no bands of its own; "
+                    "name one of them"
                 )
             yield dataset
 
@@ -195,7 +205,7 @@ def open_quietly(path: Path | str, **options: Any) -> rasterio.DatasetReader:
 def warn_missing_crs(path: Path | str, *, stacklevel: int = 2) -> None:
     """Warn that a raster names no CRS and that pixel coordinates are used."""
     warnings.warn(
-        f"{path}: no CRS found; going on in pixel coordinates (set one with gdal_edit -a_srs if it is known)",
+        f"{shown(path)}: no CRS found; going on in pixel coordinates (set one with gdal_edit -a_srs if it is known)",
         MissingCrsWarning,
         stacklevel=stacklevel + 1,
     )
@@ -237,7 +247,7 @@ def read_window(
     )
     if not inside:
         raise RasterError(
-            f"{dataset.name}: window at row {window.row_off}, column {window.col_off} of {window.width} x "
+            f"{shown(dataset.name)}: window at row {window.row_off}, column {window.col_off} of {window.width} x "
             f"{window.height} px found, expected it inside the raster's {dataset.width} x {dataset.height} px"
         )
     place = Window(window.col_off, window.row_off, window.width, window.height)
@@ -246,8 +256,8 @@ def read_window(
         return pixels, _valid_mask(dataset, bands, place, pixels)
     except RasterioError as error:
         raise RasterError(
-            f"{dataset.name}: not readable at rows {window.row_off} to {window.row_off + window.height - 1}, columns "
-            f"{window.col_off} to {window.col_off + window.width - 1} ({error_line(error)}); "
+            f"{shown(dataset.name)}: not readable at rows {window.row_off} to {window.row_off + window.height - 1}, "
+            f"columns {window.col_off} to {window.col_off + window.width - 1} ({error_line(error)}); "
             "the file is damaged or cut short: get it again"
         ) from error
 
@@ -261,7 +271,9 @@ def check_bands(dataset: rasterio.DatasetReader, bidx: Sequence[int]) -> None:
     missing = [number for number in bidx if number not in dataset.indexes]
     if missing or not bidx:
         found = f"band {missing[0]} asked for" if missing else "no bands but alpha found"
-        raise RasterError(f"{dataset.name}: {found}, expected numbers from 1 to {dataset.count}; choose with --bidx")
+        raise RasterError(
+            f"{shown(dataset.name)}: {found}, expected numbers from 1 to {dataset.count}; choose with --bidx"
+        )
 
 
 def _valid_mask(

@@ -1,13 +1,13 @@
-"""Rasters that are no files of their own: members of archives, URLs, objects in cloud storage.
+"""Rasters that are no files of their own: members of archives, URLs, objects in cloud storage, mosaics in memory.
 
 Such a raster has a ``Path`` like any file, so that its stem and suffix can be asked for; ``gdal_name`` turns it into
-the name by which GDAL opens it.
+the name by which GDAL opens it, and ``shown`` into the one that its user knows.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 _REMOTE = {
     "http": "/vsicurl/http:/",
@@ -16,6 +16,9 @@ _REMOTE = {
     "gs": "/vsigs",
     "az": "/vsiaz",
 }
+
+_ARCHIVE = "/vsizip/{"
+_MEMORY = "/vsimem/"
 
 
 def source_path(text: str) -> Path:
@@ -26,7 +29,10 @@ def source_path(text: str) -> Path:
     """
     scheme, mark, rest = text.partition("://")
     if mark and scheme.lower() in _REMOTE:
-        return Path(f"{_REMOTE[scheme.lower()]}/{rest}")
+        # A Path would join two slashes into one; inside a URL the second can be written as its code.
+        return Path(f"{_REMOTE[scheme.lower()]}/{rest.replace('//', '/%2F')}")
+    if mark and scheme.lower() == "file":
+        return Path(rest)
     return Path(text)
 
 
@@ -36,13 +42,35 @@ def archive_member(archive: Path, member: str) -> Path:
     >>> archive_member(Path("/data/a.zip"), "top/x.tif").as_posix()
     '/vsizip/{/data/a.zip}/top/x.tif'
     """
-    outer = archive.as_posix() if is_virtual(archive) else archive.absolute().as_posix()
-    return Path(f"/vsizip/{{{outer}}}/{member}")
+    return Path(f"{_ARCHIVE}{archive.as_posix()}}}/{member}")
 
 
 def is_virtual(path: Path | str) -> bool:
     """Tell whether a path is a name of GDAL's, not a file on a local disk."""
     return Path(path).as_posix().startswith("/vsi")
+
+
+def in_archive(path: Path | str) -> bool:
+    """Tell whether a path is that of a member of an archive, which is best read from its beginning to its end.
+
+    >>> in_archive(archive_member(Path("a.zip"), "x.tif")), in_archive(Path("a.zip"))
+    (True, False)
+    """
+    return Path(path).as_posix().startswith(_ARCHIVE)
+
+
+def in_memory(path: Path | str) -> bool:
+    """Tell whether a path is that of a file in GDAL's memory, such as a mosaic."""
+    return Path(path).as_posix().startswith(_MEMORY)
+
+
+def is_remote(path: Path | str) -> bool:
+    """Tell whether a path is that of a file on another machine.
+
+    >>> is_remote(source_path("s3://imagery/town.tif")), is_remote("town.tif")
+    (True, False)
+    """
+    return is_virtual(path) and not in_memory(path) and local_file(Path(path)) is None
 
 
 def gdal_name(path: Path | str) -> str:
@@ -53,7 +81,27 @@ def gdal_name(path: Path | str) -> str:
     """
     if not is_virtual(path):
         return str(path)
-    return re.sub(r"^(/vsicurl/https?):/+", r"\1://", Path(path).as_posix())
+    return re.sub(r"(/vsicurl/https?):/+", r"\1://", Path(path).as_posix())
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as its user knows it: a URL as a URL, a member of an archive below the archive's own name.
+
+    >>> shown(source_path("https://host/town.tif")), shown(archive_member(Path("data/a.zip"), "top/x.tif"))
+    ('https://host/town.tif', 'data/a.zip/top/x.tif')
+    """
+    if not is_virtual(path):
+        return str(path)
+    text = Path(path).as_posix()
+    if text.startswith(_ARCHIVE):
+        return re.sub(r"(?:/vsizip/\{)+([^}]*)", lambda match: shown(match[1]), text).replace("}", "")
+    for scheme, start in _REMOTE.items():
+        place = text.removeprefix(f"{start.rstrip('/')}/")
+        if place != text:
+            return f"{scheme}://{place.lstrip('/').replace('/%2F', '//')}"
+    if text.startswith(_MEMORY):
+        return f"mosaic {PurePosixPath(text).stem}"
+    return text
 
 
 def local_file(path: Path) -> Path | None:
@@ -67,3 +115,15 @@ def local_file(path: Path) -> Path | None:
     match = re.match(r"(?:/vsizip/\{)+([^}]*)\}", path.as_posix())
     inner = match.group(1) if match else ""
     return Path(inner) if inner and not inner.startswith("/vsi") else None
+
+
+def file_name(path: Path) -> PurePosixPath:
+    """Return the file name of a path, without the query of a URL; its stem and suffix are those of the file.
+
+    >>> file_name(source_path("https://host/town.tif?sig=a.b/c")).stem
+    'town'
+    """
+    text = path.as_posix()
+    if text.startswith("/vsicurl/"):
+        text = text.partition("?")[0]
+    return PurePosixPath(PurePosixPath(text).name)
