@@ -1,9 +1,8 @@
-"""The class table of a data set: source values, names, colours, and strict decoding of label rasters (numpy only)."""
+"""The class table of a data set: source values, names, colours (numpy only)."""
 
 from __future__ import annotations
 
 import colorsys
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ctrs.errors import ConfigError, LabelError, UnknownColorError
+from ctrs.errors import ConfigError
 
 IGNORE_INDEX = 255
 """Mask value of nodata and ignored pixels, in files and in tensors."""
@@ -101,6 +100,16 @@ class ClassMap:
         return tuple(entry.color for entry in self.learnt)
 
     @property
+    def row_indices(self) -> tuple[int, ...]:
+        """Mask value of each row of the table: the class index, ``IGNORE_INDEX`` for ignored rows."""
+        indices: list[int] = []
+        following = 0
+        for entry in self.classes:
+            indices.append(IGNORE_INDEX if entry.ignored else following)
+            following += not entry.ignored
+        return tuple(indices)
+
+    @property
     def scored_indices(self) -> tuple[int, ...]:
         """Indices of the classes that count in headline scores."""
         return tuple(index for index, entry in enumerate(self.learnt) if entry.scored)
@@ -115,97 +124,6 @@ class ClassMap:
             return self.names.index(name)
         except ValueError:
             raise ConfigError(f"class {name!r} is unknown; expected one of: {', '.join(self.names)}") from None
-
-    def decode_values(self, values: npt.NDArray[Any], *, nodata: float | None = None, where: str = "label") -> Mask:
-        """Turn a class raster into a mask.
-
-        Args:
-            values: Integers (any dtype), any shape.
-            nodata: A further value that means ignored, unless the table names it as a class.
-            where: Name of the raster for messages.
-
-        Returns:
-            Mask of the same shape.
-
-        Raises:
-            UnknownColorError: Values outside the table, with their counts and first place.
-        """
-        table = self._indices_by_value()
-        if values.dtype.kind == "f":
-            exact = np.abs(values) < 2.0**53  # False for NaN
-            whole = np.where(exact, values, 0).astype(np.int64)
-            known = exact & (whole == values)
-        else:
-            whole, known = values, np.ones(values.shape, bool)
-        if whole.dtype in (np.uint8, np.uint16):  # a look-up is five times faster than a search
-            size = np.iinfo(whole.dtype).max + 1
-            indices = np.full(size, IGNORE_INDEX, np.uint8)
-            named = np.zeros(size, bool)
-            for value, index in table.items():
-                if 0 <= value < size:
-                    indices[value], named[value] = index, True
-            mask: Mask = indices[whole]
-            known &= named[whole]
-        else:
-            keys = np.array(sorted(table), dtype=np.int64)
-            place = np.searchsorted(keys, whole).clip(0, len(keys) - 1)
-            mask = np.array([table[key] for key in keys.tolist()], np.uint8)[place]
-            known &= keys[place] == whole
-        if nodata is not None:
-            empty = (np.isnan(values) if math.isnan(nodata) else values == nodata) & ~known
-            mask[empty] = IGNORE_INDEX
-            known |= empty
-        if not known.all():
-            found = ", ".join(str(entry.value) for entry in self.classes)
-            raise UnknownColorError(_unknown_message(values[..., None], known, where, "value", f"expected {found}"))
-        return mask
-
-    def decode_colors(
-        self, rgb: npt.NDArray[np.uint8], *, tolerance: int = 0, where: str = "label"
-    ) -> tuple[Mask, int]:
-        """Turn a colour-coded label into a mask.
-
-        Args:
-            rgb: Array (3, H, W).
-            tolerance: Largest difference in each channel at which a colour still counts as its legend colour
-                (Potsdam holds 252 for 255). Legend colours must lie further apart than twice that.
-            where: Name of the raster for messages.
-
-        Returns:
-            Mask (H, W) and the number of pixels whose colour was off by at most ``tolerance``.
-
-        Raises:
-            UnknownColorError: Colours outside the table, with their counts and first place.
-            LabelError: The array is no RGB image.
-        """
-        if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.dtype != np.uint8:
-            raise LabelError(
-                f"{where}: label of shape {rgb.shape} and dtype {rgb.dtype} found, "
-                "expected three bands of uint8 (red, green, blue); class rasters are read with labels = values"
-            )
-        packed = (rgb[0].astype(np.int32) << 16) | (rgb[1].astype(np.int32) << 8) | rgb[2].astype(np.int32)
-        mask = np.zeros(packed.shape, np.uint8)
-        known = np.zeros(packed.shape, bool)
-        for entry, index in zip(self.classes, self._indices(), strict=True):
-            hit = packed == ((entry.color[0] << 16) | (entry.color[1] << 8) | entry.color[2])
-            mask[hit] = index
-            known |= hit
-        changed = 0
-        if tolerance and not known.all():
-            self._check_tolerance(tolerance)
-            rows, cols = np.nonzero(~known)
-            pixels = rgb[:, rows, cols].astype(np.int16)
-            for entry, index in zip(self.classes, self._indices(), strict=True):
-                near = (np.abs(pixels - np.array(entry.color, np.int16)[:, None]) <= tolerance).all(axis=0)
-                mask[rows[near], cols[near]] = index
-                known[rows[near], cols[near]] = True
-                changed += int(near.sum())
-        if not known.all():
-            legend = "expected the legend's colours: " + ", ".join(
-                f"{entry.name} {entry.color}" for entry in self.classes
-            )
-            raise UnknownColorError(_unknown_message(np.moveaxis(rgb, 0, -1), known, where, "colour", legend))
-        return mask, changed
 
     def encode_colors(self, mask: Mask, *, ignored_color: tuple[int, int, int] = (0, 0, 0)) -> npt.NDArray[np.uint8]:
         """Paint a mask (H, W) in the table's colours; returns (3, H, W)."""
@@ -254,51 +172,6 @@ class ClassMap:
                 raise ConfigError(message if message.startswith(where) else f"{where}: {message}") from error
             classes.append(entry)
         return cls(classes=tuple(classes))
-
-    def _indices(self) -> list[int]:
-        """Mask value of each row of the table, ignored rows included."""
-        indices: list[int] = []
-        following = 0
-        for entry in self.classes:
-            indices.append(IGNORE_INDEX if entry.ignored else following)
-            following += not entry.ignored
-        return indices
-
-    def _indices_by_value(self) -> dict[int, int]:
-        return {entry.value: index for entry, index in zip(self.classes, self._indices(), strict=True)}
-
-    def _check_tolerance(self, tolerance: int) -> None:
-        for number, first in enumerate(self.classes):
-            for second in self.classes[number + 1 :]:
-                if max(abs(a - b) for a, b in zip(first.color, second.color, strict=True)) <= 2 * tolerance:
-                    raise ConfigError(
-                        f"colour tolerance {tolerance}: {first.name!r} {first.color} and "
-                        f"{second.name!r} {second.color} lie too close together; choose a smaller tolerance"
-                    )
-
-
-def _unknown_message(
-    pixels: npt.NDArray[Any], known: npt.NDArray[np.bool_], where: str, noun: str, expected: str, *, shown: int = 5
-) -> str:
-    """Name unknown values with counts and the first place; ``pixels`` is (..., C), ``known`` (...)."""
-    rows = pixels[~known]
-    if rows.shape[1] == 1:  # one column alone merges equal NaN
-        values, counts = np.unique(rows[:, 0], return_counts=True)
-        values = values[:, None]
-    else:
-        values, counts = np.unique(rows, axis=0, return_counts=True)
-    order = np.argsort(-counts)[:shown]
-    parts = [
-        f"{tuple(values[i].tolist()) if values.shape[1] > 1 else values[i, 0].item()} in {int(counts[i])} px"
-        for i in order
-    ]
-    more = f" and {len(values) - shown} more" if len(values) > shown else ""
-    first = np.argwhere(~known)[0]
-    place = f"row {int(first[0])}, column {int(first[1])}" if len(first) == 2 else f"position {first.tolist()}"
-    return (
-        f"{where}: unknown label {noun} {', '.join(parts)}{more}, first at {place}; {expected}; "
-        f"add the {noun} to the class table or mark it ignored = true there"
-    )
 
 
 def _typed(value: Any, kind: Any, key: str, where: str) -> Any:

@@ -103,11 +103,12 @@ def _draw(path: Path, scene: Path, truth: Path, mask: Path, polygons: Path, clas
 
     from ctrs.raster.geotiff import open_raster
     from ctrs.report.pictures import comparison_picture
+    from ctrs.tiles.decoding import decode_colors
 
     with open_raster(scene) as dataset:
         image, to_pixel = dataset.read((1, 2, 3)), ~dataset.transform
     with open_raster(truth) as dataset:
-        truth_mask, _ = classes.decode_colors(dataset.read((1, 2, 3)), where=str(truth))
+        truth_mask = decode_colors(dataset.read((1, 2, 3)), classes, where=str(truth)).mask
     with open_raster(mask) as dataset:
         predicted = dataset.read(1)
     a, b, d, e, xoff, yoff = to_pixel.a, to_pixel.b, to_pixel.d, to_pixel.e, to_pixel.c, to_pixel.f

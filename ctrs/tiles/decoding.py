@@ -1,26 +1,329 @@
-"""Pixels of a label raster become a mask: by class value, by colour, or through the raster's colour table."""
+"""Pixels of a label raster become a mask: by class value, by colour, or through the raster's colour table.
+
+What the class table does not hold becomes 255 and is counted by its text, ``"17"`` or ``"(254, 0, 3)"``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
-from ctrs.errors import UnknownColorError
+from ctrs.classes import IGNORE_INDEX, ClassMap
+from ctrs.errors import ConfigError, LabelError
+from ctrs.tiles.labels import DecodedLabel
 
 Coding = Literal["values", "colors", "palette"]
 """Whether bands hold class values, colours, or positions in a colour table."""
 
-Decode = Callable[[npt.NDArray[Any], npt.NDArray[np.bool_]], tuple[Mask, int]]
-"""Turns pixels (C, h, w) and their valid mask (h, w) into a mask and the number of pixels read as a near colour."""
+Noun = Literal["value", "colour"]
+
+Decode = Callable[[npt.NDArray[Any], npt.NDArray[np.bool_]], DecodedLabel]
+"""Turns pixels (C, h, w) and their valid mask (h, w) into a mask; what is not valid is ignored and not counted."""
+
+MAX_UNKNOWN_KINDS = 200
+"""Unknown values or colours of a window that are counted by name; rarer ones are counted together."""
+
+_UNKNOWN_MASK = 254
+"""Stands for unknown in look-up tables of masks: above all class indices, beside 255."""
+
+_CHUNK_PX = 65536
+"""Pixels looked up at a time: their eight bytes each stay in the cache (2.3 against 4.3 ns a pixel)."""
+
+_CELL = 16
+"""Edge of the cells of the colour cube in which the legend colours that can be nearest are found."""
+
+_MAX_SPAN = 1 << 20
+"""Largest range of class values that is decoded through a look-up table."""
+
+_MAX_WHOLE = 2.0**53
+"""Floats from here on are all whole numbers, because they lack the bits for fractions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorTable:
+    """What each of the 16.8 million colours stands for.
+
+    A code is the class index, or the class index plus the number of classes where the colour is near the legend's
+    and not equal. Ignored legend colours, colours near them and unknown colours have codes of their own.
+
+    Args:
+        codes: Code by ``red << 16 | green << 8 | blue``.
+        masks: Mask value by code.
+        num_classes: Classes that are learnt.
+    """
+
+    codes: npt.NDArray[Any]
+    masks: npt.NDArray[np.uint8]
+    num_classes: int
+
+    @property
+    def ignored(self) -> int:
+        """Code of ignored colours."""
+        return len(self.masks) - 1
+
+    @property
+    def unknown(self) -> int:
+        """Code of colours that the legend does not hold."""
+        return len(self.masks) - 2
+
+    def is_near(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Return which codes are of colours near the legend's."""
+        near: npt.NDArray[np.bool_] = (codes - codes.dtype.type(self.num_classes)) <= self.num_classes  # wraps round
+        return near
+
+    def look_up(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Return the codes (h, w) of an image (3, h, w)."""
+        red, green, blue = rgb.reshape(3, -1)
+        found = np.empty(red.size, self.codes.dtype)
+        octets = np.zeros((min(_CHUNK_PX, red.size), 8), np.uint8)
+        places = octets.view("<i8")[:, 0]
+        for start in range(0, red.size, _CHUNK_PX):
+            stop = min(start + _CHUNK_PX, red.size)
+            for position, band in enumerate((blue, green, red)):
+                octets[: stop - start, position] = band[start:stop]
+            self.codes.take(places[: stop - start], out=found[start:stop], mode="clip")
+        return found.reshape(rgb.shape[1:])
+
+    def decode(
+        self, codes: npt.NDArray[Any], count_unknown: Callable[[npt.NDArray[np.bool_]], Counter[str]]
+    ) -> DecodedLabel:
+        """Return the mask of codes (h, w); ``count_unknown`` is given where the unknown ones are, if there are any."""
+        num_changed = int(np.count_nonzero(self.is_near(codes)))
+        unknown = codes == self.unknown
+        if codes.dtype == np.uint8 and not num_changed and not unknown.any():
+            return DecodedLabel(mask=codes)  # codes of legend colours are mask values
+        return _label(self.masks[codes], unknown, count_unknown, num_changed=num_changed)
+
+
+_building = threading.Lock()
+
+
+def color_table(classes: ClassMap, *, tolerance: int = 0, nearest: bool = False) -> ColorTable:
+    """Return the table of a legend; the last two are kept, 17 MB each.
+
+    Args:
+        classes: Class table.
+        tolerance: Largest difference in each channel at which a colour still counts as its legend colour (Potsdam
+            holds 252 for 255). Legend colours must lie further apart than twice that.
+        nearest: Let every colour count as the nearest legend colour (Euclidean; the first in the table of several),
+            whatever the tolerance.
+
+    Raises:
+        ConfigError: Legend colours lie too close together for the tolerance.
+    """
+    with _building:
+        return _color_table(classes, 0 if nearest else tolerance, nearest)
+
+
+@lru_cache(maxsize=2)
+def _color_table(classes: ClassMap, tolerance: int, nearest: bool) -> ColorTable:
+    num = classes.num_classes
+    dtype = np.uint8 if 2 * num < 254 else np.uint16
+    top = int(np.iinfo(dtype).max)
+    masks = np.full(top + 1, IGNORE_INDEX, np.uint8)
+    masks[:num] = masks[num : 2 * num] = np.arange(num)
+    indices = np.array(classes.row_indices)
+    exact = np.where(indices == IGNORE_INDEX, top, indices)
+    near = np.where(indices == IGNORE_INDEX, 2 * num, indices + num)
+    colors = np.array([entry.color for entry in classes.classes])
+    codes = near.astype(dtype)[nearest_rows(colors)] if nearest else np.full((256, 256, 256), top - 1, dtype)
+    if tolerance:
+        _check_tolerance(classes, tolerance)
+        for color, code in zip(colors.tolist(), near.tolist(), strict=True):
+            codes[tuple(slice(max(0, level - tolerance), level + tolerance + 1) for level in color)] = code
+    codes[tuple(colors.T)] = exact
+    return ColorTable(codes=codes.ravel(), masks=masks, num_classes=num)
+
+
+def _check_tolerance(classes: ClassMap, tolerance: int) -> None:
+    for number, first in enumerate(classes.classes):
+        for second in classes.classes[number + 1 :]:
+            if max(abs(a - b) for a, b in zip(first.color, second.color, strict=True)) <= 2 * tolerance:
+                raise ConfigError(
+                    f"colour tolerance {tolerance}: {first.name!r} {first.color} and "
+                    f"{second.name!r} {second.color} lie too close together; choose a smaller tolerance"
+                )
+
+
+def nearest_rows(colors: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+    """Return the number of the nearest of some colours (R, 3) for each colour, (256, 256, 256); ties go to the first.
+
+    The cube is done in cells: only colours whose least distance to a cell is no more than the least of all greatest
+    distances can be nearest in it, so that many colours cost little more than few.
+    """
+    squares = (np.arange(256) - colors[:, :, None]) ** 2  # (R, 3, 256)
+    cells = squares.reshape(len(colors), 3, 256 // _CELL, _CELL)
+    low = np.arange(0, 256, _CELL)
+    gaps = np.maximum(np.maximum(low - colors[:, :, None], colors[:, :, None] - (low + _CELL - 1)), 0) ** 2
+    most = cells.max(axis=-1)
+    rows = np.empty((256, 256, 256), np.uint16)
+    for cell in product(range(256 // _CELL), repeat=3):
+        least = sum(gaps[:, channel, place] for channel, place in enumerate(cell))
+        bound = sum(most[:, channel, place] for channel, place in enumerate(cell))
+        candidates = np.flatnonzero(least <= np.min(bound))
+        red, green, blue = (cells[candidates, channel, place] for channel, place in enumerate(cell))
+        distances = red[:, :, None, None] + green[:, None, :, None] + blue[:, None, None, :]
+        inside = tuple(slice(place * _CELL, (place + 1) * _CELL) for place in cell)
+        rows[inside] = candidates[distances.argmin(axis=0)]
+    return rows
+
+
+def decode_colors(
+    rgb: npt.NDArray[np.uint8],
+    classes: ClassMap,
+    *,
+    valid: npt.NDArray[np.bool_] | None = None,
+    tolerance: int = 0,
+    nearest: bool = False,
+    nodata: float | None = None,
+    where: str = "label",
+) -> DecodedLabel:
+    """Turn a colour-coded label into a mask.
+
+    Args:
+        rgb: Array (3, h, w).
+        classes: Class table.
+        valid: (h, w); what is not valid is ignored and not counted. None: all is.
+        tolerance: As in ``color_table``.
+        nearest: As in ``color_table``.
+        nodata: Level of all three channels that means ignored.
+        where: Name of the raster for messages.
+
+    Raises:
+        LabelError: The array is no RGB image.
+        ConfigError: Legend colours lie too close together for the tolerance.
+    """
+    if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.dtype != np.uint8:
+        raise LabelError(
+            f"{where}: label of shape {rgb.shape} and dtype {rgb.dtype} found, "
+            "expected three bands of uint8 (red, green, blue); class rasters are read with --label-kind values"
+        )
+    table = color_table(classes, tolerance=tolerance, nearest=nearest)
+    codes = table.look_up(rgb)
+    if valid is not None and not valid.all():
+        codes[~valid] = table.ignored
+    if nodata is not None:
+        codes[(rgb == nodata).all(axis=0)] = table.ignored
+    return table.decode(codes, lambda unknown: _count_colors(rgb[:, unknown]))
+
+
+def _count_colors(rgb: npt.NDArray[np.uint8]) -> Counter[str]:
+    packed = (rgb[0].astype(np.int32) << 16) | (rgb[1].astype(np.int32) << 8) | rgb[2]
+    values, numbers = np.unique(packed, return_counts=True)
+    return _by_text(values, numbers, lambda value: str((int(value) >> 16, int(value) >> 8 & 255, int(value) & 255)))
+
+
+def _by_text(values: npt.NDArray[Any], numbers: npt.NDArray[np.int64], text: Callable[[Any], str]) -> Counter[str]:
+    """Count by text; the rarest of too many kinds are counted together."""
+    order = np.argsort(-numbers, kind="stable")
+    counts = Counter[str]()
+    for place in order[:MAX_UNKNOWN_KINDS].tolist():
+        counts[text(values[place])] += int(numbers[place])
+    if len(order) > MAX_UNKNOWN_KINDS:
+        counts["others"] += int(numbers[order[MAX_UNKNOWN_KINDS:]].sum())
+    return counts
+
+
+def _label(
+    mask: npt.NDArray[np.uint8],
+    unknown: npt.NDArray[np.bool_],
+    count_unknown: Callable[[npt.NDArray[np.bool_]], Counter[str]],
+    *,
+    num_changed: int = 0,
+) -> DecodedLabel:
+    if not unknown.any():
+        return DecodedLabel(mask=mask, num_changed=num_changed)
+    row, col = divmod(int(unknown.argmax()), unknown.shape[1])
+    return DecodedLabel(mask=mask, num_changed=num_changed, unknown=count_unknown(unknown), first_unknown=(row, col))
+
+
+def decode_values(
+    values: npt.NDArray[Any],
+    classes: ClassMap,
+    *,
+    valid: npt.NDArray[np.bool_] | None = None,
+    nodata: float | None = None,
+) -> DecodedLabel:
+    """Turn a class raster into a mask.
+
+    Args:
+        values: Whole numbers (h, w) of any dtype.
+        classes: Class table.
+        valid: (h, w); what is not valid is ignored and not counted. None: all is.
+        nodata: A further value that means ignored, unless the table names it as a class.
+    """
+    mask = _small_values(values, classes) if values.dtype.itemsize <= 2 else _large_values(values, classes)
+    if valid is not None and not valid.all():
+        mask[~valid] = IGNORE_INDEX
+    unknown = mask == _UNKNOWN_MASK
+    if not unknown.any():
+        return DecodedLabel(mask=mask)
+    if nodata is not None:
+        unknown &= ~np.isnan(values) if math.isnan(nodata) else values != nodata
+    mask[mask == _UNKNOWN_MASK] = IGNORE_INDEX
+    return _label(mask, unknown, lambda unknown: _count_values(values[unknown]))
+
+
+def _small_values(values: npt.NDArray[Any], classes: ClassMap) -> npt.NDArray[np.uint8]:
+    """Look integers of 8 and 16 bit up; negative ones under the bits that they have in common with great ones."""
+    if values.dtype.kind == "f":
+        return _large_values(values.astype(np.float32), classes)
+    unsigned = np.dtype(f"u{values.dtype.itemsize}")
+    limits = np.iinfo(values.dtype) if values.dtype.kind != "b" else np.iinfo(np.uint8)
+    table = np.full(int(np.iinfo(unsigned).max) + 1, _UNKNOWN_MASK, np.uint8)
+    for entry, index in zip(classes.classes, classes.row_indices, strict=True):
+        if limits.min <= entry.value <= limits.max:
+            table[entry.value % len(table)] = index
+    return table.take(values.view(unsigned), mode="clip")
+
+
+def _large_values(values: npt.NDArray[Any], classes: ClassMap) -> npt.NDArray[np.uint8]:
+    """Look numbers of other dtypes up within the range of the class values, or search them where that is wide."""
+    if values.dtype.kind == "f":
+        exact = np.abs(values) < _MAX_WHOLE  # False for NaN
+        whole = np.where(exact, values, 0).astype(np.int64)
+        exact &= whole == values
+    else:
+        exact = values <= np.iinfo(np.int64).max
+        whole = values.astype(np.int64)
+    table = dict(zip((entry.value for entry in classes.classes), classes.row_indices, strict=True))
+    keys = np.array(sorted(table), np.int64)
+    indices = np.array([table[key] for key in keys.tolist()], np.uint8)
+    first, span = int(keys[0]), int(keys[-1]) - int(keys[0]) + 1
+    if span <= _MAX_SPAN:
+        dense = np.full(span + 2, _UNKNOWN_MASK, np.uint8)  # one more on either side for all that is beyond
+        dense[keys - first + 1] = indices
+        mask = dense.take(whole.clip(first - 1, first + span) - (first - 1))
+    else:
+        place = np.searchsorted(keys, whole).clip(0, len(keys) - 1)
+        mask = np.where(keys[place] == whole, indices[place], np.uint8(_UNKNOWN_MASK))
+    mask[~exact] = _UNKNOWN_MASK
+    return mask
+
+
+def _count_values(values: npt.NDArray[Any]) -> Counter[str]:
+    kinds, numbers = np.unique(values, return_counts=True)
+    return _by_text(kinds, numbers, _value_text)
+
+
+def _value_text(value: Any) -> str:
+    whole = isinstance(value, np.floating) and abs(value) < _MAX_WHOLE and float(value).is_integer()
+    return str(int(value) if whole else value)
 
 
 def label_decoder(
-    dataset: rasterio.DatasetReader, coding: Coding, classes: ClassMap, *, tolerance: int, where: str
+    dataset: rasterio.DatasetReader, coding: Coding, classes: ClassMap, *, tolerance: int, nearest: bool = False
 ) -> Decode:
     """Return the function that decodes the pixels of an open label.
 
@@ -28,43 +331,17 @@ def label_decoder(
         dataset: The label.
         coding: What its bands hold.
         classes: Class table.
-        tolerance: Largest difference in each channel at which a colour counts as its legend colour.
-        where: Its name for messages.
+        tolerance: As in ``color_table``.
+        nearest: As in ``color_table``.
     """
     if coding == "palette":
-        table, near = palette_table(dataset, classes, tolerance=tolerance)
-
-        def from_palette(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tuple[Mask, int]:
-            found = table[pixels[0]]
-            found[~valid] = IGNORE_INDEX
-            if (found < 0).any():
-                raise UnknownColorError(where)
-            return found.astype(np.uint8), int(near[pixels[0]][valid].sum())
-
-        return from_palette
+        return _palette_decoder(dataset, classes, tolerance=tolerance, nearest=nearest)
     if coding == "colors":
-        filler = np.array(classes.classes[0].color, np.uint8)[:, None]
-        nodata_color = _nodata_color(dataset, classes)
-
-        def from_colors(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tuple[Mask, int]:
-            if nodata_color is not None:
-                valid = valid & ~(pixels == nodata_color).all(axis=0)
-            if not valid.all():
-                pixels[:, ~valid] = filler
-            mask, changed = classes.decode_colors(pixels, tolerance=tolerance, where=where)
-            mask[~valid] = IGNORE_INDEX
-            return mask, changed
-
-        return from_colors
-
-    def from_values(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tuple[Mask, int]:
-        if not valid.all():
-            pixels[0][~valid] = classes.classes[0].value
-        mask = classes.decode_values(pixels[0], nodata=dataset.nodata, where=where)
-        mask[~valid] = IGNORE_INDEX
-        return mask, 0
-
-    return from_values
+        nodata, where = _nodata_color(dataset, classes), str(dataset.name)
+        return lambda pixels, valid: decode_colors(
+            pixels, classes, valid=valid, tolerance=tolerance, nearest=nearest, nodata=nodata, where=where
+        )
+    return lambda pixels, valid: decode_values(pixels[0], classes, valid=valid, nodata=dataset.nodata)
 
 
 def _nodata_color(dataset: rasterio.DatasetReader, classes: ClassMap) -> float | None:
@@ -73,18 +350,79 @@ def _nodata_color(dataset: rasterio.DatasetReader, classes: ClassMap) -> float |
     return float(dataset.nodata)
 
 
-def palette_table(
-    dataset: rasterio.DatasetReader, classes: ClassMap, *, tolerance: int
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-    """Return the mask value of each position in the colour table (-1 unknown), and which are near, not equal."""
-    table, near = np.full(65536, -1, np.int16), np.zeros(65536, bool)
+def _palette_decoder(dataset: rasterio.DatasetReader, classes: ClassMap, *, tolerance: int, nearest: bool) -> Decode:
+    table = color_table(classes, tolerance=tolerance, nearest=nearest)
+    colors = {position: tuple(color[:3]) for position, color in dataset.colormap(1).items()}
+    codes = np.full(65536, table.unknown, table.codes.dtype)
+    codes[list(colors)] = table.look_up(np.array(list(colors.values()), np.uint8).T[:, None])[0]
+    if dataset.nodata is not None and 0 <= dataset.nodata < len(codes):
+        position = int(dataset.nodata)
+        if colors.get(position) not in {entry.color for entry in classes.classes}:
+            codes[position] = table.ignored
+
+    def count(positions: npt.NDArray[Any]) -> Counter[str]:
+        kinds, numbers = np.unique(positions, return_counts=True)
+        return _by_text(kinds, numbers, lambda kind: str(colors.get(int(kind), f"position {kind} without a colour")))
+
+    def from_palette(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> DecodedLabel:
+        found = codes.take(pixels[0], mode="clip")
+        if not valid.all():
+            found[~valid] = table.ignored
+        return table.decode(found, lambda unknown: count(pixels[0][unknown]))
+
+    return from_palette
+
+
+def known_positions(dataset: rasterio.DatasetReader, classes: ClassMap, *, tolerance: int) -> npt.NDArray[np.bool_]:
+    """Return which positions (65536) of a colour table have a colour of the class table, or are nodata."""
+    table = color_table(classes, tolerance=tolerance)
+    known = np.zeros(65536, bool)
     for position, color in dataset.colormap(1).items():
-        try:
-            rgb = np.array(color[:3], np.uint8).reshape(3, 1, 1)
-            mask, changed = classes.decode_colors(rgb, tolerance=tolerance)
-        except UnknownColorError:
-            continue
-        table[position], near[position] = int(mask[0, 0]), bool(changed)
-    if dataset.nodata is not None and 0 <= dataset.nodata < len(table) and table[int(dataset.nodata)] < 0:
-        table[int(dataset.nodata)] = IGNORE_INDEX
-    return table, near
+        red, green, blue = color[:3]
+        known[position] = table.codes[red << 16 | green << 8 | blue] != table.unknown
+    if dataset.nodata is not None and 0 <= dataset.nodata < len(known):
+        known[int(dataset.nodata)] = True
+    return known
+
+
+def unknown_noun(counts: Mapping[str, int]) -> Noun:
+    """Return whether what is counted are colours or values.
+
+    >>> unknown_noun({"(254, 0, 3)": 2}), unknown_noun({"17": 1})
+    ('colour', 'value')
+    """
+    return "colour" if any(text.startswith(("(", "position")) for text in counts) else "value"
+
+
+def unknown_message(
+    path: Path | str,
+    noun: Noun,
+    counts: Mapping[str, int],
+    first: tuple[int, int] | None,
+    classes: ClassMap,
+    *,
+    options: bool = True,
+    shown: int = 5,
+) -> str:
+    """Say what a label holds that the class table does not.
+
+    Args:
+        path: The label.
+        noun: What the counts are of; ``unknown_noun`` tells it.
+        counts: Pixels by text.
+        first: Row and column of the first of them.
+        classes: Class table.
+        options: Name the options of ``ctrs prepare`` that help.
+        shown: Most kinds to name.
+    """
+    ranked = sorted(counts.items(), key=lambda item: (item[0] == "others", -item[1]))
+    found = ", ".join(f"{text} in {number} px" for text, number in ranked[:shown])
+    more = f" and {len(ranked) - shown} more" if len(ranked) > shown else ""
+    place = f", first at row {first[0]}, column {first[1]}" if first is not None else ""
+    legend = ", ".join(f"{row.name} {row.value if noun == 'value' else row.color}" for row in classes.classes)
+    remedies = [f"add the {noun} to the class table (classes.toml) or mark it ignored = true there"]
+    if options and noun == "colour":
+        remedies.append("read lossy or anti-aliased colours as the nearest of the legend with --nearest-color")
+    if options:
+        remedies.append("ignore such pixels up to a share of the label with --max-unknown SHARE")
+    return f"{path}: unknown label {noun} {found}{more}{place}; expected {legend}; {', or '.join(remedies)}"

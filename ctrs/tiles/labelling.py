@@ -103,6 +103,7 @@ def open_label(
             classes,
             kind=kind,
             tolerance=preset.color_tolerance if preset is not None and layout.class_file is None else 0,
+            nearest=config.nearest_color,
         )
     if (layer.frame.crs is None) != (imagery.grid.crs is None):
         lacking, owner = (path, "image") if layer.frame.crs is None else (scene.image, "labels")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ import rasterio
 
 from ctrs.classes import ClassMap
 from ctrs.config import LabelKind
-from ctrs.errors import GridMismatchError, LabelError, UnknownColorError
+from ctrs.errors import GridMismatchError, LabelError
 from ctrs.raster.geotiff import Grid, color_bands, crs_name, open_raster, read_window
 from ctrs.raster.windows import PixelWindow
-from ctrs.tiles.decoding import Coding, Decode, label_decoder, palette_table
+from ctrs.tiles.decoding import Coding, Decode, known_positions, label_decoder
 from ctrs.tiles.labels import DecodedLabel, ReadLabel
-from ctrs.tiles.legends import pack_colors, row_chunks, survey_values, unpack_color
+from ctrs.tiles.legends import survey_values
 
 GRID_TOLERANCE_PX = 0.25
 """Largest distance between the corners of an image and its label."""
@@ -35,12 +34,14 @@ class RasterLabel:
         classes: Class table.
         coding: Whether bands hold class values, colours, or positions in a colour table.
         tolerance: Largest difference in each channel at which a colour counts as its legend colour.
+        nearest: Read each colour as the nearest legend colour.
     """
 
     path: Path
     classes: ClassMap
     coding: Coding
     tolerance: int = 0
+    nearest: bool = False
 
     @property
     def block_px(self) -> tuple[int, int]:
@@ -57,11 +58,7 @@ class RasterLabel:
 
             def read(window: PixelWindow) -> DecodedLabel:
                 pixels, valid = self._read(dataset, window)
-                try:
-                    mask, changed = decode(pixels, valid)
-                    return DecodedLabel(mask=mask, num_changed=changed)
-                except UnknownColorError as error:
-                    raise self._unknown(dataset) from error
+                return decode(pixels, valid)
 
             yield read
 
@@ -75,7 +72,7 @@ class RasterLabel:
         return pixels, valid
 
     def _decoder(self, dataset: rasterio.DatasetReader) -> Decode:
-        return label_decoder(dataset, self.coding, self.classes, tolerance=self.tolerance, where=str(self.path))
+        return label_decoder(dataset, self.coding, self.classes, tolerance=self.tolerance, nearest=self.nearest)
 
     def nodata_class(self) -> str | None:
         """Return the name of the class whose value or colour the file declares to be nodata, None if there is none."""
@@ -88,60 +85,16 @@ class RasterLabel:
                     return entry.name
         return None
 
-    def _unknown(self, dataset: rasterio.DatasetReader, *, shown: int = 5) -> UnknownColorError:
-        """Look through the whole file for what the class table does not hold, and say it."""
-        decode = self._decoder(dataset)
-        palette = dataset.colormap(1) if self.coding == "palette" else {}
-        counts: Counter[int | float] = Counter()
-        known: dict[int | float, bool] = {}
-        first: tuple[int, int] | None = None
-        for window in row_chunks(dataset.height, dataset.width):
-            pixels, valid = self._read(dataset, window)
-            keys = pack_colors(pixels.astype(np.int64)) if self.coding == "colors" else pixels[0]
-            values, numbers = np.unique(keys[valid], return_counts=True)
-            for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
-                if value not in known:
-                    known[value] = self._decodes(decode, value, pixels.dtype)
-                if not known[value]:
-                    counts[value] += number
-            strange = np.isin(keys, [value for value, is_known in known.items() if not is_known]) & valid
-            if first is None and strange.any():
-                row, col = np.argwhere(strange)[0].tolist()
-                first = (window.row_off + row, col)
-        noun = "value" if self.coding == "values" else "colour"
-
-        def name(value: float) -> str:
-            if self.coding == "values":
-                return str(value)
-            return str(tuple(palette[int(value)][:3]) if palette else unpack_color(int(value)))
-
-        found = ", ".join(f"{name(value)} in {number} px" for value, number in counts.most_common(shown))
-        more = f" and {len(counts) - shown} more" if len(counts) > shown else ""
-        legend = ", ".join(
-            f"{entry.name} {entry.value if self.coding == 'values' else entry.color}" for entry in self.classes.classes
-        )
-        row, col = first or (0, 0)
-        return UnknownColorError(
-            f"{self.path}: unknown label {noun} {found}{more}, first at row {row}, column {col}; expected {legend}; "
-            f"add the {noun} to the class table (classes.toml) or mark it ignored = true there"
-        )
-
-    def _decodes(
-        self,
-        decode: Decode,
-        value: float,
-        dtype: np.dtype[Any],
-    ) -> bool:
-        color = unpack_color(int(value)) if self.coding == "colors" else (value,)
-        try:
-            decode(np.array(color, dtype).reshape(-1, 1, 1), np.ones((1, 1), bool))
-        except UnknownColorError:
-            return False
-        return True
-
 
 def open_raster_label(
-    path: Path, image: Path, image_grid: Grid, classes: ClassMap, *, kind: LabelKind, tolerance: int
+    path: Path,
+    image: Path,
+    image_grid: Grid,
+    classes: ClassMap,
+    *,
+    kind: LabelKind,
+    tolerance: int,
+    nearest: bool = False,
 ) -> RasterLabel:
     """Check a raster label against its image and find out how it codes classes.
 
@@ -157,7 +110,7 @@ def open_raster_label(
                 raise LabelError(
                     f"{path}: colours of dtype {dataset.dtypes[0]} found, expected uint8; convert the label"
                 )
-            return RasterLabel(path=path, classes=classes, coding="colors", tolerance=tolerance)
+            return RasterLabel(path=path, classes=classes, coding="colors", tolerance=tolerance, nearest=nearest)
         if bands != 1 and kind == "values":
             raise LabelError(
                 f"{path}: {bands} bands found, expected one with class values; use --label-kind colors or auto"
@@ -165,7 +118,7 @@ def open_raster_label(
         if bands not in (1, 2):
             raise LabelError(f"{path}: {bands} bands found, expected one with class values or three with colours")
         if _has_palette(dataset) and kind != "values":
-            label = RasterLabel(path=path, classes=classes, coding="palette", tolerance=tolerance)
+            label = RasterLabel(path=path, classes=classes, coding="palette", tolerance=tolerance, nearest=nearest)
             if kind == "colors" or _palette_is_legend(label, dataset):
                 return label
         elif kind == "colors":
@@ -184,10 +137,11 @@ def _has_palette(dataset: rasterio.DatasetReader) -> bool:
 
 def _palette_is_legend(label: RasterLabel, dataset: rasterio.DatasetReader) -> bool:
     """Tell whether most pixels have colours of the class table; strays then are unknown colours, not class values."""
-    table, _ = palette_table(dataset, label.classes, tolerance=label.tolerance)
+    known = known_positions(dataset, label.classes, tolerance=label.tolerance)
+    if not known.any():
+        return False
     counts = survey_values(dataset)
-    known = sum(number for value, number in counts.items() if table[int(value)] >= 0)
-    return known > sum(counts.values()) / 2
+    return sum(number for value, number in counts.items() if known[int(value)]) > sum(counts.values()) / 2
 
 
 def _check_grid(path: Path, grid: Grid, image: Path, image_grid: Grid) -> None:

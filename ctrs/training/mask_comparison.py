@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, ClassMap, LandClass, Mask, load_class_table
 from ctrs.config import EvalConfig
-from ctrs.errors import LabelError
+from ctrs.errors import LabelError, UnknownColorError
 from ctrs.metrics import ConfusionMatrix
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import read_class_tag
 from ctrs.raster.geotiff import Grid, open_raster, read_window
 from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.decoding import decode_values, unknown_message, unknown_noun
 from ctrs.tiles.labels import Label
 from ctrs.tiles.polygon_labels import PolygonLabel, background_value, polygon_values
 from ctrs.tiles.raster_labels import open_raster_label
@@ -116,9 +118,18 @@ def evaluate_masks(
         read_truth = stack.enter_context(label.reader())
         windows = list(_blocks(grid))
         matrix = ConfusionMatrix(classes.num_classes)
+        unknown, first = Counter[str](), None
         for number, window in enumerate(windows):
-            matrix.update(read_truth(window).mask, read_pred(window))
+            decoded = read_truth(window)
+            if decoded.first_unknown is not None:
+                row, col = decoded.first_unknown
+                unknown.update(decoded.unknown)
+                first = first or (window.row_off + row, window.col_off + col)
+            matrix.update(decoded.mask, read_pred(window))
             progress(number + 1, len(windows), f"scoring {pred.name}")
+        if unknown:
+            noun = unknown_noun(unknown)
+            raise UnknownColorError(unknown_message(truth, noun, unknown, first, classes, options=False))
     return EvaluationReport(
         scenes=(SceneScore(name=pred.stem, confusions={"strict": matrix}, mask=str(pred)),),
         classes=classes,
@@ -142,7 +153,12 @@ def _value_reader(path: Path, classes: ClassMap) -> Iterator[tuple[ReadMask, Gri
 
         def read(window: PixelWindow) -> Mask:
             pixels, _ = read_window(dataset, window, bidx=(1,))
-            return classes.decode_values(pixels[0], nodata=nodata, where=str(path))
+            decoded = decode_values(pixels[0], classes, nodata=nodata)
+            if decoded.first_unknown is not None:
+                row, col = decoded.first_unknown
+                first = (window.row_off + row, window.col_off + col)
+                raise UnknownColorError(unknown_message(path, "value", decoded.unknown, first, classes, options=False))
+            return decoded.mask
 
         yield read, Grid.of(dataset)
 
