@@ -79,7 +79,7 @@ def correlate(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], mask: Mask
         return np.asarray(surface[np.ix_(reach, reach)], np.float64)
 
     border_spectra = [transform(field).conj() for field in borders]
-    total = sum(one * transform(field) for one, field in zip(border_spectra, edges, strict=True))
+    total = np.sum([one * transform(field) for one, field in zip(border_spectra, edges, strict=True)], axis=0)
     return Correlation(
         strength=around_zero(total),
         border=around_zero(border_spectra[0] * transform(usable)).clip(0),

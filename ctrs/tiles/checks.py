@@ -1,0 +1,155 @@
+"""What the counts of the pass over the pixels prove or give away: coverage, class counts, colours, classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ctrs.classes import ClassMap
+from ctrs.config import PrepareConfig, SplitName
+from ctrs.errors import DataError, LabelWarning
+from ctrs.tiles.facts import SceneFacts
+from ctrs.tiles.findings import Findings
+from ctrs.tiles.scenes import ReadyScene
+
+_SHOWN = 5
+
+
+def check_coverage(facts: Mapping[str, SceneFacts], config: PrepareConfig, findings: Findings) -> None:
+    """Prove that each valid pixel is in a tile; say what ``min_valid`` left out."""
+    uncovered = {name: fact.coverage[0] for name, fact in facts.items() if fact.coverage and fact.coverage[0]}
+    valid = sum(fact.valid_px for fact in facts.values())
+    if uncovered and config.min_valid == 0:
+        name = next(iter(uncovered))
+        findings.fault(
+            "coverage",
+            DataError(
+                f"scene {name}: {uncovered[name]} valid pixels are in no tile, expected each in at least one "
+                "(internal: please report this with the options used)"
+            ),
+            scene=name,
+        )
+    elif uncovered:
+        findings.note(
+            "coverage",
+            f"{sum(uncovered.values())} valid pixels ({sum(uncovered.values()) / valid:.2%}) in {len(uncovered)} of "
+            f"{len(facts)} scenes are in no tile, because less than {config.min_valid:g} of their tiles is valid "
+            "(--min-valid)",
+        )
+
+
+def check_counts(facts: Mapping[str, SceneFacts], classes: ClassMap, findings: Findings) -> None:
+    """Prove that the masks hold what the labels hold: equal counts of each class in each scene, exactly."""
+    for name, fact in facts.items():
+        after = [kept + left for kept, left in zip(fact.tiled_counts, fact.left_out_counts, strict=True)]
+        for class_name, before, found in zip(classes.names, fact.label_counts, after, strict=True):
+            if before != found:
+                findings.fault(
+                    "coverage",
+                    DataError(
+                        f"scene {name}: {before} px of class {class_name} in the label, but {found} px in the masks "
+                        "of its tiles (internal: please report this with the options used)"
+                    ),
+                    scene=name,
+                )
+
+
+def check_changed(scenes: Sequence[ReadyScene], facts: Mapping[str, SceneFacts], findings: Findings) -> None:
+    """Say how many label pixels were read as a legend colour that they only come near."""
+    changed = {
+        scene.name: facts[scene.name].num_changed
+        for scene in scenes
+        if scene.name in facts and facts[scene.name].num_changed
+    }
+    if changed:
+        labels = {scene.name: scene.source.label for scene in scenes}
+        first = next(iter(changed))
+        findings.warn(
+            "colours",
+            f"{labels[first]}: {changed[first]} px have colours a little off the legend and were read as the nearest "
+            f"legend colour; {sum(changed.values())} px in {len(changed)} of {len(scenes)} labels",
+            LabelWarning,
+        )
+
+
+def check_classes(
+    facts: Mapping[str, SceneFacts],
+    class_px: Mapping[SplitName, Sequence[int]],
+    classes: ClassMap,
+    findings: Findings,
+) -> None:
+    """Look for classes that no label holds, that training lacks, and for labels of one class alone.
+
+    Args:
+        facts: What was counted, by name of the scene.
+        class_px: Pixels of the tiles' masks of each split by class index.
+        classes: Class table.
+        findings: Takes what is found.
+    """
+    totals = np.sum([fact.label_counts for fact in facts.values()] or [(0,) * classes.num_classes], axis=0)
+    dropped = [name for name, number in zip(classes.names, totals.tolist(), strict=True) if not number]
+    if dropped and len(dropped) < classes.num_classes:
+        findings.warn(
+            "classes",
+            f"no label holds class {', '.join(dropped)}, though the class table names it; if it was lost on the way "
+            "(reprojected, converted, other colours), make the labels anew, else take it from the table",
+            LabelWarning,
+        )
+    elif dropped:
+        findings.fault(
+            "classes",
+            DataError(
+                f"no label holds a pixel of any class ({', '.join(dropped)}): all are ignored or lie where there is no "
+                "imagery; check the labels, their place and the class table"
+            ),
+        )
+    train = class_px.get("train")
+    if train is not None and not all(train):
+        absent = [
+            name
+            for name, number in zip(classes.names, train, strict=True)
+            if not number and (name not in dropped or not dropped)
+        ]
+        if absent:
+            holders = [
+                split
+                for split, counts in class_px.items()
+                if split != "train" and any(counts[classes.index(name)] for name in absent)
+            ]
+            where = f", which only {' and '.join(holders)} holds" if holders else ""
+            findings.warn(
+                "classes",
+                f"training tiles hold no pixel of class {', '.join(absent)}{where}; a model cannot learn it",
+                LabelWarning,
+            )
+    _note_uniform(facts, classes, findings)
+
+
+def _note_uniform(facts: Mapping[str, SceneFacts], classes: ClassMap, findings: Findings) -> None:
+    """Note scenes whose label is one class alone, where others hold several."""
+    present = {name: np.flatnonzero(fact.label_counts).tolist() for name, fact in facts.items()}
+    uniform = {name: found[0] for name, found in present.items() if len(found) == 1}
+    if uniform and len(uniform) < len(facts):
+        by_class = Counter(classes.names[index] for index in uniform.values())
+        names = ", ".join(list(uniform)[:_SHOWN]) + (
+            f" and {len(uniform) - _SHOWN} more" if len(uniform) > _SHOWN else ""
+        )
+        what = ", ".join(f"{name} alone in {number}" for name, number in by_class.most_common())
+        findings.note(
+            "classes",
+            f"{len(uniform)} of {len(facts)} labels hold one class: {what} ({names})",
+            scene=next(iter(uniform)) if len(uniform) == 1 else None,
+        )
+    unlabelled = [name for name, found in present.items() if not found and facts[name].valid_px]
+    if unlabelled and len(unlabelled) < len(facts):
+        names = ", ".join(unlabelled[:_SHOWN])
+        more = f" and {len(unlabelled) - _SHOWN} more" if len(unlabelled) > _SHOWN else ""
+        findings.warn(
+            "classes",
+            f"{len(unlabelled)} of {len(facts)} labels hold no class at all, only ignored pixels ({names}{more}); "
+            "check them",
+            LabelWarning,
+            scene=unlabelled[0] if len(unlabelled) == 1 else None,
+        )
