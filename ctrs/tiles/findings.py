@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,12 +32,14 @@ class Finding:
         check: Which check found it.
         message: What, where, and what to do.
         scene: Name of the scene, None where it is about several.
+        items: All files or scenes that it is about, where the message names only some.
     """
 
     level: Level
     check: Check
     message: str
     scene: str | None = None
+    items: tuple[str, ...] = ()
 
 
 @dataclass
@@ -47,20 +49,26 @@ class Findings:
     entries: list[Finding] = field(default_factory=list)
     _errors: list[CtrsError] = field(default_factory=list)
 
-    def note(self, check: Check, message: str, *, scene: str | None = None) -> None:
+    def note(self, check: Check, message: str, *, scene: str | None = None, items: Iterable[str] = ()) -> None:
         """Add a note."""
-        self.entries.append(Finding(level="note", check=check, message=message, scene=scene))
+        self.entries.append(Finding(level="note", check=check, message=message, scene=scene, items=tuple(items)))
 
     def warn(
-        self, check: Check, message: str, category: type[CtrsWarning] = DataWarning, *, scene: str | None = None
+        self,
+        check: Check,
+        message: str,
+        category: type[CtrsWarning] = DataWarning,
+        *,
+        scene: str | None = None,
+        items: Iterable[str] = (),
     ) -> None:
         """Add a warning and issue it."""
-        self.entries.append(Finding(level="warning", check=check, message=message, scene=scene))
+        self.entries.append(Finding(level="warning", check=check, message=message, scene=scene, items=tuple(items)))
         warnings.warn(message, category, stacklevel=3)
 
-    def fault(self, check: Check, error: CtrsError, *, scene: str | None = None) -> None:
+    def fault(self, check: Check, error: CtrsError, *, scene: str | None = None, items: Iterable[str] = ()) -> None:
         """Add a fault; ``raise_faults`` raises it."""
-        self.entries.append(Finding(level="fault", check=check, message=str(error), scene=scene))
+        self.entries.append(Finding(level="fault", check=check, message=str(error), scene=scene, items=tuple(items)))
         self._errors.append(error)
 
     @contextmanager
