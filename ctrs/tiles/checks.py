@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ctrs.classes import ClassMap
 from ctrs.config import PrepareConfig, SplitName
-from ctrs.errors import DataError, LabelWarning
+from ctrs.errors import DataError, LabelWarning, UnknownColorError
+from ctrs.tiles.decoding import unknown_message, unknown_noun
 from ctrs.tiles.facts import SceneFacts
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.scenes import ReadyScene
@@ -56,7 +58,47 @@ def check_counts(facts: Mapping[str, SceneFacts], classes: ClassMap, findings: F
                 )
 
 
-def check_changed(scenes: Sequence[ReadyScene], facts: Mapping[str, SceneFacts], findings: Findings) -> None:
+def check_colours(
+    scenes: Sequence[ReadyScene],
+    facts: Mapping[str, SceneFacts],
+    classes: ClassMap,
+    config: PrepareConfig,
+    findings: Findings,
+) -> None:
+    """Refuse labels with too many pixels outside the class table; say what was ignored, and what was changed."""
+    _check_changed(scenes, facts, findings)
+    ignored: dict[str, tuple[Path, Mapping[str, int], tuple[int, int] | None]] = {}
+    for scene in scenes:
+        fact = facts[scene.name]
+        found = [(scene.source.label, fact.unknown, fact.first_unknown)]
+        if scene.source.label_eroded is not None:
+            found.append((scene.source.label_eroded, fact.eroded_unknown, fact.eroded_first_unknown))
+        for path, unknown, first in found:
+            if not unknown:
+                continue
+            message = unknown_message(path, unknown_noun(unknown), unknown, first, classes)
+            if sum(unknown.values()) > config.max_unknown * fact.num_px:
+                findings.fault("colours", UnknownColorError(message), scene=scene.name)
+            else:
+                ignored.setdefault(scene.name, (path, unknown, first))
+    if ignored:
+        name, (path, unknown, first) = next(iter(ignored.items()))
+        number = sum(sum(counts.values()) for _, counts, _ in ignored.values())
+        kinds = Counter[str]()
+        for _, counts, _ in ignored.values():
+            kinds.update(counts)
+        common = ", ".join(f"{text} in {count} px" for text, count in kinds.most_common(_SHOWN))
+        place = "" if first is None else f", first in {path} at row {first[0]}, column {first[1]}"
+        findings.warn(
+            "colours",
+            f"{number} px in {len(ignored)} of {len(scenes)} labels have a {unknown_noun(unknown)} that the class "
+            f"table does not hold ({common}{place}); they are ignored, as --max-unknown {config.max_unknown:g} allows",
+            LabelWarning,
+            scene=name if len(ignored) == 1 else None,
+        )
+
+
+def _check_changed(scenes: Sequence[ReadyScene], facts: Mapping[str, SceneFacts], findings: Findings) -> None:
     """Say how many label pixels were read as a legend colour that they only come near."""
     changed = {
         scene.name: facts[scene.name].num_changed
