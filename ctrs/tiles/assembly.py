@@ -55,7 +55,7 @@ def place_tiles(
     cut: Sequence[CutTile], ready: ReadySource, splits: dict[str, SplitName], config: PrepareConfig, findings: Findings
 ) -> list[Placed]:
     """Return the tiles that hold imagery with their splits; cut validation from training places where none is given."""
-    filled = [tile for tile in cut if tile.valid_fraction > 0]
+    filled = [tile for tile in cut if tile.kept]
     if not filled:
         raise DataError(f"{ready.scenes[0].source.image}: no valid pixel in any scene; check nodata and alpha")
     placed: list[Placed] = [(tile, splits[tile.scene]) for tile in filled]

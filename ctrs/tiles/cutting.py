@@ -1,12 +1,11 @@
-"""A row of tiles is cut from a scene: read once, decoded, measured, written."""
+"""A tile is cut from the pixels of a scene: measured, and written as it is."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,15 @@ from rasterio.io import MemoryFile
 from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
 from ctrs.errors import OutputError
 from ctrs.raster.geotiff import GDAL_OPTIONS, Grid
-from ctrs.raster.windows import PixelWindow, sliding_windows
+from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.counting import count_classes
 from ctrs.tiles.scenes import ReadyScene
 from ctrs.tiles.statistics import Moments
 
-READ_BYTES = 256 * 2**20
-"""Most image bytes of rows of tiles read at a time, over all threads."""
-
 STRIP_ROWS = 128
 """Rows of a strip: GDAL's default of a few rows makes files 5 % (images) to 20 % (masks) larger."""
+
+NO_MOMENTS = Moments(count=0, mean=(), deviation=(), least=(), greatest=())
 
 KINDS = ("images", "masks", "masks_eroded")
 """Folders of the three files of a tile."""
@@ -37,31 +36,32 @@ KINDS = ("images", "masks", "masks_eroded")
 
 @dataclass(frozen=True, kw_only=True)
 class CutTile:
-    """A tile that has been written, or was found to hold no imagery.
+    """A tile that has been measured, and written if it is kept.
 
     Args:
         scene: Name of the scene.
         row: Row of the tile in the scene's tiling.
         col: Column of the tile in the scene's tiling.
         window: Its place in the scene.
-        valid_fraction: Share of valid pixels; 0 for a tile that was not written.
-        class_counts: Pixels of the mask by class index.
+        kept: Whether it is part of the data set: it has a valid pixel, and as many as were asked for.
+        valid_fraction: Share of valid pixels.
+        class_counts: Pixels of the mask by class index; 0 for a tile that is not kept, like all that follow.
         moments: Of the valid pixels.
-        num_near: Label pixels whose colour was off by no more than the tolerance, in all tiles read together with it.
         hash: Of the pixels, whatever the file's name and compression; equal for copies of the same ground.
-        sizes: Bytes of its files, in the order of ``KINDS``.
+        sizes: Bytes of its files, in the order of ``KINDS``; empty where nothing was written.
     """
 
     scene: str
     row: int
     col: int
     window: PixelWindow
+    kept: bool
     valid_fraction: float
     class_counts: tuple[int, ...]
     moments: Moments
-    num_near: int
     hash: str
-    sizes: tuple[int, ...]
+    num_near: int = 0
+    sizes: tuple[int, ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -86,125 +86,59 @@ class CutTile:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TileRow:
-    """Tiles that one task cuts: a row, or all rows of a file that can only be read from its beginning."""
-
-    scene: ReadyScene
-    places: tuple[tuple[int, int, PixelWindow], ...]
-
-    @property
-    def key(self) -> str:
-        """Name of the task, the same in each run."""
-        row, col, _ = self.places[0]
-        return f"{self.scene.name}_{row:03d}_{col:03d}"
-
-
-def tile_rows(scene: ReadyScene) -> list[TileRow]:
-    """Lay out the tiles of a scene: side by side, the last row and column shifted inwards."""
-    windows = sliding_windows(scene.grid.height, scene.grid.width, scene.tile_px, scene.stride_px)
-    rows = [tuple(group) for _, group in groupby(windows, key=lambda window: window.row_off)]
-    places = [tuple((row, col, window) for col, window in enumerate(windows)) for row, windows in enumerate(rows)]
-    if scene.imagery.sequential:
-        return [TileRow(scene=scene, places=tuple(place for row in places for place in row))]
-    return [TileRow(scene=scene, places=row) for row in places]
-
-
-def cut_tiles(task: TileRow, classes: ClassMap, folder: Path, *, read_bytes: int = READ_BYTES) -> list[CutTile]:
-    """Write the tiles of a task below a folder.
-
-    Args:
-        task: Tiles to cut.
-        classes: Class table.
-        folder: Holds a folder for each of ``KINDS``.
-        read_bytes: Most bytes of imagery to read at a time, if that is not less than a tile.
-
-    Raises:
-        RasterError: The image or a label cannot be read.
-        UnknownColorError: A label holds what the class table does not.
-        OutputError: A tile cannot be written.
-    """
-    scene = task.scene
-    cut: list[CutTile] = []
-    with ExitStack() as stack:
-        read_pixels = stack.enter_context(scene.imagery.reader())
-        labels = [stack.enter_context(label.reader()) for label in (scene.label, scene.eroded) if label is not None]
-        for chunk in _chunks(task, read_bytes):
-            span = _span([window for _, _, window in chunk])
-            pixels, valid = read_pixels(span)
-            decoded = [read(span) for read in labels]
-            for row, col, window in chunk:
-                inside = _inside(window, span)
-                cut.append(
-                    _write_tile(
-                        scene,
-                        (row, col, window),
-                        pixels[(slice(None), *inside)],
-                        valid[inside],
-                        [label.mask[inside] for label in decoded],
-                        classes,
-                        folder,
-                    )
-                )
-            cut[-1] = replace(cut[-1], num_near=sum(label.num_changed for label in decoded))
-    return cut
-
-
-def _chunks(task: TileRow, read_bytes: int) -> Iterator[tuple[tuple[int, int, PixelWindow], ...]]:
-    """Group the tiles of a row so that each group can be read at once in bounded memory."""
-    for _, group in groupby(task.places, key=lambda place: place[0]):
-        row = tuple(group)
-        _, _, first = row[0]
-        item = len(task.scene.imagery.names) * np.dtype(task.scene.imagery.dtype).itemsize
-        number = max(1, read_bytes // (first.width * first.height * item))
-        for start in range(0, len(row), number):
-            yield row[start : start + number]
-
-
-def _span(windows: list[PixelWindow]) -> PixelWindow:
-    left, right = windows[0].col_off, windows[-1].col_off + windows[-1].width
-    return PixelWindow(col_off=left, row_off=windows[0].row_off, width=right - left, height=windows[0].height)
-
-
-def _inside(window: PixelWindow, span: PixelWindow) -> tuple[slice, slice]:
-    left = window.col_off - span.col_off
-    return slice(0, window.height), slice(left, left + window.width)
-
-
-def _write_tile(
+def cut_tile(
     scene: ReadyScene,
     place: tuple[int, int, PixelWindow],
     pixels: npt.NDArray[Any],
     valid: npt.NDArray[np.bool_],
-    masks: list[Mask],
+    masks: Sequence[Mask],
     classes: ClassMap,
-    folder: Path,
+    *,
+    folder: Path | None,
+    min_valid: float,
 ) -> CutTile:
+    """Measure a tile and write its files.
+
+    Args:
+        scene: The scene.
+        place: Row, column and window of the tile.
+        pixels: (C, h, w).
+        valid: (h, w), True = valid.
+        masks: (h, w), 255 where not valid; the second is the one with eroded class borders.
+        classes: Class table.
+        folder: Holds a folder for each of ``KINDS``; None: nothing is written.
+        min_valid: Least share of valid pixels of a tile that is kept.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
     row, col, window = place
+    num_valid = int(np.count_nonzero(valid))
+    kept = num_valid > 0 and num_valid / valid.size >= min_valid
     tile = CutTile(
         scene=scene.name,
         row=row,
         col=col,
         window=window,
-        valid_fraction=float(valid.mean()),
+        kept=kept,
+        valid_fraction=num_valid / valid.size,
         class_counts=(0,) * classes.num_classes,
-        moments=Moments.of(pixels, valid),
-        num_near=0,
-        hash=pixel_hash(pixels),
+        moments=Moments.of(pixels, valid) if kept else NO_MOMENTS,
+        hash=pixel_hash(pixels) if kept else "",
         sizes=(),
     )
-    if not valid.any():
+    if not kept:
+        return tile
+    counts = count_classes(masks[0], classes.num_classes, num_valid)[: classes.num_classes]
+    tile = replace(tile, class_counts=tuple(counts.tolist()))
+    if folder is None:
         return tile
     grid = scene.grid.window(window)
     paths = [folder / kind / tile.file_name for kind in KINDS[: 1 + len(masks)]]
     write_image_tile(paths[0], pixels, valid, grid, nodata=scene.imagery.nodata, colors=scene.imagery.colors)
-    counts = np.zeros(classes.num_classes, np.int64)
-    for number, (path, mask) in enumerate(zip(paths[1:], masks, strict=True)):
-        own = np.where(valid, mask, np.uint8(IGNORE_INDEX))
-        if number == 0:
-            counts = np.bincount(own.reshape(-1), minlength=256)[: classes.num_classes]
-        write_mask_tile(path, own, grid, classes)
-    return replace(tile, class_counts=tuple(counts.tolist()), sizes=tuple(path.stat().st_size for path in paths))
+    for path, mask in zip(paths[1:], masks, strict=True):
+        write_mask_tile(path, mask, grid, classes)
+    return replace(tile, sizes=tuple(path.stat().st_size for path in paths))
 
 
 def pixel_hash(pixels: npt.NDArray[Any]) -> str:

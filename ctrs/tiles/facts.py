@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,9 @@ import numpy.typing as npt
 
 PREVIEW_PX = 256
 """Longest edge of a scene's preview."""
+
+PREVIEW_BYTES = 64 * 2**20
+"""Most bytes of the previews of all scenes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +34,22 @@ class Preview:
     mask: npt.NDArray[np.uint8]
 
 
-def preview_step(height: int, width: int) -> int:
+def preview_edge(num_scenes: int, pixel_bytes: int) -> int:
+    """Return the longest edge of each scene's preview: shorter where scenes are many or have many bands.
+
+    >>> preview_edge(24, 5), preview_edge(6000, 5)
+    (256, 47)
+    """
+    return max(16, min(PREVIEW_PX, math.isqrt(PREVIEW_BYTES // (num_scenes * pixel_bytes))))
+
+
+def preview_step(height: int, width: int, edge: int = PREVIEW_PX) -> int:
     """Return the step of the preview of a scene of this size.
 
     >>> preview_step(6000, 6000), preview_step(100, 100)
     (24, 1)
     """
-    return max(1, -(-max(height, width) // PREVIEW_PX))
+    return max(1, -(-max(height, width) // edge))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +71,8 @@ class SceneFacts:
         num_changed: Label pixels whose colour was read as a legend colour near it.
         unknown: Label pixels of each value or colour that the class table does not hold.
         first_unknown: Row and column of the first of them.
+        eroded_unknown: The same as ``unknown`` in the label with eroded borders.
+        eroded_first_unknown: Row and column of the first of these.
         low_px: Valid pixels of each band at the least value that the dtype can hold (integers; 0 for floats).
         high_px: The same at the greatest value.
         preview: Every n-th pixel.
@@ -73,6 +88,8 @@ class SceneFacts:
     num_changed: int = 0
     unknown: Mapping[str, int] = field(default_factory=dict)
     first_unknown: tuple[int, int] | None = None
+    eroded_unknown: Mapping[str, int] = field(default_factory=dict)
+    eroded_first_unknown: tuple[int, int] | None = None
     low_px: tuple[int, ...]
     high_px: tuple[int, ...]
     preview: Preview

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from ctrs.tiles.cutting import KINDS, CutTile, TileRow
+from ctrs.tiles.counting import CountPlan, RowCounts
+from ctrs.tiles.cutting import KINDS, CutTile
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutRow:
+    """A finished row of tiles and what was counted in it."""
+
+    tiles: list[CutTile]
+    counts: RowCounts
 
 
 class Journal:
-    """A file with one line for each finished task; a line cut short by a kill counts as not written.
+    """A file with one line for each finished row of tiles; a line cut short by a kill counts as not written.
 
     Args:
         path: The file; it need not exist.
@@ -18,36 +30,46 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._finished: dict[str, list[CutTile]] = {}
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-                self._finished[entry["task"]] = [CutTile.from_json(row) for row in entry["tiles"]]
-            except (ValueError, KeyError, TypeError):
-                continue
-        if text and not text.endswith("\n"):
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write("\n")
+        self._lines: dict[str, tuple[int, int]] = {}
+        data = path.read_bytes() if path.exists() else b""
+        begin = 0
+        for line in data.splitlines(keepends=True):
+            with suppress(ValueError, KeyError, TypeError):
+                self._lines[json.loads(line)["row"]] = begin, len(line)
+            begin += len(line)
+        if data and not data.endswith(b"\n"):
+            with path.open("ab") as stream:
+                stream.write(b"\n")
 
-    def add(self, task: TileRow, tiles: Sequence[CutTile]) -> None:
-        """Note a finished task."""
-        line = json.dumps({"task": task.key, "tiles": [tile.to_json() for tile in tiles]})
+    def add(self, key: str, row: CutRow) -> None:
+        """Note a finished row of tiles."""
+        entry = {"row": key, "tiles": [tile.to_json() for tile in row.tiles], "counts": row.counts.to_json()}
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-        self._finished[task.key] = list(tiles)
+            stream.write(json.dumps(entry) + "\n")
 
-    def finished(self, task: TileRow, folders: Mapping[str, Sequence[Path]]) -> list[CutTile] | None:
-        """Return the tiles of a task if it was finished and its files stand in their full size, else None.
+    def finished(self, key: str, plan: CountPlan, row: int, folders: Mapping[str, Sequence[Path]]) -> CutRow | None:
+        """Return a row of tiles if it was finished and its files stand in their full size, else None.
 
         Args:
-            task: The task.
+            key: Its name.
+            plan: What was counted in it.
+            row: Its number in its scene.
             folders: Folders where the files of each kind may be.
         """
-        tiles = self._finished.get(task.key)
-        if tiles is None or any(not _stands(tile, folders) for tile in tiles):
+        if key not in self._lines:
             return None
-        return tiles
+        begin, length = self._lines[key]
+        with self._path.open("rb") as stream:
+            stream.seek(begin)
+            entry = json.loads(stream.read(length))
+        try:
+            found = CutRow(
+                tiles=[CutTile.from_json(tile) for tile in entry["tiles"]],
+                counts=RowCounts.from_json(plan, row, entry["counts"]),
+            )
+        except (ValueError, KeyError, TypeError, zlib.error):
+            return None
+        return found if all(_stands(tile, folders) for tile in found.tiles) else None
 
 
 def _stands(tile: CutTile, folders: Mapping[str, Sequence[Path]]) -> bool:

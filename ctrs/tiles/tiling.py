@@ -6,11 +6,9 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +27,15 @@ from ctrs.tiles.assembly import (
     scene_splits,
     warn_about,
 )
-from ctrs.tiles.cutting import KINDS, READ_BYTES, CutTile, TileRow, cut_tiles, tile_rows
+from ctrs.tiles.cutting import KINDS
 from ctrs.tiles.findings import Findings
-from ctrs.tiles.journal import Journal
 from ctrs.tiles.layout import Layout, find_layout
-from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, SPLITS, Manifest, read_prepared
-from ctrs.tiles.scenes import ReadySource, check_source
+from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, Manifest, read_prepared
+from ctrs.tiles.scan import JOURNAL_FILE, RESULT_DIR, scan
+from ctrs.tiles.scenes import check_source
 from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
-
-JOURNAL_FILE = "journal.jsonl"
 
 
 def prepare_tiles(
@@ -97,8 +93,16 @@ def _prepare(
         ready = check_source(layout, config, findings)
         splits = scene_splits(ready, findings)
         findings.raise_faults()
-    cut = _cut_all(ready, work.folder, config.workers or os.cpu_count() or 1, progress)
-    staged = work.folder / "result"
+    scanned = scan(
+        ready,
+        work.folder,
+        write=True,
+        min_valid=config.min_valid,
+        workers=config.workers or os.cpu_count() or 1,
+        progress=progress,
+    )
+    cut = scanned.tiles
+    staged = work.folder / RESULT_DIR
     with _georeference_quietly():
         placed = place_tiles(cut, ready, splits, config, findings)
         tiles = arrange_tiles(placed, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes))
@@ -123,7 +127,7 @@ def _prepare(
 
 def _discard(folder: Path) -> None:
     """Remove what this module writes into the folder of unfinished work."""
-    for name in (*KINDS, "result"):
+    for name in (*KINDS, RESULT_DIR):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / JOURNAL_FILE).unlink(missing_ok=True)
 
@@ -190,53 +194,3 @@ def _is_finished(out_dir: Path, job: str, *, overwrite: bool) -> bool:
         except DataError:
             found = None
     return check_existing(out_dir, found, job, overwrite=overwrite)
-
-
-def _cut_all(ready: ReadySource, folder: Path, workers: int, progress: Progress) -> list[CutTile]:
-    """Cut all tiles that earlier, interrupted work has not cut."""
-    for kind in KINDS:
-        (folder / kind).mkdir(exist_ok=True)
-    journal = Journal(folder / JOURNAL_FILE)
-    places = {kind: [folder / kind, *(folder / "result" / kind / split for split in SPLITS)] for kind in KINDS}
-    tasks = [task for scene in ready.scenes for task in tile_rows(scene)]
-    results: dict[str, list[CutTile]] = {}
-    for task in tasks:
-        tiles = journal.finished(task, places)
-        if tiles is not None:
-            results[task.key] = tiles
-    total = sum(len(task.places) for task in tasks)
-    done = sum(len(tiles) for tiles in results.values())
-    progress(done, total, "tiling")
-
-    def finish(task: TileRow, tiles: list[CutTile]) -> None:
-        nonlocal done
-        journal.add(task, tiles)
-        results[task.key] = tiles
-        done += len(tiles)
-        progress(done, total, "tiling")
-
-    pending = [task for task in tasks if task.key not in results]
-    with _georeference_quietly():  # of the process: set here, before the threads that write tiles begin
-        _run(
-            pending,
-            partial(cut_tiles, classes=ready.classes, folder=folder, read_bytes=READ_BYTES // workers),
-            finish,
-            workers,
-        )
-    return [tile for task in tasks for tile in results[task.key]]
-
-
-def _run(
-    tasks: Sequence[TileRow],
-    work: Callable[[TileRow], list[CutTile]],
-    finish: Callable[[TileRow, list[CutTile]], None],
-    workers: int,
-) -> None:
-    """Run tasks in threads (GDAL and zlib release the GIL); the first error, or Ctrl-C, drops what has not begun."""
-    pool = ThreadPoolExecutor(max_workers=max(1, min(workers, len(tasks))))
-    try:
-        futures: dict[Future[list[CutTile]], TileRow] = {pool.submit(work, task): task for task in tasks}
-        for future in as_completed(futures):
-            finish(futures[future], future.result())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
