@@ -70,7 +70,8 @@ def test_preset_files_are_whole(name: str) -> None:
     assert preset.title
     assert preset.url.startswith("https://")
     assert "building" in preset.classes.names
-    assert set(preset.split_folders.values()) | set(preset.split_ids.values()) >= {"train"} or name == "inria"
+    splits = {*preset.split_folders.values(), *preset.split_ids.values(), *preset.split_lists}
+    assert "train" in splits or name == "spacenet"
     assert preset_text(name).startswith("#")
 
 
@@ -104,7 +105,7 @@ def test_wrong_presets_are_refused(text: str, message: str) -> None:
 
 
 def test_unknown_presets_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=re.escape("preset 'postdam' is unknown; expected one of: inria, loveda")):
+    with pytest.raises(ConfigError, match=re.escape("preset 'postdam' is unknown; did you mean potsdam? expected one of: inria, ")):
         load_preset("postdam")
     with pytest.raises(ConfigError, match=r"none\.toml: not readable"):
         load_preset(str(tmp_path / "none.toml"))
