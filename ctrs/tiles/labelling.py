@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, ClassMap, load_class_table
+from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, ClassMap
 from ctrs.config import PrepareConfig
 from ctrs.errors import LabelWarning
+from ctrs.tiles.class_tables import read_class_table
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.imagery import Imagery
 from ctrs.tiles.labels import Label
@@ -44,7 +45,7 @@ def read_layers(scenes: Sequence[SceneSource], class_field: str | None, findings
 def settle_classes(layout: Layout, layers: dict[Path, PolygonLayer], config: PrepareConfig) -> ClassMap:
     """Settle the class table: the options' or the source's file, the preset's, or what the labels hold."""
     if layout.class_file is not None:
-        return load_class_table(layout.class_file)
+        return read_class_table(layout.class_file)
     if layout.preset is not None:
         return layout.preset.classes
     rasters = list(dict.fromkeys(scene.label for scene in layout.scenes if scene.label not in layers))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, ClassMap, LandClass, Mask, load_class_table
+from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, ClassMap, LandClass, Mask
 from ctrs.config import EvalConfig
 from ctrs.errors import LabelError, UnknownColorError
 from ctrs.metrics import ConfusionMatrix
@@ -16,6 +16,7 @@ from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import read_class_tag
 from ctrs.raster.geotiff import Grid, open_raster, read_window
 from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.class_tables import read_class_table
 from ctrs.tiles.decoding import decode_values, unknown_message, unknown_noun
 from ctrs.tiles.labels import Label
 from ctrs.tiles.polygon_labels import PolygonLabel, background_value, polygon_values
@@ -140,7 +141,7 @@ def evaluate_masks(
 
 def _mask_classes(pred: Path, config: EvalConfig) -> ClassMap:
     if config.classes is not None:
-        return load_class_table(config.classes)
+        return read_class_table(config.classes)
     rows = read_class_tag(pred)
     return ClassMap(classes=tuple(LandClass(value=row.value, name=row.name, color=row.color) for row in rows))
 
