@@ -1,0 +1,235 @@
+"""Where the tiles of each split lie: maps of scenes near each other, and plans of scenes without CRS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from ctrs.config import SplitName
+from ctrs.raster.units import ground_scale
+from ctrs.raster.windows import PixelWindow
+from ctrs.report.charts import SERIES_COLORS
+from ctrs.report.ground_map import MapLayer, MapOutline, Ring, ground_map
+from ctrs.report.html import Html, element, figure, join, legend, paragraph, swatch
+from ctrs.tiles.audit import Audit, SceneAudit
+from ctrs.tiles.audit_tables import count
+from ctrs.tiles.footprints import common_crs
+from ctrs.tiles.manifest import SPLITS
+
+MAX_MAPS = 60
+"""Most maps of a page."""
+
+MAX_SINGLE_TILES = 3000
+"""Above this many tiles, those of a split that touch each other are drawn as one area."""
+
+SPLIT_COLORS: Mapping[SplitName, tuple[int, int, int]] = {
+    "train": SERIES_COLORS[0],
+    "val": SERIES_COLORS[1],
+    "test": SERIES_COLORS[3],
+}
+
+_NEAR = 0.5
+"""Scenes nearer than this share of their size stand on one map."""
+
+_MAX_NAMES = 12
+
+Areas = Mapping[SplitName | None, Sequence[Ring]]
+"""Outlines in columns and rows, by split; None for tiles that were left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """A scene on the ground: its outline in the common CRS."""
+
+    scene: SceneAudit
+    ring: Ring
+
+
+def split_maps(audit: Audit) -> Html:
+    """Return maps of the tiles by split."""
+    areas = _areas_of(audit)
+    crs = common_crs(scene.grid.crs for scene in audit.scenes if scene.grid.crs is not None)
+    placed, unplaced = _place(audit.scenes, crs)
+    groups = _near_each_other(placed)
+    total = len(groups) + len(unplaced)
+    if not total:
+        return paragraph("There are no scenes.")
+    width = 640.0 if total <= 2 else 300.0
+    figures: list[Html] = []
+    for number, group in enumerate(groups[:MAX_MAPS]):
+        figures.append(_map_of(group, crs, areas, audit, key=f"map-{number}", width=width))
+    for number, scene in enumerate(unplaced[: max(0, MAX_MAPS - len(figures))]):
+        figures.append(_plan_of(scene, areas, audit, key=f"plan-{number}", width=width))
+    parts = [_legend(audit)]
+    if groups:
+        noun = "maps, one for each place" if len(groups) > 1 else "map"
+        parts.append(paragraph(f"{len(groups):,} {noun}; north is up, lengths are on the ground.", class_="soft"))
+    if unplaced:
+        text = f"{count(len(unplaced), 'scene')} without a place on the ground, each drawn in its own pixels."
+        parts.append(paragraph(text, class_="soft"))
+    parts.append(element("div", *figures, class_="gallery large" if total <= 2 else "gallery"))
+    if total > len(figures):
+        parts.append(paragraph(f"And {count(total - len(figures), 'map')} more; the manifest holds all tiles."))
+    return join(parts)
+
+
+def _legend(audit: Audit) -> Html:
+    present = {tile.split for tile in audit.tiles}
+    entries: list[tuple[Html, str]] = [(swatch(SPLIT_COLORS[split]), split) for split in SPLITS if split in present]
+    if None in present:
+        entries.append((element("span", class_="swatch hatched"), "left out"))
+    return legend(entries)
+
+
+def _areas_of(audit: Audit) -> dict[str, Areas]:
+    windows: dict[str, dict[SplitName | None, list[PixelWindow]]] = {}
+    for tile in audit.tiles:
+        windows.setdefault(tile.scene, {}).setdefault(tile.split, []).append(tile.window)
+    merged = len(audit.tiles) > MAX_SINGLE_TILES
+    return {
+        name: {
+            split: _merge(found) if merged else [_corners(window) for window in found] for split, found in of.items()
+        }
+        for name, of in windows.items()
+    }
+
+
+def _corners(window: PixelWindow) -> Ring:
+    left, top = window.col_off, window.row_off
+    right, bottom = left + window.width, top + window.height
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float64)
+
+
+def _merge(windows: Sequence[PixelWindow]) -> list[Ring]:
+    """Return the outlines of what windows cover together; pixels are whole, so that no slivers arise."""
+    bounds = np.array([(w.col_off, w.row_off, w.col_off + w.width, w.row_off + w.height) for w in windows], np.float64)
+    covered = shapely.union_all(shapely.box(*bounds.T))
+    turned = shapely.orient_polygons(shapely.get_parts(covered))
+    return [
+        np.asarray(ring.coords)[:-1]
+        for polygon in turned
+        for ring in (polygon.exterior, *polygon.interiors)
+    ]  # fmt: skip
+
+
+def _place(scenes: Iterable[SceneAudit], crs: CRS | None) -> tuple[list[_Placed], list[SceneAudit]]:
+    """Part scenes into those that have a place in the CRS and those that have none."""
+    placed: list[_Placed] = []
+    unplaced: list[SceneAudit] = []
+    for scene in scenes:
+        whole = PixelWindow(col_off=0, row_off=0, width=scene.grid.width, height=scene.grid.height)
+        ring = None if crs is None or scene.grid.crs is None else _on_ground([_corners(whole)], scene, crs)
+        if ring is None:
+            unplaced.append(scene)
+        else:
+            placed.append(_Placed(scene=scene, ring=ring[0]))
+    return placed, unplaced
+
+
+def _on_ground(rings: Sequence[Ring], scene: SceneAudit, crs: CRS) -> list[Ring] | None:
+    """Return rings of columns and rows in a CRS; None where they have no place in it."""
+    if not rings:
+        return []
+    grid = scene.grid
+    a, b, c, d, e, f = tuple(grid.transform)[:6]
+    pixels = np.concatenate(rings)
+    xy = np.column_stack([a * pixels[:, 0] + b * pixels[:, 1] + c, d * pixels[:, 0] + e * pixels[:, 1] + f])
+    if grid.crs != crs:
+        try:
+            xs, ys = transform(grid.crs, crs, xy[:, 0].tolist(), xy[:, 1].tolist())
+        except RasterioError:  # a wrong CRS puts its pixels where the projection has no place
+            return None
+        xy = np.column_stack([xs, ys])
+    if not np.isfinite(xy).all():
+        return None
+    return np.split(xy, np.cumsum([len(ring) for ring in rings])[:-1])
+
+
+def _near_each_other(placed: Sequence[_Placed]) -> list[list[_Placed]]:
+    """Group scenes whose bounds overlap or nearly do, in the order of their first scenes."""
+    if not placed:
+        return []
+    low = np.array([one.ring.min(axis=0) for one in placed])
+    high = np.array([one.ring.max(axis=0) for one in placed])
+    reach = (high - low).max(axis=1, keepdims=True) * _NEAR
+    boxes = shapely.box(*(low - reach).T, *(high + reach).T)
+    first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    links = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(len(placed),) * 2)
+    groups: dict[int, list[_Placed]] = {}
+    for one, group in zip(placed, connected_components(links, directed=False)[1].tolist(), strict=True):
+        groups.setdefault(group, []).append(one)
+    return list(groups.values())
+
+
+def _map_of(
+    group: Sequence[_Placed], crs: CRS | None, areas: Mapping[str, Areas], audit: Audit, *, key: str, width: float
+) -> Html:
+    corners = np.concatenate([one.ring for one in group])
+    centre = (corners.min(axis=0) + corners.max(axis=0)) / 2
+    metres = _metres_at(crs, centre)
+    found: dict[SplitName | None, list[Ring]] = {}
+    for one in group:
+        for split, rings in areas.get(one.scene.name, {}).items():
+            on_ground = _on_ground(rings, one.scene, crs) if crs is not None else None
+            found.setdefault(split, []).extend((ring - centre) * metres for ring in on_ground or ())
+    outlines = [MapOutline(name=one.scene.name, ring=(one.ring - centre) * metres) for one in group]
+    names = [one.scene.name for one in group]
+    drawn = ground_map(_layers(found), outlines, key=key, alt=_alt(names, audit), width_px=width)
+    return figure(drawn, _caption(names, audit))
+
+
+def _metres_at(crs: CRS | None, centre: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the ground metres of a unit along x and y."""
+    scale = np.array(ground_scale(crs, float(centre[0]), float(centre[1])), np.float64)
+    return scale if np.isfinite(scale).all() and (scale > 0).all() else np.ones(2)
+
+
+def _plan_of(scene: SceneAudit, areas: Mapping[str, Areas], audit: Audit, *, key: str, width: float) -> Html:
+    whole = PixelWindow(col_off=0, row_off=0, width=scene.grid.width, height=scene.grid.height)
+    outline = MapOutline(name=scene.name, ring=_corners(whole))
+    layers = _layers(areas.get(scene.name, {}))
+    alt = _alt([scene.name], audit)
+    drawn = ground_map(layers, [outline], key=key, alt=alt, unit="px", y_down=True, width_px=width)
+    return figure(drawn, _caption([scene.name], audit))
+
+
+def _layers(areas: Areas) -> list[MapLayer]:
+    order: tuple[SplitName | None, ...] = (None, *SPLITS)
+    return [
+        MapLayer(name=split or "left out", rings=areas[split], color=None if split is None else SPLIT_COLORS[split])
+        for split in order
+        if areas.get(split)
+    ]
+
+
+def _alt(names: Sequence[str], audit: Audit) -> str:
+    return f"Map of the tiles of {_listed(names)}: {_counts(names, audit)}"
+
+
+def _caption(names: Sequence[str], audit: Audit) -> str:
+    return f"{_listed(names)}: {_counts(names, audit)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
+
+
+def _counts(names: Sequence[str], audit: Audit) -> str:
+    scenes = set(names)
+    numbers: dict[SplitName | None, int] = {}
+    for tile in audit.tiles:
+        if tile.scene in scenes:
+            numbers[tile.split] = numbers.get(tile.split, 0) + 1
+    order: tuple[SplitName | None, ...] = (*SPLITS, None)
+    parts = [f"{numbers[split]:,} {split or 'left out'}" for split in order if split in numbers]
+    return ", ".join(parts) or "no tiles"

@@ -1,0 +1,318 @@
+"""The tables of the report on a data set: findings, the proof that nothing was lost, coverage, splits, scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from ctrs.classes import LandClass
+from ctrs.raster.geotiff import crs_name
+from ctrs.report.charts import Bar, stacked_bars
+from ctrs.report.html import Column, Content, Html, details, element, join, legend, paragraph, swatch, table
+from ctrs.tiles.audit import Audit, SceneAudit
+from ctrs.tiles.findings import Finding, Level
+from ctrs.tiles.manifest import SPLITS
+
+MAX_ROWS = 500
+"""Most rows of a table; the manifest holds all."""
+
+LARGE_SHIFT_PX = 2.0
+CERTAIN_SCORE = 5.0
+
+_LEVELS: tuple[Level, ...] = ("fault", "warning", "note")
+
+
+def share(part: float, whole: float) -> str:
+    """Write a share; what is not all or nothing never looks like it.
+
+    >>> share(1, 4), share(999_999, 1_000_000), share(1, 1_000_000), share(0, 0), share(3, 3)
+    ('25.00 %', '> 99.99 %', '< 0.01 %', '–', '100 %')
+    """
+    if not whole:
+        return "–"
+    if part in (0, whole):
+        return "100 %" if part else "0 %"
+    percent = 100 * part / whole
+    if percent < 0.01:
+        return "< 0.01 %"
+    return "> 99.99 %" if percent > 99.99 else f"{percent:.2f} %"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    >>> count(1, "tile"), count(1200, "tile")
+    ('1 tile', '1,200 tiles')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def class_label(entry: LandClass) -> Html:
+    """Return a class with its colour."""
+    return join([swatch(entry.color), " ", entry.name])
+
+
+def class_legend(audit: Audit) -> Html:
+    """Return the legend of the classes that are learnt."""
+    return legend((swatch(entry.color), entry.name) for entry in audit.classes.learnt)
+
+
+def findings_table(findings: Sequence[Finding]) -> Html:
+    """Return the findings, faults first."""
+    if not findings:
+        return paragraph("None of the checks found anything to say.")
+    ordered = sorted(findings, key=lambda finding: _LEVELS.index(finding.level))
+    rows = [
+        (
+            element("span", finding.level, class_=f"level {finding.level}"),
+            finding.check,
+            finding.scene or "",
+            element("span", finding.message, class_="message"),
+        )
+        for finding in ordered[:MAX_ROWS]
+    ]
+    columns = [Column(title=title) for title in ("level", "check", "scene", "what was found, and what to do")]
+    shown = table(columns, rows, caption="Faults stop ctrs prepare, warnings and notes do not.")
+    return join([shown, _more(len(ordered), "finding")])
+
+
+def _more(total: int, noun: str, shown: int = MAX_ROWS) -> Html:
+    return paragraph(f"And {count(total - shown, noun)} more.", class_="soft") if total > shown else Html()
+
+
+def is_complete(scenes: Iterable[SceneAudit]) -> bool:
+    """Tell whether the tiles and what was left out hold exactly the label pixels of each class of each scene."""
+    return all(
+        tiled + left_out == label
+        for scene in scenes
+        for label, tiled, left_out in zip(
+            scene.facts.label_counts, scene.facts.tiled_counts, scene.facts.left_out_counts, strict=True
+        )
+    )
+
+
+def proof_tables(audit: Audit) -> Html:
+    """Return the class counts before and after, of all scenes and of each."""
+    intro = paragraph(
+        "Pixels with imagery and a label, counted in the labels as they came and again in the masks of the tiles, each "
+        "pixel once. Ground that no tile holds, because too little of the tile is valid, counts as left out."
+    )
+    if not audit.scenes:
+        return join([intro, paragraph("No scene could be read.")])
+    parts = [intro, _proof_of(audit, audit.scenes, f"All scenes ({len(audit.scenes):,})")]
+    parts.append(_unknown_table(audit.scenes))
+    if len(audit.scenes) > 1:
+        # Those where something is missing are what one looks for.
+        ordered = sorted(audit.scenes, key=lambda scene: is_complete([scene]))
+        tables = [_proof_of(audit, [scene], scene.name) for scene in ordered[: MAX_ROWS // 5]]
+        parts.append(details("Each scene", *tables, _more(len(ordered), "scene", MAX_ROWS // 5)))
+    return join(parts)
+
+
+def _proof_of(audit: Audit, scenes: Sequence[SceneAudit], caption: str) -> Html:
+    columns = [
+        Column(title="class"),
+        Column(title="label, px", numeric=True),
+        Column(title="share", numeric=True),
+        Column(title="tiles, px", numeric=True),
+        Column(title="left out, px", numeric=True),
+        Column(title="before = after"),
+    ]
+    facts = [scene.facts for scene in scenes]
+    label = _sums([fact.label_counts for fact in facts])
+    tiled = _sums([fact.tiled_counts for fact in facts])
+    left_out = _sums([fact.left_out_counts for fact in facts])
+    rows: list[tuple[Content, ...]] = [
+        (
+            class_label(entry), f"{before:,}", share(before, sum(label)), f"{after:,}", f"{out:,}",
+            _equality(before, after + out),
+        )
+        for entry, before, after, out in zip(audit.classes.learnt, label, tiled, left_out, strict=True)
+    ]  # fmt: skip
+    foot = (
+        "all classes", f"{sum(label):,}", share(sum(label), sum(label)), f"{sum(tiled):,}", f"{sum(left_out):,}",
+        _equality(sum(label), sum(tiled) + sum(left_out)),
+    )  # fmt: skip
+    ignored, valid = sum(fact.ignored_px for fact in facts), sum(fact.valid_px for fact in facts)
+    changed, total = sum(fact.num_changed for fact in facts), sum(fact.num_px for fact in facts)
+    notes = [f"{ignored:,} px are ignored or unknown ({share(ignored, valid)} of {valid:,} px with imagery)"]
+    notes.append(f"{total - valid:,} px hold no imagery ({share(total - valid, total)} of {total:,} px)")
+    if changed:
+        notes.append(f"{changed:,} px had a colour near one of the legend and were read as that")
+    return join([table(columns, rows, caption=caption, foot=foot), paragraph("; ".join(notes) + ".", class_="soft")])
+
+
+def _sums(counts: Sequence[tuple[int, ...]]) -> list[int]:
+    return [sum(of_class) for of_class in zip(*counts, strict=True)]
+
+
+def _equality(before: int, after: int) -> Html:
+    if before == after:
+        return element("span", "= equal", class_="level good")
+    return element("span", f"≠ {after - before:+,} px", class_="level fault")
+
+
+def _unknown_table(scenes: Sequence[SceneAudit]) -> Html:
+    found: dict[str, list[tuple[int, SceneAudit]]] = {}
+    for scene in scenes:
+        for text, pixels in scene.facts.unknown.items():
+            found.setdefault(text, []).append((pixels, scene))
+    if not found:
+        return paragraph("Every value and colour of the labels stands in the class table.")
+    rows: list[tuple[Content, ...]] = []
+    for text, places in sorted(found.items(), key=lambda item: (-sum(px for px, _ in item[1]), item[0])):
+        names = ", ".join(_place(scene) for _, scene in places[:5])
+        more = f" and {count(len(places) - 5, 'scene')} more" if len(places) > 5 else ""
+        rows.append((text, f"{sum(px for px, _ in places):,}", names + more))
+    columns = [Column(title="value or colour"), Column(title="px", numeric=True), Column(title="scenes")]
+    caption = "Label values and colours that the class table does not hold; they are ignored"
+    return join([table(columns, rows[:MAX_ROWS], caption=caption), _more(len(rows), "value")])
+
+
+def _place(scene: SceneAudit) -> str:
+    first = scene.facts.first_unknown
+    return scene.name if first is None else f"{scene.name} (first at row {first[0]:,}, column {first[1]:,})"
+
+
+def coverage_tables(audit: Audit) -> Html:
+    """Return the pixels by the number of tiles that hold them."""
+    counts = [scene.facts.coverage for scene in audit.scenes]
+    longest = max((len(of_scene) for of_scene in counts), default=0)
+    padded = [of_scene + (0,) * (longest - len(of_scene)) for of_scene in counts]
+    totals = _sums(padded)
+    whole = sum(totals)
+    intro = paragraph(
+        f"In how many tiles of {audit.tile_px} px, {audit.stride_px} px apart, each pixel with imagery lies. "
+        "Pixels in no tile stand in tiles that were left out."
+    )
+    if not whole:
+        return join([intro, paragraph("No pixel holds imagery.")])
+    columns = [Column(title="tiles"), Column(title="px", numeric=True), Column(title="share", numeric=True)]
+    rows = [(str(number), f"{px:,}", share(px, whole)) for number, px in enumerate(totals)]
+    parts = [intro, table(columns, rows, caption="Pixels with imagery by number of tiles")]
+    missed = [
+        (scene.name, f"{of_scene[0]:,}", share(of_scene[0], sum(of_scene)))
+        for scene, of_scene in zip(audit.scenes, padded, strict=True)
+        if of_scene[0]
+    ]
+    if missed:
+        columns = [
+            Column(title="scene"),
+            Column(title="px in no tile", numeric=True),
+            Column(title="share", numeric=True),
+        ]
+        shown = table(columns, missed[:MAX_ROWS], caption="Scenes with pixels in no tile")
+        parts.append(details(f"Scenes with pixels in no tile ({len(missed):,})", shown, _more(len(missed), "scene")))
+    return join(parts)
+
+
+def split_tables(audit: Audit) -> Html:
+    """Return the classes of each split as bars and as a table."""
+    present = [split for split in SPLITS if split in audit.class_px]
+    if not present:
+        return paragraph("There are no tiles.")
+    classes = audit.classes.learnt
+    tiles = {split: sum(tile.split == split for tile in audit.tiles) for split in present}
+    scenes = {split: len({tile.scene for tile in audit.tiles if tile.split == split}) for split in present}
+    bars = [
+        Bar(name=split, values=tuple(map(float, audit.class_px[split])), note=count(tiles[split], "tile"))
+        for split in present
+    ]
+    chart = stacked_bars(
+        bars, [entry.name for entry in classes], [entry.color for entry in classes],
+        alt=f"Shares of the classes in {', '.join(present)}; the numbers stand in the table below",
+    )  # fmt: skip
+    columns = [Column(title="class")]
+    for split in present:
+        columns += [Column(title=f"{split}, px", numeric=True), Column(title="share", numeric=True)]
+    rows: list[list[Content]] = []
+    for index, entry in enumerate(classes):
+        row: list[Content] = [class_label(entry)]
+        for split in present:
+            pixels = audit.class_px[split]
+            row += [f"{pixels[index]:,}", share(pixels[index], sum(pixels))]
+        rows.append(row)
+    foot: list[Content] = ["all classes"]
+    for split in present:
+        foot += [f"{sum(audit.class_px[split]):,}", ""]
+    left_out = sum(tile.split is None for tile in audit.tiles)
+    total = sum(tiles.values())
+    sizes = table(
+        [Column(title="split"), Column(title="scenes", numeric=True), Column(title="tiles", numeric=True),
+         Column(title="share of the tiles", numeric=True)],
+        [(split, f"{scenes[split]:,}", f"{tiles[split]:,}", share(tiles[split], total)) for split in present],
+        caption="Size of the splits" + (f"; {count(left_out, 'tile')} left out" if left_out else ""),
+    )  # fmt: skip
+    shares = table(
+        columns, rows, caption="Pixels of the masks by class; ground in several tiles counts in each", foot=foot
+    )
+    return join([sizes, class_legend(audit), element("div", chart, class_="wide"), shares])
+
+
+def scenes_table(audit: Audit) -> Html:
+    """Return a row for each scene; those that a finding names come first where not all can be shown."""
+    if not audit.scenes:
+        return paragraph("No scene could be read.")
+    scenes = list(audit.scenes)
+    if len(scenes) > MAX_ROWS:
+        named = {finding.scene for finding in audit.findings if finding.level != "note"}
+        scenes.sort(key=lambda scene: scene.name not in named and not scene.known_bad and not _is_shifted(scene))
+    fields: list[tuple[Column, Callable[[SceneAudit], Content]]] = [
+        (Column(title="scene"), _scene_name),
+        (Column(title="split"), lambda scene: scene.split),
+        (Column(title="size, px", numeric=True), lambda scene: f"{scene.grid.width:,} × {scene.grid.height:,}"),
+        (Column(title="CRS"), lambda scene: crs_name(scene.grid.crs)),
+        (Column(title="pixel, m", numeric=True), lambda scene: _metres(scene.pixel_size_m)),
+        (Column(title="tiles", numeric=True), lambda scene: f"{scene.num_tiles:,}"),
+        (Column(title="valid", numeric=True), lambda scene: share(scene.facts.valid_px, scene.facts.num_px)),
+        (
+            Column(title="label shift, px", numeric=True, hint="columns, rows that the label would move to fit best"),
+            _shift,
+        ),
+        (
+            Column(
+                title="certainty", numeric=True, hint=f"score of the shift; below {CERTAIN_SCORE:g} it means little"
+            ),
+            lambda scene: "" if scene.shift is None else f"{scene.shift.score:.1f}",
+        ),
+        (
+            Column(title="darkest", numeric=True, hint="pixels at the least value of the dtype, worst band"),
+            lambda scene: share(max(scene.facts.low_px, default=0), scene.facts.valid_px),
+        ),
+        (
+            Column(title="saturated", numeric=True, hint="pixels at the greatest value of the dtype, worst band"),
+            lambda scene: share(max(scene.facts.high_px, default=0), scene.facts.valid_px),
+        ),
+    ]
+    rows = [[field(scene) for _, field in fields] for scene in scenes[:MAX_ROWS]]
+    shown = table([column for column, _ in fields], rows, caption=count(len(scenes), "scene"))
+    files = [(scene.name, scene.source_image, scene.source_label) for scene in scenes[:MAX_ROWS]]
+    columns = [Column(title="scene"), Column(title="image"), Column(title="label")]
+    return join(
+        [shown, _more(len(scenes), "scene"), details("Files", table(columns, files, caption="Files of the scenes"))]
+    )
+
+
+def _scene_name(scene: SceneAudit) -> Content:
+    if not scene.known_bad:
+        return scene.name
+    return join([scene.name, " ", element("span", "known bad", class_="level warning")])
+
+
+def _metres(size: float | None) -> str:
+    return "–" if size is None else f"{size:.4g}"
+
+
+def _is_shifted(scene: SceneAudit) -> bool:
+    shift = scene.shift
+    return shift is not None and shift.score >= CERTAIN_SCORE and max(abs(shift.cols), abs(shift.rows)) > LARGE_SHIFT_PX
+
+
+def _shift(scene: SceneAudit) -> Content:
+    if scene.shift is None:
+        return "–"
+    text = f"{_signed(scene.shift.cols)}, {_signed(scene.shift.rows)}"
+    return element("span", text, class_="level warning") if _is_shifted(scene) else text
+
+
+def _signed(value: float) -> str:
+    return "0" if round(value, 1) == 0 else f"{value:+.1f}"
