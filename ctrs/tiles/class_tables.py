@@ -115,7 +115,7 @@ def _row(path: Path, where: str, item: Any) -> dict[str, Any]:
         raise ConfigError(f"{path}: {where} is {item!r}, expected an object with name and color")
     row: dict[str, Any] = {}
     for key, value in item.items():
-        ours: str = _NAMES.get(key.strip().lower(), key)
+        ours = _NAMES.get(str(key).strip().lower(), str(key))
         if ours in row:
             raise ConfigError(f"{path}: {where} says {ours} twice, the second time as {key!r}; leave one")
         if ours not in _BESIDE:
