@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -114,20 +113,7 @@ def arrange_tiles(placed: Sequence[Placed], folder: Path, staged: Path, *, has_e
 
 
 def warn_about(cut: Sequence[CutTile], placed: Sequence[Placed], ready: ReadySource, findings: Findings) -> None:
-    """Say what was changed, left out, or is missing."""
-    near = Counter[str]()
-    for tile in cut:
-        near[tile.scene] += tile.num_near
-    labels = {scene.name: scene.source.label for scene in ready.scenes}
-    changed = {name: number for name, number in near.items() if number}
-    if changed:
-        first = next(iter(changed))
-        findings.warn(
-            "colours",
-            f"{labels[first]}: {changed[first]} px have colours a little off the legend and were read as the nearest "
-            f"legend colour; {sum(changed.values())} px in {len(changed)} of {len(labels)} labels",
-            LabelWarning,
-        )
+    """Say what was left out, or is missing."""
     eroded = sum(scene.eroded is not None for scene in ready.scenes)
     if 0 < eroded < len(ready.scenes):
         findings.warn(
@@ -139,19 +125,8 @@ def warn_about(cut: Sequence[CutTile], placed: Sequence[Placed], ready: ReadySou
     empty = len(cut) - len(placed)
     if empty:
         logger.info("%d of %d tiles hold no imagery and are left out", empty, len(cut))
-    counts = np.zeros(ready.classes.num_classes, np.int64)
-    train = [tile for tile, split in placed if split == "train"]
-    for tile in train:
-        counts += tile.class_counts
-    if not train:
+    if not any(split == "train" for _, split in placed):
         findings.warn("splits", "no training tiles: this data set can only be scored on")
-    elif not counts.all():
-        absent = [name for name, number in zip(ready.classes.names, counts.tolist(), strict=True) if not number]
-        findings.warn(
-            "classes",
-            f"training tiles hold no pixel of class {', '.join(absent)}; a model cannot learn it",
-            LabelWarning,
-        )
 
 
 def describe_scenes(ready: ReadySource, placed: Sequence[Placed], splits: dict[str, SplitName]) -> tuple[Scene, ...]:

@@ -44,9 +44,15 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Gathers findings; warnings are also issued as Python warnings at once."""
+    """Gathers findings; warnings are also issued as Python warnings at once.
+
+    Args:
+        entries: What was found so far.
+        issues_warnings: False where the findings themselves are the result, and warnings would say all twice.
+    """
 
     entries: list[Finding] = field(default_factory=list)
+    issues_warnings: bool = True
     _errors: list[CtrsError] = field(default_factory=list)
 
     def note(self, check: Check, message: str, *, scene: str | None = None, items: Iterable[str] = ()) -> None:
@@ -64,7 +70,8 @@ class Findings:
     ) -> None:
         """Add a warning and issue it."""
         self.entries.append(Finding(level="warning", check=check, message=message, scene=scene, items=tuple(items)))
-        warnings.warn(message, category, stacklevel=3)
+        if self.issues_warnings:
+            warnings.warn(message, category, stacklevel=3)
 
     def fault(self, check: Check, error: CtrsError, *, scene: str | None = None, items: Iterable[str] = ()) -> None:
         """Add a fault; ``raise_faults`` raises it."""

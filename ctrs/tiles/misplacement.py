@@ -21,6 +21,13 @@ Bounds = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 
 
+def check_places(scenes: Sequence[ReadyScene], findings: Findings) -> None:
+    """Look for labels and images that are not where their CRS says."""
+    check_polygons(scenes, findings)
+    check_neighbours(scenes, findings)
+    check_area_of_use(scenes, findings)
+
+
 def check_polygons(scenes: Sequence[ReadyScene], findings: Findings) -> None:
     """Make it a fault where all polygons lie beside their images, or would lie on one in another CRS."""
     drawn = [scene for scene in scenes if isinstance(scene.label, PolygonLabel)]

@@ -1,4 +1,4 @@
-"""``prepare_tiles``: a folder with images and labels becomes tiles, masks, splits and a manifest."""
+"""``prepare_tiles``: a folder with images and labels becomes tiles, masks, splits, a manifest and a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from rasterio.errors import NotGeoreferencedWarning
 
 from ctrs.config import PrepareConfig, to_plain
-from ctrs.errors import DataError, LabelError, OutputExistsError, RasterError
+from ctrs.errors import DataError, OutputExistsError
 from ctrs.jobs import PartialWork, check_existing, describe_file, fingerprint, partial_work, recover
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.assembly import (
@@ -27,15 +27,23 @@ from ctrs.tiles.assembly import (
     scene_splits,
     warn_about,
 )
+from ctrs.tiles.audit_page import write_page
+from ctrs.tiles.audit_record import write_record
+from ctrs.tiles.auditing import Pass, audit_tiles
 from ctrs.tiles.cutting import KINDS
-from ctrs.tiles.findings import Findings
+from ctrs.tiles.findings import FAULTS, Findings
 from ctrs.tiles.layout import Layout, find_layout
 from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, Manifest, read_prepared
+from ctrs.tiles.misplacement import check_places
+from ctrs.tiles.samples import written_tiles
 from ctrs.tiles.scan import JOURNAL_FILE, RESULT_DIR, scan
 from ctrs.tiles.scenes import check_source
 from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
+
+REPORT_FILE = "report.html"
+"""The report on a data set, in its folder."""
 
 
 def prepare_tiles(
@@ -46,6 +54,8 @@ def prepare_tiles(
     progress: Progress = no_progress,
 ) -> Manifest:
     """Cut scenes and labels into tiles with a manifest of their footprints, classes, splits and band statistics.
+
+    Everything is checked on the way: beside the manifest stand ``report.html``, with pictures, and ``audit.json``.
 
     Where ``out_dir`` stands already as the result of the same source and options, nothing is cut; its ``prepared.json``
     gets a new time of change, so that the next command, which takes the newest prepared data, takes these.
@@ -64,7 +74,7 @@ def prepare_tiles(
     """
     config = config or PrepareConfig()
     findings = Findings()
-    with _georeference_quietly():
+    with georeference_quietly():
         layout = find_layout(source, config, findings, exclude=out_dir)
     job = fingerprint(_job(layout, config))
     if _is_finished(out_dir, job, overwrite=config.overwrite):
@@ -76,7 +86,7 @@ def prepare_tiles(
             logger.info("%s: going on with interrupted work", work.folder)
         try:
             manifest = _prepare(layout, config, job, work, findings, progress)
-        except (RasterError, LabelError, DataError):
+        except FAULTS:
             # The data must change before this can succeed, and then it is another job: nothing here is worth keeping.
             _discard(work.folder)
             raise
@@ -89,29 +99,39 @@ def _prepare(
     layout: Layout, config: PrepareConfig, job: str, work: PartialWork, findings: Findings, progress: Progress
 ) -> Manifest:
     """Check, cut, arrange and measure; returns the manifest of the finished, unpublished folder."""
-    with _georeference_quietly():
+    with georeference_quietly():
         ready = check_source(layout, config, findings)
+        check_places(ready.scenes, findings)
         splits = scene_splits(ready, findings)
         findings.raise_faults()
-    scanned = scan(
-        ready,
-        work.folder,
-        write=True,
-        min_valid=config.min_valid,
-        workers=config.workers or os.cpu_count() or 1,
-        progress=progress,
-    )
-    cut = scanned.tiles
+    workers = config.workers or os.cpu_count() or 1
+    found = scan(ready, work.folder, write=True, min_valid=config.min_valid, workers=workers, progress=progress)
     staged = work.folder / RESULT_DIR
-    with _georeference_quietly():
-        placed = place_tiles(cut, ready, splits, config, findings)
+    name = work.final.absolute().name
+    with georeference_quietly():
+        placed = place_tiles(found.tiles, ready, splits, config, findings)
         tiles = arrange_tiles(placed, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes))
-        bands = measure_bands(ready, placed, tiles, progress)
         ground_pixel_m = pixel_size_m(ready.scenes, findings)
-        warn_about(cut, placed, ready, findings)
+        warn_about(found.tiles, placed, ready, findings)
+        audit = audit_tiles(
+            name,
+            layout,
+            ready,
+            Pass(cut=found.tiles, facts=found.facts, placed=placed, splits=splits),
+            config,
+            findings,
+            written_tiles(tiles),
+            written=True,
+            workers=workers,
+            progress=progress,
+        )
+        findings.raise_faults()
+        bands = measure_bands(ready, placed, tiles, progress)
+    write_page(staged / REPORT_FILE, audit)
+    write_record(staged, audit)
     return Manifest(
         root=staged,
-        name=work.final.absolute().name,
+        name=name,
         tiles=tuple(tiles),
         scenes=describe_scenes(ready, placed, splits),
         classes=ready.classes,
@@ -133,7 +153,7 @@ def _discard(folder: Path) -> None:
 
 
 @contextmanager
-def _georeference_quietly() -> Iterator[None]:
+def georeference_quietly() -> Iterator[None]:
     """Keep rasterio from warning of what we say in our own words; threads may not enter it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -1,0 +1,91 @@
+"""What an audit found, as JSON beside the tiles: for programs, and for the command that prints it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from ctrs.errors import DataError
+from ctrs.jobs import write_text
+from ctrs.tiles.audit import Audit, SceneAudit
+
+RECORD_FILE = "audit.json"
+FORMAT_VERSION = 1
+
+
+def audit_record(audit: Audit) -> dict[str, Any]:
+    """Return what was found as plain values: findings, classes before and after, counts of each scene."""
+    names = audit.classes.names
+    facts = [scene.facts for scene in audit.scenes]
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": audit.name,
+        "source": audit.source,
+        "preset": audit.preset,
+        "num_faults": audit.num_faults,
+        "findings": [asdict(finding) for finding in audit.findings],
+        "classes": {
+            name: {
+                "label_px": sum(fact.label_counts[index] for fact in facts),
+                "tiled_px": sum(fact.tiled_counts[index] for fact in facts),
+                "left_out_px": sum(fact.left_out_counts[index] for fact in facts),
+            }
+            for index, name in enumerate(names)
+        },
+        "splits": {split: dict(zip(names, counts, strict=True)) for split, counts in audit.class_px.items()},
+        "num_tiles": sum(tile.split is not None for tile in audit.tiles),
+        "scenes": [_scene(scene, names) for scene in audit.scenes],
+    }
+
+
+def write_record(folder: Path, audit: Audit) -> None:
+    """Write ``audit.json`` into a folder.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    write_text(folder / RECORD_FILE, json.dumps(audit_record(audit), indent=1) + "\n")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the contents of ``audit.json``, None where a data set has none (one prepared by an older version).
+
+    Raises:
+        DataError: It is not readable or of another format version.
+    """
+    path = folder / RECORD_FILE
+    if not path.exists():
+        return None
+    again = "run `ctrs prepare` again with --overwrite"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({error}); {again}") from error
+    version = document.get("format_version") if isinstance(document, Mapping) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{path}: format_version {version!r} found, expected {FORMAT_VERSION}; {again}")
+    return cast(dict[str, Any], document)
+
+
+def _scene(scene: SceneAudit, names: tuple[str, ...]) -> dict[str, Any]:
+    facts = scene.facts
+    return {
+        "name": scene.name,
+        "split": scene.split,
+        "image": scene.source_image,
+        "label": scene.source_label,
+        "pixel_size_m": scene.pixel_size_m,
+        "num_tiles": scene.num_tiles,
+        "known_bad": scene.known_bad,
+        "num_px": facts.num_px,
+        "valid_px": facts.valid_px,
+        "ignored_px": facts.ignored_px,
+        "label_px": dict(zip(names, facts.label_counts, strict=True)),
+        "coverage_px": list(facts.coverage),
+        "num_changed": facts.num_changed,
+        "unknown": dict(facts.unknown),
+        "shift": None if scene.shift is None else asdict(scene.shift),
+    }

@@ -1,0 +1,158 @@
+"""``audit_source``: a source is looked at as ``prepare_tiles`` does, and a report is written instead of tiles."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from ctrs.classes import BUILDING_CLASSES
+from ctrs.config import PrepareConfig
+from ctrs.errors import OutputExistsError
+from ctrs.progress import Progress, no_progress
+from ctrs.tiles.assembly import Placed, pixel_size_m, place_tiles, scene_splits, warn_about
+from ctrs.tiles.audit import Audit
+from ctrs.tiles.audit_page import write_page
+from ctrs.tiles.auditing import Pass, audit_tiles
+from ctrs.tiles.cutting import CutTile
+from ctrs.tiles.facts import SceneFacts
+from ctrs.tiles.findings import FAULTS, Findings
+from ctrs.tiles.layout import Layout, find_layout
+from ctrs.tiles.misplacement import check_places
+from ctrs.tiles.samples import source_tiles
+from ctrs.tiles.scan import Scan, scan
+from ctrs.tiles.scenes import ReadyScene, ReadySource, check_source
+from ctrs.tiles.tiling import georeference_quietly
+
+logger = logging.getLogger(__name__)
+
+_OWN_MARK = b'content="ctrs'
+_HEAD_BYTES = 4096
+
+
+def audit_source(
+    source: Path,
+    report: Path,
+    config: PrepareConfig | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> Audit:
+    """Look for all that ``prepare_tiles`` would stop at or warn of, and write a report with pictures instead of tiles.
+
+    Args:
+        source: As for ``prepare_tiles``.
+        report: HTML file to write; an older report is replaced.
+        config: Options; None for the defaults.
+        progress: Called after each row of tiles.
+
+    Returns:
+        What was found, faults included.
+
+    Raises:
+        CtrsError: The source cannot be looked at as a whole (no images, a wrong class table), the call is wrong, or
+            the report cannot be written.
+    """
+    config = config or PrepareConfig()
+    _check_replaceable(report, overwrite=config.overwrite)
+    findings = Findings(issues_warnings=False)
+    with georeference_quietly(), tempfile.TemporaryDirectory(prefix="ctrs-check-") as scratch:
+        layout = find_layout(source, config, findings)
+        audit = _look(layout, config, findings, Path(scratch), progress)
+    report.parent.mkdir(parents=True, exist_ok=True)
+    write_page(report, audit)
+    return audit
+
+
+def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Path, progress: Progress) -> Audit:
+    """Check everything and write nothing; scenes with faults are left out, and the faults listed."""
+    name = layout.root.absolute().name
+    try:
+        ready = check_source(layout, config, findings)
+    except FAULTS as error:
+        if not findings.faults:
+            raise
+        if error not in findings.faults and error.__cause__ not in findings.faults:
+            findings.fault("files", error)
+        return _audit_of_nothing(name, layout, findings)
+    check_places(ready.scenes, findings)
+    workers = config.workers or os.cpu_count() or 1
+    ready, found = _scan_all(ready, scratch, config, workers, findings, progress)
+    if not ready.scenes:
+        return _audit_of_nothing(name, layout, findings)
+    splits = scene_splits(ready, findings)
+    placed: list[Placed] = []
+    with findings.gathering("coverage"):
+        placed = place_tiles(found.tiles, ready, splits, config, findings)
+        pixel_size_m(ready.scenes, findings)
+        warn_about(found.tiles, placed, ready, findings)
+    return audit_tiles(
+        name,
+        layout,
+        ready,
+        Pass(cut=found.tiles, facts=found.facts, placed=placed, splits=splits),
+        config,
+        findings,
+        source_tiles,
+        written=False,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def _scan_all(
+    ready: ReadySource, scratch: Path, config: PrepareConfig, workers: int, findings: Findings, progress: Progress
+) -> tuple[ReadySource, Scan]:
+    """Count the pixels of all scenes; where one cannot be read to its end, go on scene by scene without it."""
+    if not ready.scenes:
+        return ready, Scan(tiles=[], facts={})
+    try:
+        found = scan(ready, scratch, write=False, min_valid=config.min_valid, workers=workers, progress=progress)
+        return ready, found
+    except FAULTS as error:
+        logger.info("%s; looking at each scene by itself", error)
+    whole: list[ReadyScene] = []
+    tiles: list[CutTile] = []
+    facts: dict[str, SceneFacts] = {}
+    for number, scene in enumerate(ready.scenes):
+        with findings.gathering("files", scene=scene.name):
+            alone = replace(ready, scenes=(scene,))
+            one = scan(alone, scratch, write=False, min_valid=config.min_valid, workers=workers)
+            whole.append(scene)
+            tiles += one.tiles
+            facts.update(one.facts)
+        progress(number + 1, len(ready.scenes), "looking at each scene by itself")
+    return replace(ready, scenes=tuple(whole)), Scan(tiles=tiles, facts=facts)
+
+
+def _audit_of_nothing(name: str, layout: Layout, findings: Findings) -> Audit:
+    """Return the audit of a source without a single scene that can be read."""
+    return Audit(
+        name=name,
+        source=str(layout.root),
+        preset=None if layout.preset is None else layout.preset.name,
+        classes=BUILDING_CLASSES if layout.preset is None else layout.preset.classes,
+        band_names=(),
+        dtype="uint8",
+        findings=tuple(findings.entries),
+        scenes=(),
+        class_px={},
+        tiles=(),
+        samples=(),
+        tile_px=0,
+        stride_px=0,
+        written=False,
+    )
+
+
+def _check_replaceable(report: Path, *, overwrite: bool) -> None:
+    """Refuse to write a report over anything that is none."""
+    if report.is_dir():
+        raise OutputExistsError(f"{report}: is a folder, expected the name of an HTML file; choose one with -o")
+    if report.exists() and not overwrite:
+        with report.open("rb") as stream:
+            if _OWN_MARK not in stream.read(_HEAD_BYTES):
+                raise OutputExistsError(
+                    f"{report}: exists and is no report of ctrs; pass --overwrite to replace it, or choose with -o"
+                )
