@@ -21,9 +21,10 @@ from ctrs.raster.units import ground_pixel_size_m
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.cutting import KINDS, CutTile
 from ctrs.tiles.findings import Findings
+from ctrs.tiles.ground import Place
 from ctrs.tiles.manifest import Scene, SceneSplit, Tile
 from ctrs.tiles.scenes import ReadyScene, ReadySource
-from ctrs.tiles.splits import Place, choose_validation, shared_ground
+from ctrs.tiles.splits import choose_validation, shared_ground
 from ctrs.tiles.statistics import band_statistics, join
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,16 @@
-"""Which tiles are for validation: compact places inside the training scenes, never the same ground on both sides.
+"""Which tiles are for training, validation and test: compact places, never the same ground on two sides.
 
-Tiles that share ground (shifted edge tiles, overlapping scenes, the same place at two resolutions) are tied together
-and move as one. From a scene that holds several such pieces, a compact block is taken; the blocks tried start at random
-pieces, and the one is kept whose classes are most like the scene's and which cuts the shortest border.
+The ground is cut into parcels that are dealt out as a whole. Tiles that share ground (shifted edge tiles, overlapping
+scenes, the same place at two resolutions) are one parcel. Where that would tie everything together, because the stride
+is shorter than a tile or scenes overlap throughout, or where blocks are asked for, the parcels are the blocks of a grid
+on the ground instead, and tiles that then share ground with the other side are left out (``near_other_splits``).
+
+From a scene that holds several parcels, compact places are taken; those tried start at random parcels, and the one is
+kept whose classes are most like the scene's and which cuts the shortest border.
+
+No network sees the other side, however wide its receptive field: training sees the pixels of training tiles only, and
+is padded beyond them; scoring sees a mosaic in which the ground of other splits is nodata. A buffer does something
+else: it keeps away what looks the same because it lies side by side.
 """
 
 from __future__ import annotations
@@ -14,167 +22,278 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from ctrs.config import SplitName
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.windows import PixelWindow
-from ctrs.tiles.footprints import common_crs, tile_footprints
-
-OVERLAP_PX = 0.5
-"""Tiles that share a strip no wider than twice this count as neighbours: grids of neighbouring files are rounded."""
+from ctrs.tiles.footprints import polygons
+from ctrs.tiles.ground import Floats, Ground, Ints, Length, Place, locate, tie
 
 _NUM_STARTS = 24
 
+_RUNAWAY_TILES, _RUNAWAY_SHARE = 32, 0.25
+"""Where more tiles than this, and a larger share of all, are tied together, blocks of a grid take their place."""
+
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """A tile as the split sees it.
+class Parcels:
+    """Ground in pieces that are dealt out as a whole.
 
     Args:
-        scene: Name of its scene.
-        grid: Grid of the scene.
-        window: Its place in the scene.
-        class_counts: Pixels by class index.
+        places: The tiles.
+        ground: Where they lie.
+        numbers: (n,), parcel of each tile.
+        groups: (n,), group of scenes that share ground; a parcel lies in one.
+        are_blocks: Whether parcels are blocks of a grid, whose tiles may overlap those of others.
     """
 
-    scene: str
-    grid: Grid
-    window: PixelWindow
-    class_counts: tuple[int, ...]
+    places: Sequence[Place]
+    ground: Ground
+    numbers: Ints
+    groups: Ints
+    are_blocks: bool
+
+    @classmethod
+    def of(cls, places: Sequence[Place], block: Length | None = None) -> Parcels:
+        """Cut ground into parcels.
+
+        Args:
+            places: The tiles, at least one.
+            block: Edge of a block; None: tiles that share ground, and only those, are a parcel.
+        """
+        ground = locate(places)
+        every = np.arange(len(places))
+        if block is None:
+            numbers = tie(len(places), *ground.near(every, every))
+            largest = int(np.bincount(numbers).max())
+            if largest <= max(_RUNAWAY_TILES, _RUNAWAY_SHARE * len(places)):
+                groups = _tie_scenes(places, numbers)
+                return cls(places=places, ground=ground, numbers=numbers, groups=groups, are_blocks=False)
+            block = Length(px=float(np.median([place.window.width for place in places])))
+        groups = _overlapping_scenes(places)
+        cells = np.column_stack([groups, ground.blocks(ground.lengths(block))])
+        numbers = np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        return cls(places=places, ground=ground, numbers=numbers, groups=groups, are_blocks=True)
+
+    @property
+    def counts(self) -> Floats:
+        """Pixels (n, K) of each class in each tile."""
+        return np.array([place.class_counts for place in self.places], np.float64)
+
+    @property
+    def centers(self) -> Floats:
+        """Centre (n, 2) of each tile, in pixels of its scene; on the ground where scenes are tied."""
+        centers = np.array(
+            [
+                (place.window.col_off + place.window.width / 2, place.window.row_off + place.window.height / 2)
+                for place in self.places
+            ]
+        )
+        on_ground = self.ground.centers
+        names = np.unique([place.scene for place in self.places], return_inverse=True)[1]
+        for group in np.unique(self.groups):
+            members = self.groups == group
+            if len(np.unique(names[members])) > 1:
+                centers[members] = on_ground[members]
+        return centers
+
+    @property
+    def group_centers(self) -> Floats:
+        """Centre (n, 2) of each tile's group of scenes; its rank in the order of names where there is no ground."""
+        result = np.zeros((len(self.places), 2))
+        spaces = self.ground.spaces
+        if len(np.unique(spaces)) > 1 or spaces[0] >= 0:
+            result[:, 0] = self.groups  # numbered in the order of names
+            return result
+        on_ground = self.ground.centers
+        for group in np.unique(self.groups):
+            members = self.groups == group
+            result[members] = on_ground[members].mean(axis=0)
+        return result
+
+    def generator(self, seed: int, members: Ints, stage: str = "") -> np.random.Generator:
+        """Return a generator for a choice among tiles, the same whatever other scenes there are."""
+        return _generator(seed, (self.places[number].scene for number in members.tolist()), stage)
+
+    def take(self, members: Ints, fraction: float, *, seed: int, stage: str = "") -> Bools:
+        """Choose about a share of some tiles: a compact place in each group of scenes that is large enough.
+
+        Args:
+            members: Numbers of the tiles to choose from.
+            fraction: Share of them.
+            seed: Seed of the places.
+            stage: Name of the choice; choices of other names are made independently.
+
+        Returns:
+            (n,), True for each tile that was chosen. All are False where nothing can be divided.
+        """
+        chosen = np.zeros(len(self.places), bool)
+        if not len(members) or fraction == 0:
+            return chosen
+        counts, centers = self.counts, self.centers
+        for group in np.unique(self.groups[members]):
+            own = members[self.groups[members] == group]
+            wanted = round(fraction * len(own))
+            if wanted and len(np.unique(self.numbers[own])) > 1:
+                rng = self.generator(seed, own, stage)
+                chosen[own[compact_place(self.numbers[own], centers[own], counts[own], wanted, rng)]] = True
+        if chosen.any():
+            return chosen
+        rng = self.generator(seed, members, stage)
+        wanted = max(1, round(fraction * len(members)))
+        if len(np.unique(self.groups[members])) > 1:
+            # No scene is large enough to divide: whole scenes, neighbours on the ground or in the order of their names.
+            taken = compact_place(self.groups[members], self.group_centers[members], counts[members], wanted, rng)
+            chosen[members[taken]] = True
+        elif len(np.unique(self.numbers[members])) > 1:
+            chosen[members[compact_place(self.numbers[members], centers[members], counts[members], wanted, rng)]] = True
+        return chosen
 
 
-def choose_validation(places: Sequence[Place], *, val_fraction: float, seed: int) -> list[bool]:
+def choose_validation(
+    places: Sequence[Place], *, val_fraction: float, seed: int, block: Length | None = None
+) -> list[bool]:
     """Choose validation tiles by place among the training tiles.
 
     Args:
         places: All training tiles.
         val_fraction: Share of the tiles to choose; 0 chooses none.
         seed: Seed of the places.
+        block: Edge of the blocks of ground that are dealt out; None: each tile with those that share ground with it.
 
     Returns:
-        True for each tile that is for validation. All are False where nothing can be divided.
+        True for each tile that is for validation. All are False where nothing can be divided. With blocks, tiles of
+        both sides may share ground: see ``near_other_splits``.
     """
-    chosen = np.zeros(len(places), bool)
     if not places or val_fraction == 0:
-        return chosen.tolist()
-    pieces = tie_overlapping(places)
-    scenes = _tie_scenes(places, pieces)
-    centers = _centers(places, scenes)
-    counts = np.array([place.class_counts for place in places], np.float64)
-    for group in np.unique(scenes):
-        members = np.flatnonzero(scenes == group)
-        num_val = round(val_fraction * len(members))
-        if num_val and len(np.unique(pieces[members])) > 1:
-            rng = _generator(seed, (places[number].scene for number in members.tolist()))
-            taken = _compact_block(pieces[members], centers[members], counts[members], num_val, rng)
-            chosen[members[taken]] = True
-    if chosen.any():
-        return chosen.tolist()
-    rng = _generator(seed, (place.scene for place in places))
-    num_val = max(1, round(val_fraction * len(places)))
-    if len(np.unique(scenes)) > 1:
-        # No scene is large enough to divide: whole scenes, neighbours on the ground or in the order of their names.
-        chosen = _compact_block(scenes, _scene_centers(places, scenes, centers), counts, num_val, rng)
-    elif len(np.unique(pieces)) > 1:
-        chosen = _compact_block(pieces, centers, counts, num_val, rng)
-    return chosen.tolist()
+        return [False] * len(places)
+    chosen: list[bool] = Parcels.of(places, block).take(np.arange(len(places)), val_fraction, seed=seed).tolist()
+    return chosen
+
+
+def deal_by_place(
+    places: Sequence[Place], *, val_fraction: float, test_fraction: float, seed: int, block: Length | None = None
+) -> list[SplitName]:
+    """Deal all tiles out to training, validation and test by place.
+
+    Args:
+        places: All tiles.
+        val_fraction: Share of all tiles for validation.
+        test_fraction: Share of all tiles for the test.
+        seed: Seed of the places.
+        block: As in ``choose_validation``.
+
+    Returns:
+        Split of each tile. The places of the test do not depend on ``val_fraction``.
+    """
+    splits: npt.NDArray[np.object_] = np.full(len(places), "train", object)
+    if not places:
+        return []
+    parcels = Parcels.of(places, block)
+    is_test = parcels.take(np.arange(len(places)), test_fraction, seed=seed, stage="test")
+    rest = np.flatnonzero(~is_test)
+    of_rest = min(1.0, val_fraction * len(places) / max(1, len(rest)))
+    is_val = parcels.take(rest, of_rest, seed=seed)
+    splits[is_test], splits[is_val] = "test", "val"
+    dealt: list[SplitName] = splits.tolist()
+    return dealt
+
+
+def near_other_splits(
+    places: Sequence[Place], splits: Sequence[SplitName], buffer: Length | None = None
+) -> list[SplitName | None]:
+    """Find the tiles to leave out, so that no ground lies within the buffer of two splits.
+
+    Training gives way to validation and test, validation gives way to the test.
+
+    Args:
+        places: Tiles.
+        splits: Split of each.
+        buffer: Least distance of tiles of two splits, in any scenes; None: they must not overlap.
+
+    Returns:
+        For each tile the split that it lies too near to, None for those that may stay.
+    """
+    left: npt.NDArray[np.object_] = np.full(len(places), None, object)
+    if not places or len(set(splits)) < 2:
+        return [None] * len(places)
+    ground = locate(places)
+    reach = ground.lengths(buffer)
+    names = np.array(splits)
+    kept = np.ones(len(places), bool)
+    for guarded, yielding in (("test", ("train", "val")), ("val", ("train",))):
+        giving_way = np.flatnonzero(np.isin(names, yielding) & kept)
+        near, _ = ground.near(giving_way, np.flatnonzero((names == guarded) & kept), reach)
+        left[near], kept[near] = guarded, False
+    found: list[SplitName | None] = left.tolist()
+    return found
 
 
 def tie_overlapping(places: Sequence[Place]) -> Ints:
     """Number the pieces of ground: tiles that overlap, directly or through others, have the same number."""
-    footprints, spaces = _footprints(places)
-    tree = shapely.STRtree(footprints)
-    first, second = tree.query(footprints, predicate="intersects")
-    real = (first < second) & (spaces[first] == spaces[second])
-    first, second = first[real], second[real]
-    pairs = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(len(places), len(places)))
-    labels: Ints = connected_components(pairs, directed=False)[1].astype(np.int64)
-    return labels
+    every = np.arange(len(places))
+    return tie(len(places), *locate(places).near(every, every))
+
+
+def _scene_numbers(places: Sequence[Place]) -> tuple[list[str], Ints]:
+    """Return the names of the scenes, sorted, and the number of each tile's."""
+    names = sorted({place.scene for place in places})
+    number = {name: index for index, name in enumerate(names)}
+    return names, np.array([number[place.scene] for place in places], np.int64)
 
 
 def _tie_scenes(places: Sequence[Place], pieces: Ints) -> Ints:
     """Number the groups of scenes that share ground."""
-    names = sorted({place.scene for place in places})
-    number = {name: index for index, name in enumerate(names)}
-    of_tile = np.array([number[place.scene] for place in places], np.int64)
+    names, of_tile = _scene_numbers(places)
     # Scenes and pieces are the two sides of a graph; a tile joins its scene to its piece.
-    size = len(names) + int(pieces.max()) + 1
-    links = coo_array((np.ones(len(places), np.int8), (of_tile, len(names) + pieces)), shape=(size, size))
-    groups: Ints = connected_components(links, directed=False)[1].astype(np.int64)
+    groups = tie(len(names) + int(pieces.max()) + 1, of_tile, len(names) + pieces)
     return groups[of_tile]
 
 
-def _footprints(places: Sequence[Place]) -> tuple[npt.NDArray[np.object_], Ints]:
-    """Footprints, a little shrunk, and the space each lies in: scenes without georeference have one each."""
-    crs = common_crs(place.grid.crs for place in places if place.grid.crs is not None)
-    footprints = np.empty(len(places), object)
-    known = np.array([place.grid.crs is not None for place in places])
-    for flag, target in ((True, crs), (False, None)):
-        members = np.flatnonzero(known == flag)
-        windows = [(places[number].grid, places[number].window) for number in members.tolist()]
-        footprints[members] = tile_footprints(windows, target, shrink_px=OVERLAP_PX)
-    names: dict[str, int] = {}
-    spaces = []
-    for place in places:
-        if place.grid.crs is not None:
-            spaces.append(-1)
-        elif not place.grid.transform.is_identity:
-            spaces.append(-2)
-        else:
-            spaces.append(names.setdefault(place.scene, len(names)))
-    return footprints, np.array(spaces, np.int64)
+def _overlapping_scenes(places: Sequence[Place]) -> Ints:
+    """Number the groups of scenes whose grids overlap."""
+    names, of_tile = _scene_numbers(places)
+    grids = {place.scene: place.grid for place in places}
+    wholes = [_whole(name, grids[name]) for name in names]
+    every = np.arange(len(names))
+    return tie(len(names), *locate(wholes).near(every, every))[of_tile]
 
 
-def _centers(places: Sequence[Place], scenes: Ints) -> Floats:
-    """Centre of each tile, in pixels of its scene; in ground coordinates where scenes are tied."""
-    centers = np.empty((len(places), 2))
-    for group in np.unique(scenes):
-        members = np.flatnonzero(scenes == group)
-        if len({places[number].scene for number in members.tolist()}) == 1:
-            for number in members.tolist():
-                window = places[number].window
-                centers[number] = window.col_off + window.width / 2, window.row_off + window.height / 2
-        else:
-            footprints, _ = _footprints([places[number] for number in members.tolist()])
-            centers[members] = shapely.get_coordinates(shapely.centroid(footprints))
-    return centers
+def _whole(name: str, grid: Grid) -> Place:
+    window = PixelWindow(col_off=0, row_off=0, width=grid.width, height=grid.height)
+    return Place(scene=name, grid=grid, window=window)
 
 
-def _scene_centers(places: Sequence[Place], scenes: Ints, centers: Floats) -> Floats:
-    """Centre of each group of scenes on the ground, or its position in the order of names where there is no ground."""
-    result = np.empty_like(centers)
-    footprints, spaces = _footprints(places)
-    if len(np.unique(spaces)) == 1 and spaces[0] < 0:
-        for group in np.unique(scenes):
-            members = scenes == group
-            result[members] = shapely.get_coordinates(shapely.centroid(footprints[members])).mean(axis=0)
-        return result
-    result[:, 0], result[:, 1] = scenes, 0.0  # groups are numbered in the order of names
-    return result
+def compact_place(
+    pieces: Ints, centers: Floats, counts: Floats, wanted: int, rng: np.random.Generator, *, spare: int = 1
+) -> Bools:
+    """Choose whole pieces that lie together and hold about ``wanted`` tiles.
 
-
-def _compact_block(pieces: Ints, centers: Floats, counts: Floats, num_val: int, rng: np.random.Generator) -> Bools:
-    """Choose whole pieces that lie together and hold about ``num_val`` tiles, never all of them."""
+    Args:
+        pieces: (n,), piece of each tile.
+        centers: (n, 2), centre of each tile.
+        counts: (n, K), pixels of each class in each tile.
+        wanted: Number of tiles.
+        rng: Draws the pieces that the choice may start at.
+        spare: Number of pieces that must not be taken.
+    """
     names, of_tile, sizes = np.unique(pieces, return_inverse=True, return_counts=True)
     where = np.stack([np.bincount(of_tile, centers[:, axis]) / sizes for axis in (0, 1)], axis=1)
     shares = _shares(counts.sum(axis=0))
     best: tuple[float, Bools] | None = None
     for start in rng.permutation(len(names))[:_NUM_STARTS]:
-        order = np.argsort(np.hypot(*(where - where[start]).T), kind="stable")[:-1]
+        order = np.argsort(np.hypot(*(where - where[start]).T), kind="stable")[:-spare]
         totals = np.cumsum(sizes[order])
-        block = order[: int(np.argmin(np.abs(totals - num_val))) + 1]
+        block = order[: int(np.argmin(np.abs(totals - wanted))) + 1]
         taken = np.isin(of_tile, block)
         inside, outside = counts[taken].sum(axis=0), counts[~taken].sum(axis=0)
         unlike = np.abs(_shares(inside) - shares).sum() / 2
         missing = float(((inside == 0) & (shares > 0)).mean())
         lost = float(((outside == 0) & (shares > 0)).sum())  # classes that training would never see
-        size_error = abs(int(taken.sum()) - num_val) / num_val
+        size_error = abs(int(taken.sum()) - wanted) / wanted
         score = unlike + missing + lost + size_error + 0.1 * _exposure(where, block)
         if best is None or score < best[0]:
             best = score, taken
@@ -195,9 +314,9 @@ def _shares(counts: Floats) -> Floats:
     return counts / max(1.0, float(counts.sum()))
 
 
-def _generator(seed: int, names: Iterable[str]) -> np.random.Generator:
+def _generator(seed: int, names: Iterable[str], stage: str) -> np.random.Generator:
     """A generator that depends on the seed and the scenes alone, so that a further scene moves no other's places."""
-    digest = hashlib.sha256("\n".join(sorted(set(names))).encode()).digest()
+    digest = hashlib.sha256("\n".join([*sorted(set(names)), *filter(None, [stage])]).encode()).digest()
     return np.random.default_rng([seed, *digest[:8]])
 
 
@@ -216,25 +335,17 @@ def shared_ground(scenes: Sequence[tuple[str, str, Grid]]) -> list[SharedGround]
     Args:
         scenes: Name, split and grid of each scene.
     """
-    places = [
-        Place(
-            scene=name,
-            grid=grid,
-            window=PixelWindow(col_off=0, row_off=0, width=grid.width, height=grid.height),
-            class_counts=(),
-        )
-        for name, _, grid in scenes
-    ]
-    if not places:
+    if not scenes:
         return []
-    footprints, spaces = _footprints(places)
-    pairs = zip(*shapely.STRtree(footprints).query(footprints, predicate="intersects"), strict=True)
+    ground = locate([_whole(name, grid) for name, _, grid in scenes])
+    every = np.arange(len(scenes))
+    shapes = polygons(ground.cores)
     found: list[SharedGround] = []
-    for first, second in sorted((int(a), int(b)) for a, b in pairs if a < b):
-        if scenes[first][1] == scenes[second][1] or spaces[first] != spaces[second]:
+    for first, second in zip(*(side.tolist() for side in ground.near(every, every)), strict=True):
+        if first >= second or scenes[first][1] == scenes[second][1]:
             continue
-        area = shapely.area(shapely.intersection(footprints[first], footprints[second]))
-        share = float(area / min(shapely.area(footprints[first]), shapely.area(footprints[second])))
+        area = shapely.area(shapely.intersection(shapes[first], shapes[second]))
+        share = float(area / min(shapely.area(shapes[first]), shapely.area(shapes[second])))
         if share > 0:
             found.append(SharedGround(first=scenes[first][0], second=scenes[second][0], share=share))
     return found

@@ -13,7 +13,8 @@ from rasterio.crs import CRS
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.windows import sliding_windows
 from ctrs.tiles.footprints import tile_footprints
-from ctrs.tiles.splits import Place, choose_validation, shared_ground, tie_overlapping
+from ctrs.tiles.ground import Place
+from ctrs.tiles.splits import choose_validation, shared_ground, tie_overlapping
 
 UTM = CRS.from_epsg(32633)
 

@@ -1,0 +1,120 @@
+"""Folds by place for cross-validation: equal in size and classes, compact, and never the same ground in two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ctrs.errors import DataError
+from ctrs.tiles.ground import Floats, Ints, Length, Place, locate
+from ctrs.tiles.splits import Parcels, compact_place
+
+
+def deal_into_folds(places: Sequence[Place], num_folds: int, *, seed: int, block: Length | None = None) -> list[int]:
+    """Deal tiles out to folds by place.
+
+    A group of scenes that share ground is divided into compact places, one for each fold; scenes too small to be
+    divided go to folds as a whole, neighbours together.
+
+    Args:
+        places: The tiles.
+        num_folds: Number of folds.
+        seed: Seed of the places.
+        block: Edge of the blocks of ground that are dealt out; None: each tile with those that share ground with it.
+
+    Returns:
+        Fold of each tile, from 0.
+
+    Raises:
+        DataError: The ground cannot be divided into so many.
+    """
+    if not places:
+        return []
+    parcels = Parcels.of(places, block)
+    num_parcels = len(np.unique(parcels.numbers))
+    if num_parcels < num_folds:
+        noun = "block" if parcels.are_blocks else "piece that shares no ground with others"
+        raise DataError(
+            f"{num_folds} folds asked for, but the training ground has {num_parcels} {noun}"
+            f"{'' if num_parcels == 1 else 's'}; choose fewer --folds, a smaller --block or smaller tiles"
+        )
+    counts, centers = parcels.counts, parcels.centers
+    every = np.arange(len(places))
+    small: list[int] = []
+    pieces: list[list[Ints]] = []
+    for group in np.unique(parcels.groups):
+        own = every[parcels.groups == group]
+        if len(np.unique(parcels.numbers[own])) < num_folds:
+            small += own.tolist()
+            continue
+        rng = parcels.generator(seed, own, "folds")
+        pieces.append(_divide(own, parcels.numbers, centers, counts, num_folds, rng))
+    rest = np.array(sorted(small), np.int64)
+    if len(rest):
+        rng = parcels.generator(seed, rest, "folds")
+        if len(np.unique(parcels.groups[rest])) >= num_folds:
+            pieces.append(_divide(rest, parcels.groups, parcels.group_centers, counts, num_folds, rng))
+        elif pieces:
+            pieces += [[rest[parcels.groups[rest] == group]] for group in np.unique(parcels.groups[rest])]
+        else:
+            pieces.append(_divide(rest, parcels.numbers, parcels.group_centers, counts, num_folds, rng))
+    folds: list[int] = _assign(pieces, counts, num_folds).tolist()
+    return folds
+
+
+def _divide(
+    members: Ints, numbers: Ints, centers: Floats, counts: Floats, num_parts: int, rng: np.random.Generator
+) -> list[Ints]:
+    """Divide tiles into compact parts of about the same size."""
+    parts: list[Ints] = []
+    left = members
+    for number in range(num_parts - 1):
+        more = num_parts - number - 1
+        wanted = max(1, round(len(left) / (more + 1)))
+        taken = compact_place(numbers[left], centers[left], counts[left], wanted, rng, spare=more)
+        parts.append(left[taken])
+        left = left[~taken]
+    return [*parts, left]
+
+
+def _assign(pieces: Sequence[list[Ints]], counts: Floats, num_folds: int) -> Ints:
+    """Give each fold one part of what was divided, so that folds become equal in tiles and in pixels of each class."""
+    folds = np.zeros(len(counts), np.int64)
+    weights = np.column_stack([np.ones(len(counts)), counts / np.maximum(1.0, counts.sum(axis=0)) * len(counts)])
+    totals = np.zeros((num_folds, weights.shape[1]))
+    for parts in sorted(pieces, key=lambda parts: -sum(len(part) for part in parts)):
+        added = np.array([weights[part].sum(axis=0) for part in parts])
+        # Squares: what is large already shall not grow.
+        cost = ((totals[None] + added[:, None]) ** 2).sum(axis=2) - (totals[None] ** 2).sum(axis=2)
+        for part, fold in zip(*(side.tolist() for side in linear_sum_assignment(cost)), strict=True):
+            folds[parts[part]] = fold
+            totals[fold] += added[part]
+    return folds
+
+
+def near_folds(
+    places: Sequence[Place], folds: Sequence[int], num_folds: int, buffer: Length | None = None
+) -> list[tuple[int, ...]]:
+    """Find the folds that each tile must not train for: it overlaps their ground, or lies within the buffer of it.
+
+    Args:
+        places: The tiles.
+        folds: Fold of each.
+        num_folds: Number of folds.
+        buffer: Least distance of training and validation tiles; None: they must not overlap.
+
+    Returns:
+        For each tile the other folds that it is too near to.
+    """
+    found: list[list[int]] = [[] for _ in places]
+    if places:
+        ground = locate(places)
+        reach = ground.lengths(buffer)
+        of_tile = np.array(folds, np.int64)
+        for fold in range(num_folds):
+            others, own = np.flatnonzero(of_tile != fold), np.flatnonzero(of_tile == fold)
+            for number in np.unique(ground.near(others, own, reach)[0]).tolist():
+                found[number].append(fold)
+    return [tuple(near) for near in found]
