@@ -11,7 +11,7 @@ import typer
 from ctrs.cli import options
 from ctrs.cli.console import Console
 from ctrs.config import LabelKind, PrepareConfig, SplitBy
-from ctrs.errors import UsageError
+from ctrs.errors import DataError, UsageError
 from ctrs.workspace import PREPARED
 
 _DEFAULT = PrepareConfig()
@@ -178,10 +178,19 @@ def prepare(
         **_length("block", block),
         **_length("split_buffer", split_buffer),
     )
-    from ctrs.tiles import prepare_tiles
-
     source, name = _source(source, config)
-    target = out or Path(PREPARED) / name
+    if check:
+        _check(source, out or Path(PREPARED) / f"{name}_check.html", config, console)
+    else:
+        _prepare(source, out or Path(PREPARED) / name, config, console)
+
+
+def _prepare(source: Path, target: Path, config: PrepareConfig, console: Console) -> None:
+    """Cut tiles and show what was made."""
+    from ctrs.tiles import prepare_tiles
+    from ctrs.tiles.audit_record import read_record
+    from ctrs.tiles.tiling import REPORT_FILE
+
     with console.progress() as progress:
         manifest = prepare_tiles(source, target, config, progress=progress)
     names = manifest.classes.names
@@ -193,14 +202,19 @@ def prepare(
             "tiles": len(tiles),
             "class_px": dict(zip(names, manifest.class_counts(part), strict=True)),
         }
+    record = read_record(target)
+    report = target / REPORT_FILE
     payload = {
         "path": str(target),
+        "report": str(report) if report.exists() else None,
         "preset": manifest.preset,
         "tile_px": manifest.tile_px,
         "pixel_size_m": manifest.pixel_size_m,
         "classes": list(manifest.classes.names),
         "bands": manifest.bands.to_json(),
         "splits": splits,
+        "class_px": None if record is None else record["classes"],
+        "findings": None if record is None else record["findings"],
     }
 
     def show() -> None:
@@ -209,9 +223,48 @@ def prepare(
             shares = (split["class_px"][name] / max(1, sum(split["class_px"].values())) for split in splits.values())
             rows.append([name, *(f"{share:.1%}" for share in shares)])
         console.table(str(target), ["", *splits], rows)
+        if record is not None:
+            _show_classes(record, console)
+        if report.exists():
+            console.line(str(report))
         console.line(str(target))
 
     console.result(payload, show)
+
+
+def _check(source: Path, report: Path, config: PrepareConfig, console: Console) -> None:
+    """Look for every fault and show what was found; faults make the exit code 1."""
+    from ctrs.tiles import audit_source
+    from ctrs.tiles.audit_record import audit_record
+
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {report} found, expected the name of an HTML file for the report of --check")
+    with console.progress() as progress:
+        audit = audit_source(source, report, config, progress=progress)
+    record = audit_record(audit)
+
+    def show() -> None:
+        for level in ("fault", "warning", "note"):
+            for finding in audit.findings:
+                if finding.level == level:
+                    console.line(f"{level:<8} {finding.check:<13} {finding.message}")
+        if not audit.findings:
+            console.line("nothing found that is wrong or odd")
+        if audit.scenes:
+            _show_classes(record, console)
+        console.line(str(report))
+
+    console.result({"report": str(report), **record}, show)
+    if audit.num_faults:
+        noun = "fault" if audit.num_faults == 1 else "faults"
+        raise DataError(f"{audit.num_faults} {noun} found in {audit.source}; the report is {report}")
+
+
+def _show_classes(record: dict[str, Any], console: Console) -> None:
+    """Show the pixels of each class before and after: what the labels hold, and what became of it."""
+    columns = {"label px": "label_px", "tiles px": "tiled_px", "left out": "left_out_px"}
+    rows = [[name, *(str(counts[key]) for key in columns.values())] for name, counts in record["classes"].items()]
+    console.table("classes before and after, each pixel once", ["", *columns], rows)
 
 
 def _source(source: Path | None, config: PrepareConfig) -> tuple[Path, str]:

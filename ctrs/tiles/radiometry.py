@@ -20,7 +20,7 @@ MIN_SCENES = 5
 OUTLIER_Z = 6.0
 """Distance from the median, in robust standard deviations, from which a scene stands out."""
 
-MIN_OUTLIER_SHARE = 0.15
+MIN_OUTLIER_SHARE = 0.25
 """Least distance of an outlier as a share of the range of values: a set of near copies has a tiny spread."""
 
 _SHOWN = 5
