@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ctrs import __version__
-from ctrs.cli import ablate, demo, evaluate, inspect, predict, prepare, train, vectorize
+from ctrs.cli import ablate, demo, evaluate, inspect, predict, prepare, presets, train, vectorize
 from ctrs.errors import ConfigError, CtrsError
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ def _root(
 
 
 app.command("prepare")(prepare.prepare)
+app.add_typer(presets.app, name="presets")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)

@@ -52,14 +52,19 @@ class Console:
         """Print one line of a result on stdout."""
         write_line(sys.stdout, text)
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table on stdout: the first column left, the others right."""
+    def table(
+        self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)
+    ) -> None:
+        """Print a table on stdout: columns of text (``left``, the first one unless given) left, the others right."""
         from rich.console import Console as RichConsole
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", header_style="bold")
+        table = Table(title=title or None, title_justify="left", header_style="bold")
         for number, name in enumerate(header):
-            table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+            # Text wraps where the terminal is narrow, but names do not.
+            table.add_column(
+                name, justify="left" if number in left else "right", no_wrap=not (number and number in left)
+            )
         for row in rows:
             table.add_row(*row)
         width = None if sys.stdout.isatty() else 200

@@ -88,6 +88,30 @@ class Preset:
     unlabelled: frozenset[SplitName] = field(repr=False)
     known_bad: frozenset[str] = field(repr=False)
 
+    @property
+    def split_summary(self) -> str:
+        """The official splits in a few words: how many scenes, or where it is read from.
+
+        >>> from ctrs.tiles.presets import load_preset
+        >>> load_preset("potsdam").split_summary, load_preset("loveda").split_summary
+        ('train 24, test 14', 'train, val by folder; test has no labels')
+        """
+        ids = list(self.split_ids.values())
+        counted = [f"{split} {ids.count(split)}" for split in SPLIT_NAMES if split in ids]
+        folders = {split for split in self.split_folders.values() if split not in self.unlabelled}
+        parts = [", ".join(counted)] if counted else []
+        if folders:
+            parts.append(f"{', '.join(split for split in SPLIT_NAMES if split in folders)} by folder")
+        listed = [split for split in SPLIT_NAMES if split in self.split_lists and split not in self.unlabelled]
+        if listed:
+            parts.append(f"{', '.join(listed)} by list{'' if self.chip_px is None else ' of chips'}")
+        if not parts:
+            parts.append("train")
+        if self.unlabelled:
+            hidden = [split for split in SPLIT_NAMES if split in self.unlabelled]
+            parts.append(f"{', '.join(hidden)} {'has' if len(hidden) == 1 else 'have'} no labels")
+        return "; ".join(parts)
+
     def image_pattern(self, paths: Iterable[str]) -> ImagePattern | None:
         """Return the first image pattern that finds anything among paths below the source."""
         found = tuple(paths)
