@@ -15,34 +15,52 @@ from ctrs.tiles.imagery import Imagery
 from ctrs.tiles.labels import Label
 from ctrs.tiles.layout import Layout, SceneSource
 from ctrs.tiles.legends import classes_of_field, classes_of_rasters
-from ctrs.tiles.polygon_labels import PolygonLabel, background_value, polygon_values
+from ctrs.tiles.painting import PaintedLayer, first_of
+from ctrs.tiles.polygon_labels import PolygonLabel, background_value
 from ctrs.tiles.raster_labels import open_raster_label
-from ctrs.vector.rasterize import VECTOR_SUFFIXES, PolygonLayer, place_polygons, read_polygons
+from ctrs.vector.rasterize import PolygonLayer, is_vector, place_polygons, read_polygons
 
 logger = logging.getLogger(__name__)
 
 
-def read_layers(scenes: Sequence[SceneSource], class_field: str | None, findings: Findings) -> dict[Path, PolygonLayer]:
+def read_layers(scenes: Sequence[SceneSource], config: PrepareConfig, findings: Findings) -> dict[Path, PolygonLayer]:
     """Read each vector file once, and say what was mended or left out."""
     layers: dict[Path, PolygonLayer] = {}
-    for path in dict.fromkeys(scene.label for scene in scenes if scene.label.suffix.lower() in VECTOR_SUFFIXES):
-        layer = layers[path] = read_polygons(path, class_field=class_field)
-        if layer.num_repaired:
-            findings.warn(
-                "classes",
-                f"{path}: {layer.num_repaired} of {len(layer.frame)} polygons were invalid and have been repaired",
-                LabelWarning,
-            )
-        if layer.num_dropped:
-            findings.warn(
-                "classes",
-                f"{path}: {layer.num_dropped} features without area (points, lines, empty) are left out",
-                LabelWarning,
-            )
+    thin = config.label_buffer_m is not None or config.label_buffer_field is not None
+    fields = [name for name in (config.priority_field, config.label_buffer_field) if name is not None]
+    for path in dict.fromkeys(scene.label for scene in scenes if is_vector(scene.label)):
+        layers[path] = read_polygons(path, class_field=config.class_field, fields=fields, thin=thin)
+    repaired = {path: layer for path, layer in layers.items() if layer.num_repaired}
+    if repaired:
+        number = sum(layer.num_repaired for layer in repaired.values())
+        findings.warn(
+            "classes",
+            f"{first_of(repaired)}: {number} of {sum(len(layer.frame) for layer in repaired.values())} polygons were "
+            "invalid and have been repaired",
+            LabelWarning,
+        )
+    dropped = {path: layer for path, layer in layers.items() if layer.num_dropped}
+    if dropped:
+        lines = any(layer.num_thin for layer in dropped.values())
+        findings.warn(
+            "classes",
+            f"{first_of(dropped)}: {sum(layer.num_dropped for layer in dropped.values())} features without area "
+            f"(points, lines, empty) are left out{'; --label-buffer METRES draws points and lines' if lines else ''}",
+            LabelWarning,
+        )
+    empty = {path: layer for path, layer in layers.items() if not len(layer.frame)}
+    if empty:
+        findings.warn(
+            "classes",
+            f"{first_of(empty)}: no polygons found; the ground there is all background",
+            LabelWarning,
+        )
     return layers
 
 
-def settle_classes(layout: Layout, layers: dict[Path, PolygonLayer], config: PrepareConfig) -> ClassMap:
+def settle_classes(
+    layout: Layout, layers: Mapping[Path, PolygonLayer], config: PrepareConfig, findings: Findings
+) -> ClassMap:
     """Settle the class table: the options' or the source's file, the preset's, or what the labels hold."""
     if layout.class_file is not None:
         return read_class_table(layout.class_file)
@@ -53,16 +71,16 @@ def settle_classes(layout: Layout, layers: dict[Path, PolygonLayer], config: Pre
         if config.class_field is None:
             logger.info("labels: all polygons are taken as building; --class-field NAME reads classes from a field")
             return BUILDING_CLASSES
-        return classes_of_field(list(layers.values()), config.class_field)
-    return classes_of_rasters(rasters)
+        return classes_of_field(list(layers.values()), config.class_field, findings)
+    return classes_of_rasters(rasters, findings)
 
 
-def warn_background(layers: dict[Path, PolygonLayer], classes: ClassMap, findings: Findings) -> None:
+def warn_background(layers: Mapping[Path, PolygonLayer], classes: ClassMap, findings: Findings) -> None:
     """Say that ground without polygons is ignored where the table has no background."""
     if layers and background_value(classes) == IGNORE_INDEX:
         findings.warn(
             "classes",
-            f"{next(iter(layers))}: the class table has no class background, so ground without polygons is ignored",
+            f"{first_of(layers)}: the class table has no class background, so ground without polygons is ignored",
             LabelWarning,
         )
 
@@ -72,7 +90,7 @@ def open_label(
     scene: SceneSource,
     imagery: Imagery,
     classes: ClassMap,
-    layers: Mapping[Path, PolygonLayer],
+    layers: Mapping[Path, PaintedLayer],
     layout: Layout,
     config: PrepareConfig,
     findings: Findings,
@@ -84,7 +102,7 @@ def open_label(
         scene: The scene.
         imagery: Its pixels.
         classes: Class table.
-        layers: From ``read_layers``.
+        layers: From ``paint_layers``.
         layout: The source.
         config: Options.
         findings: Takes what looks odd.
@@ -106,18 +124,19 @@ def open_label(
             tolerance=preset.color_tolerance if preset is not None and layout.class_file is None else 0,
             nearest=config.nearest_color,
         )
-    if (layer.frame.crs is None) != (imagery.grid.crs is None):
-        lacking, owner = (path, "image") if layer.frame.crs is None else (scene.image, "labels")
+    frame = layer.layer.frame
+    if (frame.crs is None) != (imagery.grid.crs is None):
+        lacking, owner = (path, "image") if frame.crs is None else (scene.image, "labels")
         findings.warn(
             "georeference",
             f"{lacking}: no CRS found; its coordinates are taken to be those of its {owner}",
             LabelWarning,
         )
-    polygons = place_polygons(layer, imagery.grid, polygon_values(layer, classes, config.class_field))
-    if not len(polygons.shapes):
+    polygons = place_polygons(layer.layer, imagery.grid, layer.values, widths_m=layer.widths_m)
+    if len(frame) and not len(polygons.shapes):
         findings.warn(
             "alignment",
-            f"{path}: none of its {len(layer.frame)} polygons lies on {scene.image}, which is all background; "
+            f"{path}: none of its {len(frame)} polygons lies on {scene.image}, which is all background; "
             "check CRS and place if that is wrong",
             LabelWarning,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from ctrs.classes import BUILDING_CLASSES, DEFAULT_COLORS, IGNORE_INDEX, MAX_CLASSES, ClassMap, LandClass
+from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, MAX_CLASSES, ClassMap, LandClass, default_color
 from ctrs.errors import LabelError, LabelWarning
 from ctrs.raster.geotiff import color_bands, open_raster, read_window
 from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.findings import Findings
 from ctrs.vector.rasterize import PolygonLayer
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,11 @@ def survey_values(dataset: rasterio.DatasetReader) -> Counter[float]:
     for window in row_chunks(dataset.height, dataset.width):
         pixels, valid = read_window(dataset, window, bidx=[1])
         band = pixels[0] if dataset.nodata is not None else pixels[0][valid]
-        values, numbers = np.unique(band, return_counts=True)
+        if band.dtype in (np.uint8, np.uint16):  # several times faster than sorting
+            bins = np.bincount(band.ravel())
+            values, numbers = np.flatnonzero(bins), bins[bins > 0]
+        else:
+            values, numbers = np.unique(band, return_counts=True)
         counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
         if len(counts) > 10 * MAX_CLASSES:
             break
@@ -68,11 +72,15 @@ def unpack_color(packed: int) -> Color:
     return packed >> 16, (packed >> 8) & 255, packed & 255
 
 
-def classes_of_rasters(paths: Sequence[Path]) -> ClassMap:
+def classes_of_rasters(paths: Sequence[Path], findings: Findings) -> ClassMap:
     """Return the class table of class rasters that come without one.
 
     0 and 1, or 0 and 255, are background and building; other values become ``class_N``. Beside 0 and 1, or beside
     three and more values, 255 is ignored.
+
+    Args:
+        paths: Label rasters.
+        findings: Takes a warning of what is ignored.
 
     Raises:
         LabelError: The labels are colour-coded, or hold fractions or too many values.
@@ -96,10 +104,10 @@ def classes_of_rasters(paths: Sequence[Path]) -> ClassMap:
                 nodata.add(dataset.nodata)
     if colors:
         raise LabelError(_colors_message(paths, colors))
-    return _classes_of_values(values, nodata, where=_where(paths))
+    return _classes_of_values(values, nodata, findings, where=_where(paths))
 
 
-def _classes_of_values(values: Counter[int], nodata: set[float], *, where: str) -> ClassMap:
+def _classes_of_values(values: Counter[int], nodata: set[float], findings: Findings, *, where: str) -> ClassMap:
     found = set(values) - {int(value) for value in nodata if value != 0}  # 0 is background even where called nodata
     if found <= {0, 1}:
         return BUILDING_CLASSES
@@ -110,30 +118,30 @@ def _classes_of_values(values: Counter[int], nodata: set[float], *, where: str) 
         )
     rows = sorted(found)
     ignored = 255 in found and (len(rows) > 3 or found == {0, 1, 255})
-    if ignored:
-        warnings.warn(
-            f"{where}: value 255 in {values[255]} px is taken as ignored; "
-            "give a classes.toml with its class if it is one",
-            LabelWarning,
-            stacklevel=2,
-        )
-    if found == {0, 1, 255}:
-        return ClassMap(classes=(*BUILDING_CLASSES.classes, _ignored_row(255)))
     learnt = [value for value in rows if value != 255 or not ignored]
     if len(learnt) > MAX_CLASSES:
         raise LabelError(
             f"{where}: more than {MAX_CLASSES} different values found, expected class numbers; is this a label? "
             "put labels into labels/ and images into images/, or give a classes.toml"
         )
+    if ignored:
+        findings.warn(
+            "classes",
+            f"{where}: value 255 in {values[255]} px is taken as ignored; "
+            "give a classes.toml with its class if it is one",
+            LabelWarning,
+        )
+    if found == {0, 1, 255}:
+        return ClassMap(classes=(*BUILDING_CLASSES.classes, _ignored_row(255)))
     classes = tuple(
-        LandClass(value=value, name=f"class_{value}", color=_default_color(number))
+        LandClass(value=value, name=f"class_{value}", color=default_color(number))
         for number, value in enumerate(learnt)
     )
     logger.info("%s: no class table; classes %s", where, ", ".join(entry.name for entry in classes))
     return ClassMap(classes=(*classes, _ignored_row(255)) if ignored else classes)
 
 
-def classes_of_field(layers: Sequence[PolygonLayer], class_field: str) -> ClassMap:
+def classes_of_field(layers: Sequence[PolygonLayer], class_field: str, findings: Findings) -> ClassMap:
     """Return the class table of a field of vector labels: its values alphabetically after ``background``.
 
     The number 255 is ignored, as in masks.
@@ -160,18 +168,18 @@ def classes_of_field(layers: Sequence[PolygonLayer], class_field: str) -> ClassM
         value = int(key) if numbers and int(key) not in used else number
         used.add(value)
         if numbers and value == IGNORE_INDEX:
-            warnings.warn(
+            findings.warn(
+                "classes",
                 f"{where}: {class_field} = 255 in {counts[key]} polygons is taken as ignored; "
                 "give a classes.toml with its class if it is one",
                 LabelWarning,
-                stacklevel=2,
             )
             rows.append(_ignored_row(255))
             continue
         name = f"class_{key}" if numbers else key
         if name == "background":
             continue
-        rows.append(LandClass(value=value, name=name, color=_default_color(number)))
+        rows.append(LandClass(value=value, name=name, color=default_color(number)))
     return ClassMap(classes=tuple(rows))
 
 
@@ -193,22 +201,18 @@ def _colors_message(paths: Sequence[Path], colors: Counter[Color]) -> str:
         f'{{ name = "class_{number}", color = [{red}, {green}, {blue}] }}'
         for number, ((red, green, blue), _) in enumerate(colors.most_common(20))
     )
-    more = f" (and {len(colors) - 20} rarer ones)" if len(colors) > 20 else ""
+    rarer = f" (and {len(colors) - 20} rarer ones"
+    lossy = "; --nearest-color reads them as the nearest where they are lossy or anti-aliased edges)"
+    more = f"{rarer}{lossy if len(colors) > 256 else ')'}" if len(colors) > 20 else ""
     return (
-        f"{_where(paths)}: colour-coded labels and no class table; put a classes.toml with these colours{more}, most "
-        f"frequent first, into the source folder and give them their names: class = [{rows}]"
+        f"{_where(paths)}: colour-coded labels and no class table; name one with --classes (TOML, a JSON palette, a "
+        f"QGIS or GDAL colour table), or put a classes.toml with these colours{more}, most frequent first, into the "
+        f"source folder and give them their names: class = [{rows}]"
     )
 
 
 def _where(paths: Sequence[Path]) -> str:
     return str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} labels)"
-
-
-def _default_color(number: int) -> Color:
-    """Return a colour for a class by number; unlike its predecessors for any number of classes."""
-    if number < len(DEFAULT_COLORS):
-        return DEFAULT_COLORS[number]
-    return 30 + (number * 67) % 200, (number * 131) % 256, number % 256
 
 
 def _ignored_row(value: int) -> LandClass:

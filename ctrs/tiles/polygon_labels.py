@@ -47,19 +47,26 @@ def polygon_values(layer: PolygonLayer, classes: ClassMap, class_field: str | No
         LabelError: There is no class field and the table does not say which class polygons are.
         UnknownColorError: The field holds values outside the class table.
     """
+    rows = class_rows(layer, classes, class_field)
+    return np.array(classes.row_indices, np.uint8)[rows]
+
+
+def class_rows(layer: PolygonLayer, classes: ClassMap, class_field: str | None) -> npt.NDArray[np.int64]:
+    """Return the number of the class table's row of each polygon; raises as ``polygon_values`` does."""
     if class_field is None:
-        if "building" not in classes.names:
-            raise LabelError(
-                f"{layer.path}: the class table has no class building, which polygons without class field are; "
-                "name the field that holds the class with --class-field"
-            )
-        return np.full(len(layer.frame), classes.index("building"), np.uint8)
+        for number, entry in enumerate(classes.classes):
+            if entry.name.lower() == "building" and not entry.ignored:
+                return np.full(len(layer.frame), number, np.int64)
+        raise LabelError(
+            f"{layer.path}: the class table has no class building, which polygons without class field are; "
+            "name the field that holds the class with --class-field"
+        )
     keys = [field_key(value) for value in layer.frame[class_field].tolist()]
     table: dict[str, int] = {}
-    for entry in classes.classes:
-        index = IGNORE_INDEX if entry.ignored else classes.index(entry.name)
-        table[entry.name.lower()] = index
-        table.setdefault(str(entry.value), index)
+    for number, entry in enumerate(classes.classes):
+        table[entry.name.lower()] = number
+    for number, entry in enumerate(classes.classes):
+        table.setdefault(str(entry.value), number)
     unknown = Counter(key for key in keys if key not in table)
     if unknown:
         found = ", ".join(f"{key!r} in {number} polygons" for key, number in unknown.most_common(5))
@@ -70,7 +77,7 @@ def polygon_values(layer: PolygonLayer, classes: ClassMap, class_field: str | No
             f"{layer.path}: unknown label value {found}{more} in field {class_field!r}, first in polygon {first}; "
             f"expected {legend}; add the value to the class table (classes.toml) or mark it ignored = true there"
         )
-    return np.array([table[key] for key in keys], np.uint8)
+    return np.array([table[key] for key in keys], np.int64)
 
 
 def background_value(classes: ClassMap) -> int:

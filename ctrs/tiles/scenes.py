@@ -18,6 +18,7 @@ from ctrs.tiles.imagery import MAX_ALPHA_VALUES, FileImagery, Imagery, odd_alpha
 from ctrs.tiles.labelling import open_label, read_layers, settle_classes, warn_background
 from ctrs.tiles.labels import Label
 from ctrs.tiles.layout import Layout, SceneSource
+from ctrs.tiles.painting import paint_layers
 from ctrs.tiles.raster_labels import RasterLabel
 
 logger = logging.getLogger(__name__)
@@ -97,19 +98,20 @@ def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> R
     _warn_missing_crs(images, findings)
     if not config.bidx:
         _warn_odd_alpha(images, findings)
-    layers = read_layers(layout.scenes, config.class_field, findings)
-    classes = settle_classes(layout, layers, config)
+    layers = read_layers(layout.scenes, config, findings)
+    classes = settle_classes(layout, layers, config, findings)
     warn_background(layers, classes, findings)
+    painted = paint_layers(layers, classes, config, findings)
     scenes: list[ReadyScene] = []
     nodata_classes: dict[str, list[Path]] = {}
     for image in images:
         with findings.gathering("alignment", scene=image.source.name):
             label = open_label(
-                image.source.label, image.source, image.imagery, classes, layers, layout, config, findings
+                image.source.label, image.source, image.imagery, classes, painted, layout, config, findings
             )
             eroded = (
                 open_label(
-                    image.source.label_eroded, image.source, image.imagery, classes, layers, layout, config, findings
+                    image.source.label_eroded, image.source, image.imagery, classes, painted, layout, config, findings
                 )
                 if image.source.label_eroded is not None
                 else None

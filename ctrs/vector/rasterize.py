@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,9 @@ from rasterio.features import rasterize as burn
 from ctrs.classes import Mask
 from ctrs.errors import InputNotFoundError, LabelError
 from ctrs.raster.geotiff import Grid
+from ctrs.raster.names import gdal_name, is_virtual
 from ctrs.raster.windows import PixelWindow
+from ctrs.vector.ground_buffers import flat_parts, margin_px, widen
 
 if TYPE_CHECKING:
     import geopandas
@@ -25,56 +28,105 @@ VECTOR_SUFFIXES = frozenset({".geojson", ".json", ".gpkg", ".shp", ".fgb", ".par
 """File name endings that are read as vector labels."""
 
 
+_LAYER_NAME = "|layername="
+
+_AREAS, _COLLECTION = (3, 6), 7
+"""Type numbers of shapely."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolygonLayer:
     """Polygons of a label file, mended and in the file's CRS.
 
     Args:
         path: The file.
-        frame: One row for each polygon, in the file's order, which is the order of painting.
+        frame: One row for each polygon, in the file's order, which is the order of painting; with lines and points
+            among them where these were asked for.
         num_repaired: Invalid polygons that were made valid.
         num_dropped: Features left out: no geometry, points, lines.
+        num_thin: Features among the dropped ones that are points or lines.
     """
 
     path: Path
     frame: geopandas.GeoDataFrame
     num_repaired: int = 0
     num_dropped: int = 0
+    num_thin: int = 0
 
 
-def read_polygons(path: Path, *, class_field: str | None = None) -> PolygonLayer:
+def is_vector(path: Path) -> bool:
+    """Tell by its name whether a label is a vector file, such as ``a.gpkg`` or ``a.gpkg|layername=houses``.
+
+    >>> is_vector(Path("a.GPKG")), is_vector(Path("a.gpkg|layername=v1.2")), is_vector(Path("a.tif"))
+    (True, True, False)
+    """
+    return split_layer(path)[0].suffix.lower() in VECTOR_SUFFIXES
+
+
+def split_layer(path: Path) -> tuple[Path, str | None]:
+    """Return the file and the layer of a path in the manner of QGIS.
+
+    >>> split_layer(Path("data/a.gpkg|layername=houses"))[1], split_layer(Path("data/a.gpkg"))[1]
+    ('houses', None)
+    """
+    text, mark, layer = str(path).partition(_LAYER_NAME)
+    return (Path(text), layer.partition("|")[0]) if mark else (path, None)
+
+
+def read_polygons(
+    path: Path, *, class_field: str | None = None, fields: Sequence[str] = (), thin: bool = False
+) -> PolygonLayer:
     """Read the polygons of a vector file.
 
     Args:
-        path: GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet.
+        path: GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet; ``a.gpkg|layername=houses`` names one of
+            several layers.
         class_field: Field to read with them; None for none.
+        fields: Further fields to read.
+        thin: Keep lines and points, which have to be widened before they are painted.
 
     Raises:
         InputNotFoundError: There is no such file.
         LabelError: It is not readable, holds several layers, or has no such field.
     """
-    if not path.exists():
-        raise InputNotFoundError(f"{path}: not found; check the path")
-    frame = _read_frame(path)
-    if class_field is not None and class_field not in frame.columns:
-        fields = ", ".join(str(name) for name in frame.columns if name != frame.geometry.name) or "none"
-        raise LabelError(f"{path}: no field {class_field!r} found, expected one of its fields: {fields}")
-    frame = frame[[class_field, frame.geometry.name] if class_field is not None else [frame.geometry.name]]
-    shapes = frame.geometry.to_numpy()
+    file, layer = split_layer(path)
+    if not is_virtual(file) and not file.exists():
+        raise InputNotFoundError(f"{file}: not found; check the path")
+    wanted = [name for name in dict.fromkeys((class_field, *fields)) if name is not None]
+    frame = _read_frame(file, layer)
+    for name in wanted:
+        if name in frame.columns:
+            continue
+        if len(frame):
+            found = ", ".join(str(column) for column in frame.columns if column != frame.geometry.name) or "none"
+            raise LabelError(f"{path}: no field {name!r} found, expected one of its fields: {found}")
+        frame[name] = None  # a GeoJSON file without features has no fields
+    frame = frame[[*wanted, frame.geometry.name]]
+    shapes = frame.geometry.to_numpy().copy()
     present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
-    polygonal = present & np.isin(shapely.get_type_id(shapes), (3, 6, 7))
-    broken = polygonal & ~shapely.is_valid(shapes)
-    if broken.any():
-        shapes = shapes.copy()
-        shapes[broken] = [_polygonal_parts(shapely.make_valid(shape)) for shape in shapes[broken]]
-        frame = frame.set_geometry(shapes, crs=frame.crs)
-    kept = polygonal & ~shapely.is_empty(shapes)
+    kinds = shapely.get_type_id(shapes)
+    broken = present & np.isin(kinds, (*_AREAS, _COLLECTION)) & ~shapely.is_valid(shapes)
+    for place in np.flatnonzero(present & (kinds == _COLLECTION)):
+        shapes[place] = _sorted_out(shapes[place], thin=thin)
+    polygonal = present & np.isin(shapely.get_type_id(shapes), _AREAS) & ~shapely.is_empty(shapes)
+    others = present & ~polygonal & ~shapely.is_empty(shapes)
+    mended = broken & polygonal
+    shapes[mended] = [_polygonal_parts(shapely.make_valid(shape)) for shape in shapes[mended]]
+    polygonal &= ~shapely.is_empty(shapes)
+    lost = others | (present & (kinds == _COLLECTION) & ~polygonal)
+    kept = polygonal | others if thin else polygonal
     return PolygonLayer(
         path=path,
-        frame=frame[kept].reset_index(drop=True),
+        frame=frame.set_geometry(shapes, crs=frame.crs)[kept].reset_index(drop=True),
         num_repaired=int((broken & kept).sum()),
         num_dropped=int((~kept).sum()),
+        num_thin=int((lost & ~kept).sum()),
     )
+
+
+def is_thin(shapes: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+    """Return which shapes are not polygons alone."""
+    return ~np.isin(shapely.get_type_id(shapes), _AREAS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +170,13 @@ class GridPolygons:
         return mask
 
 
-def place_polygons(layer: PolygonLayer, grid: Grid, values: npt.NDArray[np.uint8]) -> GridPolygons:
+def place_polygons(
+    layer: PolygonLayer,
+    grid: Grid,
+    values: npt.NDArray[np.uint8],
+    *,
+    widths_m: npt.NDArray[np.float64] | None = None,
+) -> GridPolygons:
     """Bring the polygons that touch a grid into its pixel coordinates.
 
     A grid or a layer without CRS takes the other's coordinates as they are.
@@ -126,11 +184,19 @@ def place_polygons(layer: PolygonLayer, grid: Grid, values: npt.NDArray[np.uint8
     Args:
         layer: Polygons.
         grid: Grid of the scene.
-        values: Mask value of each polygon of the layer.
+        values: Mask value of each row of the layer.
+        widths_m: Half width of lines and radius of points in ground metres, for each row of the layer.
+
+    Raises:
+        LabelError: The CRS of the two do not go together, or the ground's scale is not known.
     """
     frame = layer.frame
-    near = _rows_near(frame, grid)
-    shapes, values = frame.geometry.to_numpy()[near], values[near]
+    thin = np.zeros(len(frame), bool) if widths_m is None else is_thin(frame.geometry.to_numpy())
+    reach = 0.0
+    if widths_m is not None and thin.any():
+        reach = margin_px(grid, float(widths_m[thin].max()))
+    near = _rows_near(frame, grid, reach)
+    shapes, values, thin = frame.geometry.to_numpy()[near], values[near], thin[near]
     if frame.crs is not None and grid.crs is not None and not _same_crs(frame, grid.crs):
         shapes = frame.geometry.iloc[near].to_crs(grid.crs.to_wkt()).to_numpy()
     a, b, c, d, e, f = tuple(~grid.transform)[:6]
@@ -138,17 +204,21 @@ def place_polygons(layer: PolygonLayer, grid: Grid, values: npt.NDArray[np.uint8
         shapes, lambda xy: np.column_stack([a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f])
     )
     # A polygon with a vertex that has no place in the grid's CRS comes out as infinite coordinates.
-    bounds = shapely.bounds(in_pixels)
-    inside = np.isfinite(bounds).all(axis=1)
-    inside &= (bounds[:, 2] > 0) & (bounds[:, 3] > 0) & (bounds[:, 0] < grid.width) & (bounds[:, 1] < grid.height)
+    finite = np.isfinite(shapely.bounds(in_pixels)).all(axis=1)
+    in_pixels, values, thin = in_pixels[finite], values[finite], thin[finite]
+    if widths_m is not None and thin.any():
+        in_pixels[thin] = widen(in_pixels[thin], widths_m[near][finite][thin], grid)
+    bounds = shapely.bounds(in_pixels)  # NaN for empty ones
+    inside = (bounds[:, 2] > 0) & (bounds[:, 3] > 0) & (bounds[:, 0] < grid.width) & (bounds[:, 1] < grid.height)
     return GridPolygons(shapes=in_pixels[inside], values=np.asarray(values[inside], np.uint8))
 
 
-def _rows_near(frame: geopandas.GeoDataFrame, grid: Grid) -> npt.NDArray[np.intp]:
+def _rows_near(frame: geopandas.GeoDataFrame, grid: Grid, reach_px: float) -> npt.NDArray[np.intp]:
     """Rows whose bounds meet the grid's bounds, with a margin, in the frame's CRS."""
     from rasterio.warp import transform_bounds
 
-    corners = [grid.transform @ (float(col), float(row)) for col in (0, grid.width) for row in (0, grid.height)]
+    cols, rows = (-reach_px, grid.width + reach_px), (-reach_px, grid.height + reach_px)
+    corners = [grid.transform @ (col, row) for col in cols for row in rows]
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     bounds = (min(xs), min(ys), max(xs), max(ys))
     if frame.crs is not None and grid.crs is not None and not _same_crs(frame, grid.crs):
@@ -169,12 +239,21 @@ def _same_crs(frame: geopandas.GeoDataFrame, crs: CRS) -> bool:
 
 def _polygonal_parts(shape: Any) -> Any:
     """Return the areas of a mended geometry, without the lines and points that mending can leave."""
-    parts = shapely.get_parts(shape)
-    areas = [part for outer in parts for part in shapely.get_parts(outer) if part.geom_type == "Polygon"]
+    areas = [part for part in flat_parts(shape) if part.geom_type == "Polygon"]
     return shapely.MultiPolygon(areas) if len(areas) != 1 else areas[0]
 
 
-def _read_frame(path: Path) -> geopandas.GeoDataFrame:
+def _sorted_out(collection: Any, *, thin: bool) -> Any:
+    """Return the mended areas of a collection; with its lines and points in a collection where they are wanted."""
+    parts = flat_parts(collection)
+    areas = shapely.union_all(
+        [_polygonal_parts(shapely.make_valid(part)) for part in parts if part.geom_type == "Polygon"]
+    )
+    others = [part for part in parts if part.geom_type != "Polygon"] if thin else []
+    return shapely.GeometryCollection([areas, *others]) if others else areas
+
+
+def _read_frame(path: Path, layer: str | None) -> geopandas.GeoDataFrame:
     import geopandas
     import pyogrio
     import pyogrio.errors
@@ -182,13 +261,15 @@ def _read_frame(path: Path) -> geopandas.GeoDataFrame:
     try:
         if path.suffix.lower() in {".parquet", ".geoparquet"}:
             return geopandas.read_parquet(path)
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if len(layers) != 1:
-            raise LabelError(
-                f"{path}: {len(layers)} layers with geometry found ({', '.join(layers) or 'none'}), expected one; "
-                "export the layer with the labels to a file of its own"
-            )
-        return geopandas.read_file(path, layer=layers[0])
+        name = gdal_name(path)
+        layers = [str(entry) for entry, kind in pyogrio.list_layers(name) if kind is not None]
+        if layer is not None and layer not in layers:
+            raise LabelError(f"{path}: no layer {layer!r} found, expected one of: {', '.join(layers) or 'none'}")
+        if layer is None and len(layers) != 1:
+            advice = f"; name one as {path.name}{_LAYER_NAME}{layers[0]}" if layers else ""
+            found = ", ".join(layers) or "none"
+            raise LabelError(f"{path}: {len(layers)} layers with geometry found ({found}), expected one{advice}")
+        return geopandas.read_file(name, layer=layer or layers[0])
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError) as error:
         if isinstance(error, LabelError):
             raise
