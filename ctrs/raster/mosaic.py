@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,6 +18,7 @@ from rasterio.errors import CRSError
 from ctrs.errors import RasterError
 from ctrs.jobs import write_text
 from ctrs.raster.geotiff import Grid, color_bands, open_raster
+from ctrs.raster.names import gdal_name, is_virtual
 from ctrs.raster.windows import PixelWindow
 
 
@@ -108,6 +110,24 @@ def _crs_text(crs: CRS) -> str:
     return modern
 
 
+def source_file_element(path: Path, folder: Path | None) -> ElementTree.Element:
+    """Return the element of a VRT that names a source file.
+
+    Args:
+        path: The file, or a name of GDAL's.
+        folder: Where the VRT will stand; None names the file by its absolute path.
+    """
+    name, relative = gdal_name(path if is_virtual(path) else path.absolute()), "0"
+    if folder is not None and not is_virtual(path):
+        with suppress(ValueError):  # another drive on Windows
+            name, relative = os.path.relpath(path.absolute(), folder.absolute()), "1"
+    if not is_virtual(path):
+        name = Path(name).as_posix()
+    element = ElementTree.Element("SourceFilename", relativeToVRT=relative)
+    element.text = name
+    return element
+
+
 def add_sources(band: ElementTree.Element, sources: Iterable[MosaicSource], source_band: str, folder: Path) -> None:
     """Let a VRT's band show one band of each source file.
 
@@ -119,11 +139,7 @@ def add_sources(band: ElementTree.Element, sources: Iterable[MosaicSource], sour
     """
     for source in sources:
         element = ElementTree.SubElement(band, "SimpleSource")
-        try:
-            name, relative = os.path.relpath(source.path.absolute(), folder.absolute()), "1"
-        except ValueError:  # another drive on Windows
-            name, relative = str(source.path.absolute()), "0"
-        ElementTree.SubElement(element, "SourceFilename", relativeToVRT=relative).text = Path(name).as_posix()
+        element.append(source_file_element(source.path, folder))
         ElementTree.SubElement(element, "SourceBand").text = source_band
         for name, col_off, row_off in (("SrcRect", 0, 0), ("DstRect", source.col_off, source.row_off)):
             place = {"xOff": col_off, "yOff": row_off, "xSize": source.width, "ySize": source.height}

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ctrs.errors import DataError, RasterError
-from ctrs.raster.names import archive_member, file_name, shown
+from ctrs.raster.names import archive_member, file_name, in_archive, shown
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,32 @@ def list_archive(archive: Path) -> list[Member]:
         raise RasterError(f"{archive}: not readable ({error.strerror or error}); check the file") from error
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file, which may be a member of an archive.
+
+    Raises:
+        RasterError: It is not readable.
+        DataError: The archive is damaged, or the text is not UTF-8.
+    """
+    try:
+        return _read(path.as_posix()).decode("utf-8-sig")
+    except OSError as error:
+        raise RasterError(f"{shown(path)}: not readable ({error.strerror or error}); check the file") from error
+    except (KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{shown(path)}: not readable in its archive ({error}); unpack it") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{shown(path)}: is no text in UTF-8 ({error}); save it as such") from error
+
+
+def _read(name: str) -> bytes:
+    if not in_archive(name):
+        return Path(name).read_bytes()
+    archive, _, member = name.removeprefix("/vsizip/{").rpartition("}/")
+    source = io.BytesIO(_read(archive)) if in_archive(archive) else archive
+    with zipfile.ZipFile(source) as opened:
+        return opened.read(member)
+
+
 def _members(stream: IO[bytes], archive: Path, depth: int, *, slow: bool) -> Iterator[Member]:
     try:
         with zipfile.ZipFile(stream) as opened:
@@ -94,10 +120,10 @@ def _members(stream: IO[bytes], archive: Path, depth: int, *, slow: bool) -> Ite
             for entry in opened.infolist():
                 name = entry.filename.replace("\\", "/")
                 place = PurePosixPath(name)
-                inside = place.relative_to(own)
                 if name.endswith("/") or name in seen or _is_hidden(place):
                     continue
                 seen.add(name)
+                inside = place.relative_to(own)
                 path = archive_member(archive, name)
                 problem = _problem(entry)
                 if not is_zip(place):
@@ -127,12 +153,10 @@ def _members(stream: IO[bytes], archive: Path, depth: int, *, slow: bool) -> Ite
 
 def _own_folder(opened: zipfile.ZipFile, archive: Path) -> PurePosixPath:
     """Return the only folder at the top where it is named like the archive: the two count as one."""
-    tops = {
-        name.replace("\\", "/").partition("/")[0] for name in opened.namelist() if not _is_hidden(PurePosixPath(name))
-    }
+    places = [PurePosixPath(entry.filename.replace("\\", "/")) for entry in opened.infolist() if not entry.is_dir()]
+    tops = {place.parts[0] if len(place.parts) > 1 else "" for place in places if not _is_hidden(place)}
     only = tops.pop() if len(tops) == 1 else ""
-    is_folder = all("/" in name.replace("\\", "/") for name in opened.namelist())
-    return PurePosixPath(only) if is_folder and only.lower() == file_name(archive).stem.lower() else PurePosixPath()
+    return PurePosixPath(only if only.lower() == file_name(archive).stem.lower() else "")
 
 
 def _is_hidden(place: PurePosixPath) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ctrs.errors import LabelError
+from ctrs.raster.names import file_name, shown
 
 IMAGE_MARKS = ("image", "img", "sat", "ortho", "rgb", "irrg", "rgbir")
 """Words that mark a file as an image, before or after the name of the place."""
@@ -45,20 +46,20 @@ def find_label(image: Path, labels: Iterable[Path]) -> Path | None:
     Raises:
         LabelError: Two candidates fit equally well.
     """
-    stem = image.stem
+    stem = file_name(image).stem
     core = strip_mark(stem, IMAGE_MARKS)
-    candidates = list(labels)
-    exact = [label for label in candidates if label.stem == stem]
-    marked = [label for label in candidates if strip_mark(label.stem, LABEL_MARKS) in (stem, core)]
-    begins = {label: strip_mark(label.stem, LABEL_MARKS) for label in candidates}
+    stems = {label: file_name(label).stem for label in labels}
+    begins = {label: strip_mark(text, LABEL_MARKS) for label, text in stems.items()}
+    exact = [label for label, text in stems.items() if text == stem]
+    marked = [label for label, start in begins.items() if start in (stem, core)]
     begins = {label: start for label, start in begins.items() if stem.startswith(f"{start}_") and start}
     longest = max((len(start) for start in begins.values()), default=0)
     prefixes = [label for label, start in begins.items() if len(start) == longest]
     for found in (exact, marked, prefixes):
         if len(found) > 1:
-            names = " and ".join(str(label) for label in found[:2])
+            names = " and ".join(shown(label) for label in found[:2])
             raise LabelError(
-                f"{image}: several labels fit: {names}; keep one, or choose with --label-kind values, colors or "
+                f"{shown(image)}: several labels fit: {names}; keep one, or choose with --label-kind values, colors or "
                 "polygons"
             )
         if found:

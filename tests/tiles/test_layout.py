@@ -159,7 +159,7 @@ def test_unknown_ids_of_a_benchmark_are_said(tmp_path: Path) -> None:
 
 def test_labels_without_images_are_said(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "labels/a.tif", "labels/b.tif")
-    with pytest.warns(LabelWarning, match=r"1 labels have no image and are left out, first b\.tif"):
+    with pytest.warns(LabelWarning, match=r"labels: 1 label has no image and is left out: b\.tif"):
         find_layout(tmp_path, PrepareConfig(), Findings())
 
 
@@ -176,31 +176,57 @@ def test_class_files(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(InputNotFoundError, match="nowhere: not found; name a folder with images and labels"):
+    with pytest.raises(InputNotFoundError, match="nowhere: not found; name a folder or zip archive with images and labels"):
         find_layout(tmp_path / "nowhere", PrepareConfig(), Findings())
     with pytest.raises(
         InputNotFoundError, match="no images found; put them into images/ and their labels into labels/"
     ):
         find_layout(tmp_path, PrepareConfig(), Findings())
-    touch(tmp_path, "2_Ortho_RGB.zip")
-    with pytest.raises(InputNotFoundError, match="no images found; unzip the archives there first"):
+    touch(tmp_path, "2_Ortho_RGB.rar")
+    with pytest.raises(InputNotFoundError, match=r"no images found; unpack 2_Ortho_RGB\.rar and name the folder"):
         find_layout(tmp_path, PrepareConfig(), Findings())
-    with pytest.raises(DataError, match=r"RGB\.zip: is a file, expected a folder .*; unzip it and name the folder"):
-        find_layout(tmp_path / "2_Ortho_RGB.zip", PrepareConfig(), Findings())
+    with pytest.raises(DataError, match=r"RGB\.rar: only zip archives are read in place; unpack it and name the folder"):
+        find_layout(tmp_path / "2_Ortho_RGB.rar", PrepareConfig(), Findings())
+    with pytest.raises(DataError, match=r"a\.doc: is a file, expected a folder or zip archive"):
+        find_layout(touch(tmp_path / "x", "a.doc") / "a.doc", PrepareConfig(), Findings())
     (tmp_path / "images").mkdir()
     with pytest.raises(InputNotFoundError, match="images: no images found"):
         find_layout(tmp_path, PrepareConfig(), Findings())
 
 
+def faults(root: Path, config: PrepareConfig | None = None) -> list[str]:
+    findings = Findings()
+    find_layout(root, config or PrepareConfig(), findings)
+    return [finding.message for finding in findings.entries if finding.level == "fault"]
+
+
 def test_images_without_labels_are_all_named(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "images/b.tif", "images/c.tif", "labels/b.tif")
-    with pytest.raises(LabelError, match=r"images: 2 images without a label: a\.tif, c\.tif; looked for the same stem"):
-        find_layout(tmp_path, PrepareConfig(), Findings())
+    (message,) = faults(tmp_path)
+    assert "images: 2 images without a label: a.tif, c.tif; looked for the same stem in" in message
     potsdam = touch(
         tmp_path / "p", "top_potsdam_2_10_RGB.tif", "top_potsdam_2_11_RGB.tif", "top_potsdam_2_10_label.tif"
     )
-    with pytest.raises(LabelError, match=r"1 image without a label: top_potsdam_2_11_RGB\.tif; expected where preset"):
-        find_layout(potsdam, PrepareConfig(), Findings())
+    (message,) = faults(potsdam)
+    assert "1 image without a label: top_potsdam_2_11_RGB.tif; expected where preset potsdam has them" in message
+
+
+def test_a_source_without_any_label_is_refused_at_once(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "images/b.tif")
+    with pytest.raises(LabelError, match=r"2 images without a label: a\.tif, b\.tif"):
+        find_layout(tmp_path, PrepareConfig(), Findings())
+
+
+def test_a_message_shows_some_names_and_the_finding_holds_all(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/{number}.tif" for number in range(30)), "images/x.tif", "labels/x.tif")
+    touch(tmp_path, *(f"labels/y{number}.tif" for number in range(30)))
+    findings = Findings()
+    with pytest.warns(LabelWarning, match=r"30 labels have no image .*: y0\.tif, .*, y19\.tif and 10 more"):
+        find_layout(tmp_path, PrepareConfig(), findings)
+    missing, unused = findings.entries
+    assert missing.message.count(".tif") == 20
+    assert len(missing.items) == len(unused.items) == 30
+    assert missing.items[29] == str(tmp_path / "images/29.tif")
 
 
 def test_several_labels_for_an_image(tmp_path: Path) -> None:

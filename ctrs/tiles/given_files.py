@@ -1,0 +1,279 @@
+"""Images and labels that the options name: patterns, single files, folders, URLs, names of GDAL's."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from ctrs.config import PrepareConfig
+from ctrs.errors import InputNotFoundError
+from ctrs.raster.names import file_name, is_virtual, shown, source_path
+from ctrs.tiles.findings import Findings
+from ctrs.tiles.folder_layout import (
+    LABEL_FOLDERS,
+    gather,
+    is_label,
+    pair_by_name,
+    scene_name,
+    tell_apart,
+    unique_names,
+)
+from ctrs.tiles.listing import FoundFile, Listing, list_files, list_source, natural_key
+from ctrs.tiles.preset_layout import preset_split, report_unlabelled, report_unused
+from ctrs.tiles.presets import Preset, path_id
+from ctrs.tiles.scene_mosaic import mosaic_scene
+from ctrs.tiles.scene_source import Layout, SceneSource
+
+_MAGIC = re.compile(r"[*?\[]")
+
+_SIDECARS = frozenset(
+    {".tfw", ".tifw", ".pgw", ".jgw", ".j2w", ".wld", ".xml", ".ovr", ".msk", ".prj", ".dbf", ".shx", ".cpg", ".qix",
+     ".sbn", ".sbx", ".txt", ".md", ".pdf", ".zip"}
+)  # fmt: skip
+"""Endings of files that a pattern also matches and that are neither images nor labels."""
+
+
+def given_layout(
+    source: Path, preset: Preset | None, config: PrepareConfig, findings: Findings, *, exclude: Path | None
+) -> Layout:
+    """Find what ``--images`` and ``--labels`` name, and pair it; what only one of them names is found by layout.
+
+    Args:
+        source: Folder or zip archive that relative names refer to.
+        preset: Preset that gives classes, band names and splits; None for none.
+        config: Options.
+        findings: Takes what is missing or left over.
+        exclude: A folder to leave alone (the output).
+
+    Raises:
+        InputNotFoundError: A name or pattern finds nothing.
+        RasterError: Parts of a mosaic do not fit together.
+    """
+    if not source.exists():
+        raise InputNotFoundError(f"{source}: not found; name a folder or zip archive with images and labels")
+    search = _Search(source, findings, exclude)
+    labels = search.find("--labels", config.labels)
+    if config.images:
+        own = {file.path for file in labels}
+        images = [file for file in search.find("--images", config.images) if file.path not in own]
+    else:
+        images = _images_by_layout(search.listing, labels, preset, config, findings)
+    if not config.labels:
+        labels = _labels_by_layout(images, config)
+    if config.mosaic:
+        scene = mosaic_scene(source, [file.path for file in images], [file.path for file in labels])
+        return Layout(root=source, scenes=(scene,), preset=preset, band_names=_band_names(images, preset))
+    image_root = _common_folder(images)
+    label_of, unclear = _pair(images, labels, image_root, findings)
+    missing = [file.path for file in images if file.path not in label_of and file.path not in unclear]
+    where = ", ".join(config.labels) if config.labels else "folders of labels beside the images"
+    report_unlabelled(missing, f"looked for the same stem in {where} (choose with --labels)", findings)
+    used = {*label_of.values(), *(path for paths in unclear.values() for path in paths)}
+    if config.labels:
+        report_unused([file.path for file in labels if file.path not in used], findings)
+    scenes = [_scene(file, label_of[file.path], image_root, preset) for file in images if file.path in label_of]
+    return Layout(root=source, scenes=unique_names(scenes), preset=preset, band_names=_band_names(images, preset))
+
+
+class _Search:
+    """Looks for what options name, below the source and, where nothing is there, below the current folder."""
+
+    def __init__(self, source: Path, findings: Findings, exclude: Path | None) -> None:
+        self._source = source
+        self._findings = findings
+        self._exclude = exclude
+        self._listing: Listing | None = None
+
+    @property
+    def listing(self) -> Listing:
+        """All that lies in the source; looked for when first asked."""
+        if self._listing is None:
+            self._listing = list_source(self._source, self._findings, exclude=self._exclude)
+        return self._listing
+
+    def find(self, option: str, texts: Iterable[str]) -> list[FoundFile]:
+        """Return the files that an option names, each once."""
+        found: dict[Path, FoundFile] = {}
+        for text in texts:
+            files = self._files(text)
+            if _MAGIC.search(text) or len(files) > 1:
+                files = _wanted(files, vectors=option == "--labels")
+            if not files:
+                self._findings.raise_faults()
+                raise InputNotFoundError(
+                    f"{option} {text!r}: matches no file below {self._source}; check the pattern (** stands for any "
+                    "folders), or give a path or URL"
+                )
+            found.update((file.path, file) for file in files)
+        return list(found.values())
+
+    def _files(self, text: str) -> list[FoundFile]:
+        path = source_path(text)
+        if is_virtual(path):
+            return [FoundFile(path=path, place=PurePosixPath(file_name(path)))]
+        bases = [self._source] if self._source.is_dir() else []
+        bases += [base for base in [Path()] if not path.is_absolute()]
+        for base in bases or [Path()]:
+            files = self._below(base, path)
+            if files:
+                return [FoundFile(path=file, place=self._place(file)) for file in files]
+        if ":" in text[2:] and not _MAGIC.search(text):  # NETCDF:"x.nc":band, GPKG:x.gpkg:layer
+            return [FoundFile(path=path, place=PurePosixPath(path.name))]
+        if path.is_absolute():
+            return []
+        return self._in_archives(text)
+
+    def _below(self, base: Path, path: Path) -> list[Path]:
+        """Return the files that a path or pattern finds below a folder."""
+        whole = base / path
+        if whole.is_file():
+            return [whole]
+        if whole.is_dir():
+            return [file.path for file in list_source(whole, self._findings, exclude=self._exclude).files]
+        parts = path.parts
+        plain = next((number for number, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
+        folder, pattern = base.joinpath(*parts[:plain]), "/".join(parts[plain:])
+        if not pattern or not folder.is_dir():
+            return []
+        if "**" not in pattern:
+            names = sorted(glob.glob(pattern, root_dir=folder), key=natural_key)  # noqa: PTH207 (keeps hidden ones out)
+            return [folder / name for name in names if (folder / name).is_file()]
+        matches = glob_pattern(pattern).fullmatch
+        files = list_files(folder, exclude=self._exclude)
+        return [file for file in files if matches(file.relative_to(folder).as_posix())]
+
+    def _in_archives(self, text: str) -> list[FoundFile]:
+        """Return the members of archives whose places a pattern matches, with or without the source archive's name."""
+        matches = glob_pattern(text.removeprefix("./")).fullmatch
+        inside = self._source.stem + "/" if self._source.is_file() else ""
+        return [
+            file
+            for file in self.listing.files
+            if matches(file.place.as_posix()) or matches(file.place.as_posix().removeprefix(inside))
+        ]
+
+    def _place(self, path: Path) -> PurePosixPath:
+        if is_virtual(path):
+            return PurePosixPath(file_name(path))
+        below = path.relative_to(self._source) if path.is_relative_to(self._source) else path.absolute()
+        return PurePosixPath(below.as_posix())
+
+
+def glob_pattern(text: str) -> re.Pattern[str]:
+    """Return the regular expression of a pattern in which ``**`` stands for any folders.
+
+    >>> expression = glob_pattern("**/x_*.tif")
+    >>> [bool(expression.fullmatch(name)) for name in ("x_1.tif", "a/b/x_1.tif", "x_1/b.tif")]
+    [True, True, False]
+    """
+    out = ""
+    for token in re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", text):
+        if token == "**/":
+            out += "(?:[^/]+/)*"
+        elif token == "**":
+            out += ".*"
+        elif token in "*?":
+            out += "[^/]" + ("*" if token == "*" else "")
+        elif len(token) > 1:
+            body = token[1:-1].replace("\\", r"\\")
+            out += f"[^{body[1:]}]" if body.startswith("!") else f"[{body}]"
+        else:
+            out += re.escape(token)
+    return re.compile(out)
+
+
+def _wanted(files: Sequence[FoundFile], *, vectors: bool) -> list[FoundFile]:
+    """Return what a pattern is meant to find: images and labels of known endings, else all but sidecars."""
+    known = [file for file in files if file.is_raster or (vectors and file.is_vector)]
+    return known or [file for file in files if file.place.suffix.lower() not in _SIDECARS]
+
+
+def _images_by_layout(
+    listing: Listing,
+    labels: Sequence[FoundFile],
+    preset: Preset | None,
+    config: PrepareConfig,
+    findings: Findings,
+) -> list[FoundFile]:
+    """Return the images of a source whose labels are named."""
+    own = {file.path for file in labels}
+    if preset is not None:
+        pattern = preset.image_pattern(file.place.as_posix() for file in listing.files)
+        found = [file for file in listing.files if pattern and pattern.pattern.fullmatch(file.place.as_posix())]
+    else:
+        parts = gather(listing, config.label_kind, findings, images_only=True)
+        found = [file for part in parts for file in part.images]
+    images = [file for file in found if file.path not in own]
+    if not images:
+        findings.raise_faults()
+        raise listing.nothing_found(str(listing.root))
+    return images
+
+
+def _labels_by_layout(images: Sequence[FoundFile], config: PrepareConfig) -> list[FoundFile]:
+    """Return what may be labels of images whose labels are not named: beside them and in folders of labels."""
+    own = {file.path for file in images}
+    found: dict[Path, FoundFile] = {}
+    for folder in dict.fromkeys(file.path.parent for file in images if not is_virtual(file.path)):
+        entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+        beside = [FoundFile(path=path, place=PurePosixPath(path.name)) for path in entries if path.is_file()]
+        rasters = [file for file in beside if file.is_raster]
+        _, labels = tell_apart(rasters, beside, config.label_kind)
+        for near in (folder, folder.parent):
+            for entry in sorted(near.iterdir()):
+                if entry.is_dir() and entry.name.lower() in LABEL_FOLDERS:
+                    files = [FoundFile(path=path, place=PurePosixPath(path.name)) for path in list_files(entry)]
+                    labels += [file for file in files if is_label(file, config.label_kind)]
+        found.update((file.path, file) for file in labels if file.path not in own)
+    return list(found.values())
+
+
+def _pair(
+    images: Sequence[FoundFile], labels: Sequence[FoundFile], image_root: PurePosixPath, findings: Findings
+) -> tuple[dict[Path, Path], dict[Path, list[Path]]]:
+    """Return the label of each image: a single vector file is that of all, a single raster that of a single image."""
+    if len(labels) == 1 and (labels[0].is_vector or len(images) == 1):
+        return {file.path: labels[0].path for file in images}, {}
+    label_root = _common_folder(labels)
+    folders = {file.place.parent.relative_to(label_root) for file in labels}
+    if not {file.place.parent.relative_to(image_root) for file in images} <= folders:
+        labels = [FoundFile(path=file.path, place=PurePosixPath(file.place.name)) for file in labels]
+        label_root = PurePosixPath()
+    return pair_by_name(images, labels, image_root, label_root, findings)
+
+
+def _common_folder(files: Sequence[FoundFile]) -> PurePosixPath:
+    """Return the folder that holds all files."""
+    folders = [file.place.parent for file in files]
+    common = folders[0] if folders else PurePosixPath()
+    while not all(folder.is_relative_to(common) for folder in folders):
+        common = common.parent
+    return common
+
+
+def _scene(file: FoundFile, label: Path, image_root: PurePosixPath, preset: Preset | None) -> SceneSource:
+    """Return the scene of an image; a preset that knows its name gives it an id and a split."""
+    for pattern in preset.images if preset is not None else ():
+        match = pattern.pattern.fullmatch(file.place.as_posix()) or pattern.pattern.fullmatch(shown(file.path))
+        if match is not None and preset is not None:
+            identifier = path_id(match)
+            return SceneSource(
+                name=f"{preset.name}_{identifier}",
+                split=preset_split(preset, identifier, match.groupdict().get("split")),
+                image=file.path,
+                label=label,
+                known_bad=identifier in preset.known_bad,
+                aliases=(identifier, file_name(file.path).stem),
+            )
+    name, split = scene_name(file, image_root)
+    return SceneSource(name=name, split=split or "train", image=file.path, label=label)
+
+
+def _band_names(images: Sequence[FoundFile], preset: Preset | None) -> tuple[str, ...]:
+    """Return the names of the bands where a preset knows the images."""
+    for pattern in preset.images if preset is not None else ():
+        if any(pattern.pattern.fullmatch(file.place.as_posix()) for file in images):
+            return pattern.bands
+    return ()

@@ -1,0 +1,120 @@
+"""Many files as one scene: all images are parts of its image, all raster labels parts of its label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from ctrs.config import PrepareConfig
+from ctrs.errors import DataError, LabelError
+from ctrs.raster.geotiff import Grid, open_raster
+from ctrs.raster.mosaic_parts import join_parts
+from ctrs.raster.names import shown
+from ctrs.tiles.findings import Findings
+from ctrs.tiles.folder_layout import gather, pair_by_name
+from ctrs.tiles.listing import FoundFile, Listing, is_vector, named
+from ctrs.tiles.preset_layout import first_matches
+from ctrs.tiles.presets import Preset
+from ctrs.tiles.scene_source import Layout, SceneSource
+
+
+def mosaic_layout(listing: Listing, preset: Preset | None, config: PrepareConfig, findings: Findings) -> Layout:
+    """Make one scene of all images of a source and one label of all its labels.
+
+    Args:
+        listing: What lies in the source.
+        preset: The preset that says which files are images and labels; None to tell by names.
+        config: Options.
+        findings: Takes what is strange.
+
+    Raises:
+        InputNotFoundError: There are no images.
+        RasterError: They do not fit together.
+        LabelError: There is no label, or several vector files.
+        DataError: The source is divided into splits.
+    """
+    if preset is not None:
+        relative = {file.place.as_posix(): file.path for file in listing.files}
+        pattern = preset.image_pattern(relative)
+        if pattern is None:
+            findings.raise_faults()
+            raise listing.nothing_found(str(listing.root))
+        images = tuple(first_matches(relative, [pattern.pattern]).values())
+        labels = tuple(first_matches(relative, preset.label_patterns).values())
+        scene = mosaic_scene(listing.root, images, labels)
+        return Layout(root=listing.root, scenes=(scene,), preset=preset, band_names=pattern.bands)
+    parts = gather(listing, config.label_kind, findings)
+    if len(parts) > 1:
+        names = ", ".join(str(part.split) for part in parts)
+        raise DataError(
+            f"{listing.root}: folders of the splits {names} found, but --mosaic makes one scene; prepare each alone"
+        )
+    (part,) = parts
+    scene = mosaic_scene(listing.root, [file.path for file in part.images], [file.path for file in part.labels])
+    return Layout(root=listing.root, scenes=(scene,), preset=None)
+
+
+def mosaic_scene(root: Path, images: Sequence[Path], labels: Sequence[Path]) -> SceneSource:
+    """Return the scene that files are parts of.
+
+    Args:
+        root: The source, which gives the scene its name.
+        images: Parts of its image.
+        labels: Parts of its label, or the one vector file.
+
+    Raises:
+        RasterError: They do not fit together.
+        LabelError: There is no label, or several vector files.
+    """
+    name = root.absolute().stem if root.is_file() else root.absolute().name or "mosaic"
+    vectors = [path for path in labels if is_vector(path)]
+    rasters = [path for path in labels if not is_vector(path)]
+    if not labels:
+        raise LabelError(f"{root}: no labels found for the mosaic; name them with --labels")
+    if len(vectors) > 1 or (vectors and rasters):
+        raise LabelError(
+            f"{root}: several labels found for the mosaic: {named(labels)}; name one vector file, or rasters only, "
+            "with --labels (ogrmerge.py joins vector files)"
+        )
+    image = images[0] if len(images) == 1 else join_parts(images, name)
+    scene = SceneSource(
+        name=name,
+        split="train",
+        image=image,
+        label=labels[0],
+        image_parts=tuple(images) if len(images) > 1 else (),
+    )
+    if vectors:
+        return scene
+    with open_raster(image) as dataset:
+        grid = Grid.of(dataset)
+    if len(rasters) == 1:
+        with open_raster(rasters[0]) as dataset:
+            if Grid.of(dataset).shape == grid.shape:
+                return scene  # whether it lies in the same place is checked with all labels
+    joined = join_parts(rasters, f"{name}_label", onto=grid, placed=_grids_of_images(images, rasters))
+    return replace(scene, label=joined, label_parts=tuple(rasters))
+
+
+def _grids_of_images(images: Sequence[Path], labels: Sequence[Path]) -> dict[Path, Grid]:
+    """Return the grid of the image of each label, by name: labels often have no georeference of their own."""
+    quiet = Findings()
+    here = PurePosixPath()
+    pairs, _ = pair_by_name(
+        [FoundFile(path=path, place=PurePosixPath(path.name)) for path in images],
+        [FoundFile(path=path, place=PurePosixPath(path.name)) for path in labels],
+        here,
+        here,
+        quiet,
+    )
+    grids: dict[Path, Grid] = {}
+    for image, label in pairs.items():
+        with open_raster(image) as dataset:
+            grids[label] = Grid.of(dataset)
+    return grids
+
+
+def shown_parts(scene: SceneSource) -> str:
+    """Return the files of a scene's image for messages."""
+    return named(scene.image_parts) if scene.image_parts else shown(scene.image)
