@@ -78,16 +78,19 @@ class Column:
     Args:
         title: Its heading.
         numeric: Figures, aligned right.
-        hint: What the figures mean, shown on hovering and read to those who listen.
     """
 
     title: str
     numeric: bool = False
-    hint: str | None = None
 
 
 def table(
-    columns: Sequence[Column], rows: Iterable[Sequence[Content]], *, caption: str, foot: Sequence[Content] | None = None
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Content]],
+    *,
+    caption: str,
+    foot: Sequence[Content] | None = None,
+    is_dense: bool = False,
 ) -> Html:
     """Return a table whose first cells head their rows.
 
@@ -96,17 +99,18 @@ def table(
         rows: A cell for each column.
         caption: What it shows.
         foot: A last row that sums up.
+        is_dense: Small type, for many columns.
     """
     head = join(
-        element("th", column.title, scope="col", class_="num" if column.numeric else None, title=column.hint)
-        for column in columns
+        element("th", column.title, scope="col", class_="num" if column.numeric else None) for column in columns
     )
     body = join((_row(columns, row) for row in rows), "\n")
     parts = [element("caption", caption), element("thead", element("tr", head)), element("tbody", body)]
     if foot is not None:
         parts.append(element("tfoot", _row(columns, foot)))
     # Scrolls on its own where it is wider than the page; reachable by keyboard for that.
-    return element("div", element("table", *parts), class_="wide", role="region", aria_label=caption, tabindex=0)
+    kind = "wide dense" if is_dense else "wide"
+    return element("div", element("table", *parts), class_=kind, role="region", aria_label=caption, tabindex=0)
 
 
 def _row(columns: Sequence[Column], cells: Sequence[Content]) -> Html:

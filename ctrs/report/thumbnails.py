@@ -17,7 +17,7 @@ from ctrs.report.pictures import Image
 OVERLAY_OPACITY = 0.45
 """Of a class's colour over the image; its borders are opaque."""
 
-_JPEG_QUALITY = 82
+_JPEG_QUALITY = 80
 _GAP_PX = 6
 
 
@@ -32,7 +32,7 @@ def data_uri(image: Image) -> str:
     picture = Picture.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1)))
     lossless, lossy = io.BytesIO(), io.BytesIO()
     picture.save(lossless, "PNG", optimize=True)
-    picture.save(lossy, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+    picture.save(lossy, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     if len(lossless.getvalue()) <= len(lossy.getvalue()):
         return _uri("png", lossless.getvalue())
     return _uri("jpeg", lossy.getvalue())
@@ -93,13 +93,19 @@ def class_borders(mask: Mask) -> npt.NDArray[np.bool_]:
     return borders
 
 
-def shrink_step(edge_px: int, longest_px: int) -> int:
-    """Return the n of every n-th pixel that brings an edge to at most ``longest_px``.
+def shrink(image: Image, mask: Mask, longest_px: int) -> tuple[Image, Mask]:
+    """Return an image (3, H, W), averaged, and its mask, every n-th pixel, with edges of at most ``longest_px``."""
+    from PIL import Image as Picture
 
-    >>> shrink_step(256, 176), shrink_step(100, 176)
-    (2, 1)
-    """
-    return max(1, -(-edge_px // longest_px))
+    height, width = mask.shape
+    scale = longest_px / max(height, width)
+    if scale >= 1:
+        return image, mask
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = Picture.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1))).resize(size, Picture.Resampling.BOX)
+    rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(np.intp)
+    cols = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(np.intp)
+    return np.ascontiguousarray(np.moveaxis(np.asarray(picture), -1, 0)), mask[np.ix_(rows, cols)]
 
 
 def image_beside_overlay(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ctrs.config import SplitName
+from ctrs.raster.geotiff import crs_name
 from ctrs.raster.units import ground_scale
 from ctrs.raster.windows import PixelWindow
 from ctrs.report.charts import SERIES_COLORS
@@ -41,6 +44,10 @@ _NEAR = 0.5
 """Scenes nearer than this share of their size stand on one map."""
 
 _MAX_NAMES = 12
+_MANY = 6
+"""Scenes from which on a map is drawn large."""
+
+_SMALL_PX, _LARGE_PX = 320.0, 660.0
 
 Areas = Mapping[SplitName | None, Sequence[Ring]]
 """Outlines in columns and rows, by split; None for tiles that were left out."""
@@ -56,27 +63,31 @@ class _Placed:
 
 def split_maps(audit: Audit) -> Html:
     """Return maps of the tiles by split."""
-    areas = _areas_of(audit)
+    tiles = _TilesOfScenes(audit)
     crs = common_crs(scene.grid.crs for scene in audit.scenes if scene.grid.crs is not None)
     placed, unplaced = _place(audit.scenes, crs)
     groups = _near_each_other(placed)
     total = len(groups) + len(unplaced)
     if not total:
         return paragraph("There are no scenes.")
-    width = 640.0 if total <= 2 else 300.0
-    figures: list[Html] = []
-    for number, group in enumerate(groups[:MAX_MAPS]):
-        figures.append(_map_of(group, crs, areas, audit, key=f"map-{number}", width=width))
-    for number, scene in enumerate(unplaced[: max(0, MAX_MAPS - len(figures))]):
-        figures.append(_plan_of(scene, areas, audit, key=f"plan-{number}", width=width))
+    figures = [
+        _map_of(group, crs, tiles, key=f"map-{number}", is_large=total <= 2 or len(group) >= _MANY)
+        for number, group in enumerate(groups[:MAX_MAPS])
+    ]
+    figures += [
+        _plan_of(scene, tiles, key=f"plan-{number}", is_large=total <= 2)
+        for number, scene in enumerate(unplaced[: MAX_MAPS - len(figures)])
+    ]
     parts = [_legend(audit)]
     if groups:
-        noun = "maps, one for each place" if len(groups) > 1 else "map"
-        parts.append(paragraph(f"{len(groups):,} {noun}; north is up, lengths are on the ground.", class_="soft"))
-    if unplaced:
-        text = f"{count(len(unplaced), 'scene')} without a place on the ground, each drawn in its own pixels."
+        noun = "maps, one for each place," if len(groups) > 1 else "map"
+        text = f"{len(groups):,} {noun} in {crs_name(crs)}; lengths are measured on the ground."
         parts.append(paragraph(text, class_="soft"))
-    parts.append(element("div", *figures, class_="gallery large" if total <= 2 else "gallery"))
+    if unplaced:
+        drawn = "it is drawn in its" if len(unplaced) == 1 else "each is drawn in its"
+        text = f"{count(len(unplaced), 'scene')} without a place on the ground: {drawn} own pixels."
+        parts.append(paragraph(text, class_="soft"))
+    parts.append(element("div", *figures, class_="gallery"))
     if total > len(figures):
         parts.append(paragraph(f"And {count(total - len(figures), 'map')} more; the manifest holds all tiles."))
     return join(parts)
@@ -90,17 +101,30 @@ def _legend(audit: Audit) -> Html:
     return legend(entries)
 
 
-def _areas_of(audit: Audit) -> dict[str, Areas]:
-    windows: dict[str, dict[SplitName | None, list[PixelWindow]]] = {}
-    for tile in audit.tiles:
-        windows.setdefault(tile.scene, {}).setdefault(tile.split, []).append(tile.window)
-    merged = len(audit.tiles) > MAX_SINGLE_TILES
-    return {
-        name: {
-            split: _merge(found) if merged else [_corners(window) for window in found] for split, found in of.items()
-        }
-        for name, of in windows.items()
-    }
+class _TilesOfScenes:
+    """The tiles by scene and split: their number and what they cover."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._windows: dict[str, dict[SplitName | None, list[PixelWindow]]] = {}
+        for tile in audit.tiles:
+            self._windows.setdefault(tile.scene, {}).setdefault(tile.split, []).append(tile.window)
+        self._outlines = _merge if len(audit.tiles) > MAX_SINGLE_TILES else _each
+
+    def areas(self, scene: str) -> Areas:
+        """Return outlines by split."""
+        return {split: self._outlines(windows) for split, windows in self._windows.get(scene, {}).items()}
+
+    def counts(self, scenes: Iterable[str]) -> str:
+        """Return the number of tiles of each split in words."""
+        numbers: Counter[SplitName | None] = Counter()
+        for scene in scenes:
+            numbers.update({split: len(windows) for split, windows in self._windows.get(scene, {}).items()})
+        order: tuple[SplitName | None, ...] = (*SPLITS, None)
+        return ", ".join(f"{numbers[split]:,} {split or 'left out'}" for split in order if numbers[split]) or "no tiles"
+
+
+def _each(windows: Sequence[PixelWindow]) -> list[Ring]:
+    return [_corners(window) for window in windows]
 
 
 def _corners(window: PixelWindow) -> Ring:
@@ -170,21 +194,17 @@ def _near_each_other(placed: Sequence[_Placed]) -> list[list[_Placed]]:
     return list(groups.values())
 
 
-def _map_of(
-    group: Sequence[_Placed], crs: CRS | None, areas: Mapping[str, Areas], audit: Audit, *, key: str, width: float
-) -> Html:
+def _map_of(group: Sequence[_Placed], crs: CRS | None, tiles: _TilesOfScenes, *, key: str, is_large: bool) -> Html:
     corners = np.concatenate([one.ring for one in group])
     centre = (corners.min(axis=0) + corners.max(axis=0)) / 2
     metres = _metres_at(crs, centre)
     found: dict[SplitName | None, list[Ring]] = {}
     for one in group:
-        for split, rings in areas.get(one.scene.name, {}).items():
-            on_ground = _on_ground(rings, one.scene, crs) if crs is not None else None
+        for split, rings in tiles.areas(one.scene.name).items():
+            on_ground = None if crs is None else _on_ground(rings, one.scene, crs)
             found.setdefault(split, []).extend((ring - centre) * metres for ring in on_ground or ())
     outlines = [MapOutline(name=one.scene.name, ring=(one.ring - centre) * metres) for one in group]
-    names = [one.scene.name for one in group]
-    drawn = ground_map(_layers(found), outlines, key=key, alt=_alt(names, audit), width_px=width)
-    return figure(drawn, _caption(names, audit))
+    return _drawn(found, outlines, tiles, key=key, is_large=is_large, unit="m")
 
 
 def _metres_at(crs: CRS | None, centre: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -193,13 +213,28 @@ def _metres_at(crs: CRS | None, centre: npt.NDArray[np.float64]) -> npt.NDArray[
     return scale if np.isfinite(scale).all() and (scale > 0).all() else np.ones(2)
 
 
-def _plan_of(scene: SceneAudit, areas: Mapping[str, Areas], audit: Audit, *, key: str, width: float) -> Html:
+def _plan_of(scene: SceneAudit, tiles: _TilesOfScenes, *, key: str, is_large: bool) -> Html:
     whole = PixelWindow(col_off=0, row_off=0, width=scene.grid.width, height=scene.grid.height)
-    outline = MapOutline(name=scene.name, ring=_corners(whole))
-    layers = _layers(areas.get(scene.name, {}))
-    alt = _alt([scene.name], audit)
-    drawn = ground_map(layers, [outline], key=key, alt=alt, unit="px", y_down=True, width_px=width)
-    return figure(drawn, _caption([scene.name], audit))
+    outlines = [MapOutline(name=scene.name, ring=_corners(whole))]
+    return _drawn(tiles.areas(scene.name), outlines, tiles, key=key, is_large=is_large, unit="px")
+
+
+def _drawn(
+    areas: Areas,
+    outlines: Sequence[MapOutline],
+    tiles: _TilesOfScenes,
+    *,
+    key: str,
+    is_large: bool,
+    unit: Literal["m", "px"],
+) -> Html:
+    names = [outline.name for outline in outlines]
+    caption = f"{_listed(names)}: {tiles.counts(names)}"
+    drawn = ground_map(
+        _layers(areas), outlines, key=key, alt=f"Map of the tiles of {caption}", unit=unit, y_down=unit == "px",
+        width_px=_LARGE_PX if is_large else _SMALL_PX,
+    )  # fmt: skip
+    return figure(drawn, caption, class_="double" if is_large else None)
 
 
 def _layers(areas: Areas) -> list[MapLayer]:
@@ -211,25 +246,6 @@ def _layers(areas: Areas) -> list[MapLayer]:
     ]
 
 
-def _alt(names: Sequence[str], audit: Audit) -> str:
-    return f"Map of the tiles of {_listed(names)}: {_counts(names, audit)}"
-
-
-def _caption(names: Sequence[str], audit: Audit) -> str:
-    return f"{_listed(names)}: {_counts(names, audit)}"
-
-
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
     return ", ".join(names[:_MAX_NAMES]) + more
-
-
-def _counts(names: Sequence[str], audit: Audit) -> str:
-    scenes = set(names)
-    numbers: dict[SplitName | None, int] = {}
-    for tile in audit.tiles:
-        if tile.scene in scenes:
-            numbers[tile.split] = numbers.get(tile.split, 0) + 1
-    order: tuple[SplitName | None, ...] = (*SPLITS, None)
-    parts = [f"{numbers[split]:,} {split or 'left out'}" for split in order if split in numbers]
-    return ", ".join(parts) or "no tiles"

@@ -70,7 +70,7 @@ def _lead(audit: Audit) -> Html:
         "Scenes": f"{len(audit.scenes):,}",
         "Tiles": _tiles(audit),
         "Classes": ", ".join(names) + (f"; ignored: {', '.join(ignored)}" if ignored else ""),
-        "Bands": f"{', '.join(audit.band_names)} ({audit.dtype})",
+        "Bands": f"{', '.join(audit.band_names)} ({audit.dtype})" if audit.band_names else "–",
         "Made by": f"ctrs {__version__}",
     }
     rows = [join([element("dt", name), element("dd", value)]) for name, value in facts.items()]
@@ -78,6 +78,8 @@ def _lead(audit: Audit) -> Html:
 
 
 def _tiles(audit: Audit) -> str:
+    if not audit.tiles:
+        return "none"
     left_out = sum(tile.split is None for tile in audit.tiles)
     text = f"{count(len(audit.tiles) - left_out, 'tile')} of {audit.tile_px} px, {audit.stride_px} px apart"
     return text + (f"; {count(left_out, 'tile')} left out" if left_out else "")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from ctrs.classes import Mask
 from ctrs.raster.bands import Bands
 from ctrs.report.charts import SERIES_COLORS, Line, histogram, short_number
 from ctrs.report.html import Html, details, element, figure, join, legend, paragraph, swatch
 from ctrs.report.pictures import display_rgb
-from ctrs.report.thumbnails import image_beside_overlay, shrink_step
+from ctrs.report.thumbnails import image_beside_overlay, shrink
 from ctrs.tiles.audit import Audit, SceneAudit
 from ctrs.tiles.audit_tables import class_legend, count
 
@@ -20,9 +22,12 @@ MAX_SCENES = 60
 _OPEN_SCENES = 24
 """Scenes that are shown at once; further ones are folded away."""
 
-_FEW_SCENES = 12
-_SMALL_PX = 176
-"""Longest edge of a preview where there are many."""
+_LONGEST_PX = 256
+_ALL_PX = 1_600_000
+"""Pixels of all pictures of a section together, so that the page stays below 3 MB."""
+
+_EMPTY = 208
+"""Grey of pixels without imagery, on white and on black ground."""
 
 _NUM_BINS = 64
 _MAX_POOLED = 2_000_000
@@ -40,17 +45,16 @@ def contact_sheet(audit: Audit) -> Html:
     if not audit.samples:
         return paragraph("There are no tiles to show.")
     bands = _stretch(audit)
+    samples = audit.samples[:MAX_SAMPLES]
     figures = []
-    for number, sample in enumerate(audit.samples[:MAX_SAMPLES]):
-        image = display_rgb(sample.pixels, bands, valid=sample.valid)
+    for number, sample in enumerate(samples):
         alt = f"Tile {sample.name} of {sample.split}, and the same under its mask"
-        drawn = image_beside_overlay(
-            image, sample.mask, audit.classes.colors, key=f"tile-{number}", alt=alt, square=True
-        )
+        key, edge = f"tile-{number}", _edge_px(len(samples))
+        drawn = _beside_overlay(audit, bands, sample.pixels, sample.valid, sample.mask, key=key, alt=alt, edge_px=edge)
         figures.append(figure(drawn, join([sample.name, ", ", element("strong", sample.split)])))
     intro = paragraph(
         "Each tile as it is, and under its mask: classes are tinted, their borders drawn in full colour, ignored "
-        "pixels left clear."
+        "pixels left clear. Grey: no imagery."
     )
     parts = [intro, class_legend(audit), element("div", *figures, class_="gallery")]
     if len(audit.samples) > MAX_SAMPLES:
@@ -67,30 +71,38 @@ def scene_previews(audit: Audit) -> Html:
     figures = []
     for number, scene in enumerate(scenes[:MAX_SCENES]):
         preview = scene.facts.preview
-        step = 1 if len(scenes) <= _FEW_SCENES else shrink_step(max(preview.mask.shape), _SMALL_PX)
-        pixels, valid = preview.pixels[:, ::step, ::step], preview.valid[::step, ::step]
-        mask = preview.mask[::step, ::step]
         alt = f"Scene {scene.name}, and the same under its label"
-        drawn = image_beside_overlay(
-            display_rgb(pixels, bands, valid=valid), mask, audit.classes.colors, key=f"scene-{number}", alt=alt,
-            square=True,
-        )  # fmt: skip
-        figures.append(figure(drawn, _caption(scene, f"every {_ordinal(preview.step * step)} pixel")))
+        key, edge = f"scene-{number}", _edge_px(min(len(scenes), MAX_SCENES))
+        drawn = _beside_overlay(
+            audit, bands, preview.pixels, preview.valid, preview.mask, key=key, alt=alt, edge_px=edge
+        )
+        figures.append(figure(drawn, join([scene.name, ", ", element("strong", scene.split)])))
     return join([class_legend(audit), *_gallery(figures, len(scenes), "gallery")])
 
 
-def _caption(scene: SceneAudit, text: str) -> Html:
-    return join([scene.name, ", ", element("strong", scene.split), ", ", text])
+def _edge_px(number: int) -> int:
+    """Return the longest edge of so many pictures.
 
-
-def _ordinal(number: int) -> str:
-    """Return ``2nd`` for 2.
-
-    >>> _ordinal(1), _ordinal(12), _ordinal(22), _ordinal(24)
-    ('1st', '12th', '22nd', '24th')
+    >>> _edge_px(4), _edge_px(40)
+    (256, 200)
     """
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
+    return min(_LONGEST_PX, math.isqrt(_ALL_PX // number))
+
+
+def _beside_overlay(
+    audit: Audit,
+    bands: Bands,
+    pixels: npt.NDArray[np.generic],
+    valid: npt.NDArray[np.bool_],
+    mask: Mask,
+    *,
+    key: str,
+    alt: str,
+    edge_px: int,
+) -> Html:
+    image = display_rgb(pixels, bands)
+    image[:, ~valid] = _EMPTY
+    return image_beside_overlay(*shrink(image, mask, edge_px), audit.classes.colors, key=key, alt=alt, square=True)
 
 
 def _noted_first(audit: Audit) -> list[SceneAudit]:
@@ -116,25 +128,24 @@ def radiometry_charts(audit: Audit) -> Html:
     """Return histograms of the bands of each scene on one axis."""
     if not audit.scenes:
         return paragraph("No scene could be read.")
-    low, high = _axis(audit)
+    low, high, last = _axis(audit)
     noted = {finding.scene for finding in audit.findings if finding.check == "radiometry"}
     colors = _band_colors(audit.band_names)
-    behind = np.zeros(_NUM_BINS)
     scenes = _noted_first(audit)
-    for scene in audit.scenes:
-        behind += _band_histograms(scene, low, high).sum(axis=0)
+    behind = _band_histograms(_pooled(audit), low, high).sum(axis=0)
     figures = []
     for scene in scenes[:MAX_SCENES]:
-        counts = _band_histograms(scene, low, high)
+        preview = scene.facts.preview
+        counts = _band_histograms(preview.pixels[:, preview.valid], low, high)
         lines = [
             Line(name=name, heights=heights, color=color)
             for name, heights, color in zip(audit.band_names, counts, colors, strict=True)
         ]
-        drawn = histogram(lines, low, high, alt=f"Histogram of the bands of {scene.name}", behind=behind)
+        drawn = histogram(lines, low, last, alt=f"Histogram of the bands of {scene.name}", behind=behind)
         mark = join([" ", element("span", "see findings", class_="level warning")]) if scene.name in noted else None
         figures.append(figure(drawn, join([scene.name, ", ", element("strong", scene.split), mark])))
     intro = paragraph(
-        f"Valid pixels of each scene's preview on one axis, from {short_number(low)} to {short_number(high)}; what "
+        f"Valid pixels of each scene's preview on one axis, from {short_number(low)} to {short_number(last)}; what "
         "lies beyond stands in the first and last bin. Heights are scaled to the highest bin of a scene; the grey area "
         "is the histogram of all scenes and bands together."
     )
@@ -148,38 +159,44 @@ def _band_colors(names: Sequence[str]) -> list[tuple[int, int, int]]:
     ]
 
 
-def _band_histograms(scene: SceneAudit, low: float, high: float) -> npt.NDArray[np.float64]:
-    """Return the bins (C, bins) of a scene's preview."""
-    preview = scene.facts.preview
-    values = preview.pixels[:, preview.valid].astype(np.float64)
+def _band_histograms(values: npt.NDArray[np.generic], low: float, high: float) -> npt.NDArray[np.float64]:
+    """Return the bins (C, bins) of values (C, n)."""
     bins = np.zeros((len(values), _NUM_BINS))
-    for band, counts in zip(values, bins, strict=True):
+    for band, counts in zip(values.astype(np.float64), bins, strict=True):
         finite = band[np.isfinite(band)]
         places = ((finite - low) / (high - low) * _NUM_BINS).clip(0, _NUM_BINS - 1).astype(np.int64)
         counts += np.bincount(places, minlength=_NUM_BINS)
     return bins
 
 
-def _axis(audit: Audit) -> tuple[float, float]:
-    """Return the values at which the histograms' axis begins and ends."""
-    if audit.dtype == "uint8":
-        return 0.0, 255.0
-    pooled = _pooled(audit).reshape(-1)
-    pooled = pooled[np.isfinite(pooled)]
-    if not len(pooled):
-        return 0.0, 1.0
-    low, high = np.percentile(pooled, (0.1, 99.9)).tolist()
-    return (low, high) if high > low else (low, low + 1.0)
+def _axis(audit: Audit) -> tuple[float, float, float]:
+    """Return where the histograms' axis begins and ends, and the last value on it.
+
+    Bins of integers are whole numbers wide: others would hold now more, now fewer values, and look like combs.
+    """
+    low, high = 0.0, 255.0
+    if audit.dtype != "uint8":
+        pooled = _pooled(audit).reshape(-1)
+        pooled = pooled[np.isfinite(pooled)]
+        if len(pooled):
+            low, high = np.percentile(pooled, (0.1, 99.9)).tolist()
+    if np.issubdtype(np.dtype(audit.dtype), np.integer):
+        low = math.floor(low)
+        end = low + _NUM_BINS * max(1, math.ceil((high - low + 1) / _NUM_BINS))
+        return float(low), float(end), float(end - 1)
+    high = high if high > low else low + 1.0
+    return low, high, high
 
 
 def _pooled(audit: Audit) -> npt.NDArray[np.float64]:
     """Return valid values (C, n) of all scenes' previews, thinned out where there are many."""
-    total = sum(int(scene.facts.preview.valid.sum()) for scene in audit.scenes) * len(audit.band_names)
-    step = max(1, -(-total // _MAX_POOLED))
-    parts = [
-        scene.facts.preview.pixels[:, scene.facts.preview.valid][:, ::step].astype(np.float64) for scene in audit.scenes
-    ]
-    return np.concatenate([np.empty((len(audit.band_names), 0)), *parts], axis=1)
+    previews = [scene.facts.preview for scene in audit.scenes]
+    step = max(1, sum(preview.pixels.size for preview in previews) // _MAX_POOLED)
+    parts = [np.empty((len(audit.band_names), 0))]
+    for preview in previews:
+        thinned = preview.pixels.reshape(len(preview.pixels), -1)[:, ::step]
+        parts.append(thinned[:, preview.valid.reshape(-1)[::step]].astype(np.float64))
+    return np.concatenate(parts, axis=1)
 
 
 def _stretch(audit: Audit) -> Bands:

@@ -148,7 +148,7 @@ def _sums(counts: Sequence[tuple[int, ...]]) -> list[int]:
 def _equality(before: int, after: int) -> Html:
     if before == after:
         return element("span", "= equal", class_="level good")
-    return element("span", f"≠ {after - before:+,} px", class_="level fault")
+    return element("span", f"≠ {after - before:+,} px".replace("-", "\N{MINUS SIGN}"), class_="level fault")
 
 
 def _unknown_table(scenes: Sequence[SceneAudit]) -> Html:
@@ -264,31 +264,31 @@ def scenes_table(audit: Audit) -> Html:
         (Column(title="pixel, m", numeric=True), lambda scene: _metres(scene.pixel_size_m)),
         (Column(title="tiles", numeric=True), lambda scene: f"{scene.num_tiles:,}"),
         (Column(title="valid", numeric=True), lambda scene: share(scene.facts.valid_px, scene.facts.num_px)),
+        (Column(title="label shift, px", numeric=True), _shift),
         (
-            Column(title="label shift, px", numeric=True, hint="columns, rows that the label would move to fit best"),
-            _shift,
+            Column(title="certainty", numeric=True),
+            lambda scene: "–" if scene.shift is None else f"{scene.shift.score:.1f}",
         ),
-        (
-            Column(
-                title="certainty", numeric=True, hint=f"score of the shift; below {CERTAIN_SCORE:g} it means little"
-            ),
-            lambda scene: "" if scene.shift is None else f"{scene.shift.score:.1f}",
-        ),
-        (
-            Column(title="darkest", numeric=True, hint="pixels at the least value of the dtype, worst band"),
-            lambda scene: share(max(scene.facts.low_px, default=0), scene.facts.valid_px),
-        ),
-        (
-            Column(title="saturated", numeric=True, hint="pixels at the greatest value of the dtype, worst band"),
-            lambda scene: share(max(scene.facts.high_px, default=0), scene.facts.valid_px),
-        ),
+        (Column(title="darkest", numeric=True), lambda scene: _worst(scene.facts.low_px, scene)),
+        (Column(title="saturated", numeric=True), lambda scene: _worst(scene.facts.high_px, scene)),
     ]
     rows = [[field(scene) for _, field in fields] for scene in scenes[:MAX_ROWS]]
-    shown = table([column for column, _ in fields], rows, caption=count(len(scenes), "scene"))
+    shown = table([column for column, _ in fields], rows, caption=count(len(scenes), "scene"), is_dense=True)
     files = [(scene.name, scene.source_image, scene.source_label) for scene in scenes[:MAX_ROWS]]
     columns = [Column(title="scene"), Column(title="image"), Column(title="label")]
+    meaning = paragraph(
+        "Label shift: columns and rows that the label would have to move to fit the image best, estimated from edges; "
+        f"marked above {LARGE_SHIFT_PX:g} px. A certainty below {CERTAIN_SCORE:g} means little. Darkest and saturated: "
+        "valid pixels at the least and greatest value that the dtype can hold, in the band that has most of them.",
+        class_="soft",
+    )
     return join(
-        [shown, _more(len(scenes), "scene"), details("Files", table(columns, files, caption="Files of the scenes"))]
+        [
+            shown,
+            _more(len(scenes), "scene"),
+            meaning,
+            details("Files", table(columns, files, caption="Files of the scenes")),
+        ]
     )
 
 
@@ -296,6 +296,10 @@ def _scene_name(scene: SceneAudit) -> Content:
     if not scene.known_bad:
         return scene.name
     return join([scene.name, " ", element("span", "known bad", class_="level warning")])
+
+
+def _worst(pixels: tuple[int, ...], scene: SceneAudit) -> str:
+    return share(max(pixels, default=0), scene.facts.valid_px)
 
 
 def _metres(size: float | None) -> str:
@@ -315,4 +319,4 @@ def _shift(scene: SceneAudit) -> Content:
 
 
 def _signed(value: float) -> str:
-    return "0" if round(value, 1) == 0 else f"{value:+.1f}"
+    return "0" if round(value, 1) == 0 else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
