@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from ctrs.config import PrepareConfig, to_plain
 from ctrs.errors import DataError, OutputExistsError
-from ctrs.jobs import PartialWork, check_existing, describe_file, fingerprint, partial_work, recover
+from ctrs.jobs import PartialWork, check_existing, fingerprint, partial_work, recover
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.assembly import (
     arrange_tiles,
@@ -38,6 +38,7 @@ from ctrs.tiles.misplacement import check_places
 from ctrs.tiles.samples import written_tiles
 from ctrs.tiles.scan import JOURNAL_FILE, RESULT_DIR, scan
 from ctrs.tiles.scenes import check_source
+from ctrs.tiles.source_files import describe_source
 from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def prepare_tiles(
     with georeference_quietly():
         layout = find_layout(source, config, findings, exclude=out_dir)
     job = fingerprint(_job(layout, config))
-    if _is_finished(out_dir, job, overwrite=config.overwrite):
+    if not findings.faults and _is_finished(out_dir, job, overwrite=config.overwrite):
         logger.info("%s: already prepared from the same files with the same options", out_dir)
         mark_as_newest(out_dir / PREPARED_FILE)
         return Manifest.open(out_dir)
@@ -163,41 +164,13 @@ def georeference_quietly() -> Iterator[None]:
 def _job(layout: Layout, config: PrepareConfig) -> dict[str, Any]:
     """Return everything that determines the result."""
     options = to_plain(replace(config, overwrite=False, workers=None, classes=None))
-    siblings = _Siblings()
     return {
         "format": FORMAT_VERSION,
         "options": options,
         "preset": None if layout.preset is None else repr(layout.preset),
         "classes": layout.class_file.read_text(encoding="utf-8") if layout.class_file else None,
-        "scenes": [
-            {
-                "name": scene.name,
-                "split": scene.split,
-                "files": [
-                    [describe_file(file) for file in siblings.of(path)]
-                    for path in (scene.image, scene.label, scene.label_eroded)
-                    if path is not None
-                ],
-            }
-            for scene in layout.scenes
-        ],
+        **describe_source(layout, config),
     }
-
-
-class _Siblings:
-    """Files that belong to a file: the same name up to the first dot (world files, .aux.xml, parts of a Shapefile)."""
-
-    def __init__(self) -> None:
-        self._folders: dict[Path, dict[str, list[Path]]] = {}
-
-    def of(self, path: Path) -> list[Path]:
-        """Return the file and its siblings, sorted."""
-        if path.parent not in self._folders:
-            table: dict[str, list[Path]] = {}
-            for entry in sorted(path.parent.iterdir()):
-                table.setdefault(entry.name.split(".")[0], []).append(entry)
-            self._folders[path.parent] = table
-        return [entry for entry in self._folders[path.parent][path.name.split(".")[0]] if entry.is_file()]
 
 
 def _is_finished(out_dir: Path, job: str, *, overwrite: bool) -> bool:
