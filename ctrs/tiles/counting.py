@@ -135,21 +135,17 @@ class RowCounts:
         for total, part in zip((self._by_class, self._low, self._high), counts, strict=True):
             total += part
 
-    def count_tile(self, col: int, own: Mask, valid: npt.NDArray[np.bool_], counts: Counts) -> None:
+    def count_tile(self, col: int, own: Mask, valid: npt.NDArray[np.bool_]) -> None:
         """Count the cells of a tile that it is the first to hold, from its mask as it is written.
 
         Args:
             col: Column of the tile.
             own: Its mask, 255 where not valid.
             valid: Its valid mask.
-            counts: ``count_classes`` of the whole mask.
         """
         grid = self._plan.grid
         window = grid.window(self.row, col)
         rows, cols = grid.rows.cells(self.row), grid.cols.cells(col)
-        if len(rows) == len(cols) == 1 and (rows[0][0], cols[0][0]) == (window.row_off, window.col_off):
-            self.cells[0, self._first_cell[col]] = counts
-            return
         for number, (top, bottom) in enumerate(rows):
             for place, (left, right) in enumerate(cols, start=self._first_cell[col]):
                 inside = np.s_[

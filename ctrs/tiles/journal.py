@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrs.errors import OutputError
 from ctrs.tiles.counting import CountPlan, RowCounts
 from ctrs.tiles.cutting import KINDS, CutTile
 
@@ -41,21 +42,35 @@ class Journal:
             with path.open("ab") as stream:
                 stream.write(b"\n")
 
-    def add(self, key: str, row: CutRow) -> None:
-        """Note a finished row of tiles."""
-        entry = {"row": key, "tiles": [tile.to_json() for tile in row.tiles], "counts": row.counts.to_json()}
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+    def add(self, scene: str, number: int, row: CutRow) -> None:
+        """Note a finished row of tiles.
 
-    def finished(self, key: str, plan: CountPlan, row: int, folders: Mapping[str, Sequence[Path]]) -> CutRow | None:
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        entry = {
+            "row": _key(scene, number),
+            "tiles": [tile.to_json() for tile in row.tiles],
+            "counts": row.counts.to_json(),
+        }
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written ({error}); check free space and rights") from error
+
+    def finished(
+        self, scene: str, number: int, plan: CountPlan, folders: Mapping[str, Sequence[Path]]
+    ) -> CutRow | None:
         """Return a row of tiles if it was finished and its files stand in their full size, else None.
 
         Args:
-            key: Its name.
-            plan: What was counted in it.
-            row: Its number in its scene.
+            scene: Name of the scene.
+            number: Number of the row in it.
+            plan: What was counted.
             folders: Folders where the files of each kind may be.
         """
+        key = _key(scene, number)
         if key not in self._lines:
             return None
         begin, length = self._lines[key]
@@ -65,11 +80,15 @@ class Journal:
         try:
             found = CutRow(
                 tiles=[CutTile.from_json(tile) for tile in entry["tiles"]],
-                counts=RowCounts.from_json(plan, row, entry["counts"]),
+                counts=RowCounts.from_json(plan, number, entry["counts"]),
             )
         except (ValueError, KeyError, TypeError, zlib.error):
             return None
         return found if all(_stands(tile, folders) for tile in found.tiles) else None
+
+
+def _key(scene: str, number: int) -> str:
+    return f"{scene}_{number:03d}"
 
 
 def _stands(tile: CutTile, folders: Mapping[str, Sequence[Path]]) -> bool:

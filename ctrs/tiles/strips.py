@@ -47,6 +47,7 @@ class StripReader:
         block_px: Height and width of its blocks.
         rows: Rows of pixels of each row of tiles.
         chunks: Columns of pixels that are asked for at a time, from left to right.
+        keep: False: what the next row of tiles needs is not kept but read again.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class StripReader:
         block_px: tuple[int, int],
         rows: Sequence[Span],
         chunks: Sequence[Span],
+        keep: bool = True,
     ) -> None:
         self._read = read
-        self._rows, self._chunks = rows, chunks
+        self._rows, self._chunks, self._keeps = rows, chunks, keep
         self._height, self._width = shape
         self._block_rows, self._block_cols = block_px
         self._kept: dict[tuple[int, int], Arrays] = {}
@@ -109,7 +111,7 @@ class StripReader:
 
     def _keep(self, row: int, chunk: int, whole: Arrays, first_col: int | None) -> None:
         """Keep what the next row of tiles needs."""
-        if row + 1 >= len(self._rows) or first_col is None:
+        if not self._keeps or row + 1 >= len(self._rows) or first_col is None:
             return
         skip = self._rows[row + 1][0] - self._rows[row][0]
         if skip >= whole[0].shape[-2]:

@@ -297,7 +297,7 @@ def test_second_run_does_nothing_and_says_so(
     generic(make, tmp_path / "src", {"a": (64, 128)})
     first = prepare_tiles(tmp_path / "src", tmp_path / "out", SMALL)
     before = digest(tmp_path / "out")
-    monkeypatch.setattr("ctrs.tiles.scan.cut_tile", forbidden)
+    monkeypatch.setattr("ctrs.tiles.crew.cut_tile", forbidden)
     with caplog.at_level(logging.INFO):
         second = prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=64, workers=3))
     assert second == first
@@ -389,7 +389,7 @@ def test_interrupted_work_goes_on_with_the_same_bytes(
         return cut_tile(*args, **kwargs)  # type: ignore[arg-type]
 
     config = PrepareConfig(tile_px=64, workers=1)
-    monkeypatch.setattr("ctrs.tiles.scan.cut_tile", stop_in_fifth_row)
+    monkeypatch.setattr("ctrs.tiles.crew.cut_tile", stop_in_fifth_row)
     with pytest.raises(KeyboardInterrupt):
         prepare_tiles(tmp_path / "p", tmp_path / "stopped/out", config)
     assert not (tmp_path / "stopped/out").exists()
@@ -400,7 +400,7 @@ def test_interrupted_work_goes_on_with_the_same_bytes(
         stream.write('{"task": "potsdam_2_13_000_000", "ti')  # a line cut short by the kill
     (partial / "images/potsdam_2_10_000_000.tif").write_bytes(b"cut short")
     calls.clear()
-    monkeypatch.setattr("ctrs.tiles.scan.cut_tile", lambda *a, **k: (calls.append(a), cut_tile(*a, **k))[1])
+    monkeypatch.setattr("ctrs.tiles.crew.cut_tile", lambda *a, **k: (calls.append(a), cut_tile(*a, **k))[1])
     prepare_tiles(tmp_path / "p", tmp_path / "stopped/out", config)
     assert len(calls) <= 32 - 16 + 4
     assert digest(tmp_path / "stopped/out") == digest(tmp_path / "whole/out")
@@ -421,7 +421,7 @@ def test_a_kill_while_tiles_are_moved_is_harmless(make: Maker, tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         prepare_tiles(tmp_path / "p", tmp_path / "stopped/out", SMALL)
     monkeypatch.setattr(Path, "replace", move)
-    monkeypatch.setattr("ctrs.tiles.scan.cut_tile", forbidden)
+    monkeypatch.setattr("ctrs.tiles.crew.cut_tile", forbidden)
     prepare_tiles(tmp_path / "p", tmp_path / "stopped/out", SMALL)
     assert digest(tmp_path / "stopped/out") == digest(tmp_path / "whole/out")
 
