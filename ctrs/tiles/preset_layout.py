@@ -13,6 +13,7 @@ from ctrs.tiles.findings import Findings
 from ctrs.tiles.listing import Listing, named, natural_key
 from ctrs.tiles.presets import ImagePattern, Preset, path_id
 from ctrs.tiles.scene_source import Layout, SceneSource
+from ctrs.tiles.split_lists import read_listed_splits
 
 
 def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findings: Findings) -> Layout:
@@ -37,6 +38,8 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
         expected = " or ".join(pattern.pattern.pattern for pattern in preset.images)
         raise InputNotFoundError(f"{source}: no images of preset {preset.name} found, expected paths like {expected}")
     images, splits = _images(relative, image_pattern, preset)
+    listed = read_listed_splits(preset, relative, images, config, findings)
+    splits.update(listed.scenes)
     labels = first_matches(relative, preset.label_patterns)
     eroded = first_matches(relative, preset.eroded_patterns)
     missing = [identifier for identifier in images if identifier not in labels]
@@ -72,6 +75,7 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
             known_bad=identifier in preset.known_bad,
             aliases=(identifier, file_name(image).stem),
             extra=extra.get(identifier, {}),
+            chips=listed.chips.get(identifier),
         )
         for identifier, image in sorted(images.items(), key=lambda item: natural_key(item[0]))
         if identifier in labels

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ctrs.config import SplitName
 from ctrs.tiles.presets import Preset
+from ctrs.tiles.split_lists import ChipSplits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class SceneSource:
         extra: Further files of the scene that become bands, by name, in the order of the bands.
         image_parts: Files that ``image`` is a mosaic of; empty where it is a file itself.
         label_parts: Files that ``label`` is a mosaic of.
+        chips: Its official split where that is by parts of it, not by scenes.
     """
 
     name: str
@@ -37,6 +39,7 @@ class SceneSource:
     extra: Mapping[str, Path] = field(default_factory=dict, hash=False)
     image_parts: tuple[Path, ...] = ()
     label_parts: tuple[Path, ...] = ()
+    chips: ChipSplits | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
