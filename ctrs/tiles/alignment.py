@@ -2,8 +2,9 @@
 
 Where a label fits, its class borders run along edges of the image, and in their direction. The mean strength of the
 image's edges along the label's borders, as a function of how far the label is moved, therefore has its peak at the
-displacement. Shadows, leaning buildings and borders that no edge marks (grass to bush) blur the peak; where it does
-not rise clearly above the rest, nothing is said.
+displacement. Shadows, leaning buildings and borders that no edge marks (grass to bush) blur the peak, and among a
+thousand displacements one always comes out best by chance. So the borders are dealt out to two halves, by squares of a
+chessboard, and an estimate is worth something only where both halves give the same.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ MIN_BORDER_PX = 200
 """Fewest border pixels from which a displacement is estimated."""
 
 _PEAK_PX = 3
-"""Shifts this near to the peak belong to it and not to what it is compared with."""
+"""Shifts this near to the peak belong to it and not to what it is compared with; the halves may differ by as much."""
+
+_SQUARE_PX = 64
+"""Edge of the squares by which borders are dealt out to two halves."""
 
 _LEVELS = 1024
 
@@ -36,7 +40,8 @@ class Correlation:
     """Strength of the image's edges along a label's borders, for each displacement of the label.
 
     Args:
-        strength: Sum over border pixels, by row and column of displacement from ``-MAX_SHIFT_PX`` on.
+        strength: Sum over the border pixels of each half (2, n, n), by row and column of displacement from
+            ``-MAX_SHIFT_PX`` on.
         border: Border pixels that met valid imagery, alike.
     """
 
@@ -49,7 +54,7 @@ class Correlation:
 
 def no_correlation() -> Correlation:
     """Return the sum of nothing."""
-    zeros = np.zeros((2 * MAX_SHIFT_PX + 1,) * 2)
+    zeros = np.zeros((2, 2 * MAX_SHIFT_PX + 1, 2 * MAX_SHIFT_PX + 1))
     return Correlation(strength=zeros, border=zeros)
 
 
@@ -78,29 +83,33 @@ def correlate(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], mask: Mask
         reach = np.arange(-MAX_SHIFT_PX, MAX_SHIFT_PX + 1)
         return np.asarray(surface[np.ix_(reach, reach)], np.float64)
 
-    border_spectra = [transform(field).conj() for field in borders]
-    total = np.sum([one * transform(field) for one, field in zip(border_spectra, edges, strict=True)], axis=0)
-    return Correlation(
-        strength=around_zero(total),
-        border=around_zero(border_spectra[0] * transform(usable)).clip(0),
-    )
+    edge_spectra, usable_spectrum = [transform(field) for field in edges], transform(usable)
+    rows, cols = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    odd = ((rows // _SQUARE_PX + cols // _SQUARE_PX) % 2).astype(np.float32)
+    strength, border = [], []
+    for half in (odd, 1 - odd):
+        spectra = [transform(field * half).conj() for field in borders]
+        total = np.sum([one * other for one, other in zip(spectra, edge_spectra, strict=True)], axis=0)
+        strength.append(around_zero(total))
+        border.append(around_zero(spectra[0] * usable_spectrum).clip(0))
+    return Correlation(strength=np.stack(strength), border=np.stack(border))
 
 
 def shift_of(correlation: Correlation) -> Shift | None:
     """Return the displacement at the peak, None where there is too little border."""
     centre = MAX_SHIFT_PX
-    if correlation.border[centre, centre] < MIN_BORDER_PX:
+    if correlation.border.sum(axis=0)[centre, centre] < MIN_BORDER_PX:
         return None
-    surface = correlation.strength / correlation.border.clip(1)
-    row, col = (int(place) for place in np.unravel_index(int(surface.argmax()), surface.shape))
-    rows, cols = np.ogrid[: surface.shape[0], : surface.shape[1]]
-    others = surface[(np.abs(rows - row) > _PEAK_PX) | (np.abs(cols - col) > _PEAK_PX)]
-    spread = float(others.std())
-    score = 0.0 if spread == 0 else (float(surface[row, col]) - float(others.mean())) / spread
+    surface = correlation.strength.sum(axis=0) / correlation.border.sum(axis=0).clip(1)
+    row, col = _peak(surface)
+    halves = correlation.strength / correlation.border.clip(1)
+    agree = all(max(abs(place - row), abs(other - col)) <= _PEAK_PX for place, other in map(_peak, halves))
+    # The mean of two such halves rises sqrt(2) times as high above its spread as each of them.
+    score = float(np.sqrt(2)) * min(_height(half, row, col) for half in halves) if agree else 0.0
     return Shift(
         cols=col - centre + _vertex(surface[row, :], col),
         rows=row - centre + _vertex(surface[:, col], row),
-        score=score,
+        score=max(0.0, score),
     )
 
 
@@ -115,6 +124,19 @@ def estimate_shift(windows: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.bool
 def border_px(mask: Mask) -> int:
     """Return the number of pixels that have a neighbour of another class; ignored pixels are no class."""
     return int(np.count_nonzero(_borders(mask)[0]))
+
+
+def _peak(surface: npt.NDArray[np.float64]) -> tuple[int, int]:
+    row, col = np.unravel_index(int(surface.argmax()), surface.shape)
+    return int(row), int(col)
+
+
+def _height(surface: npt.NDArray[np.float64], row: int, col: int) -> float:
+    """Return the height of a place above those that are not near it, in their standard deviations."""
+    rows, cols = np.ogrid[: surface.shape[0], : surface.shape[1]]
+    others = surface[(np.abs(rows - row) > _PEAK_PX) | (np.abs(cols - col) > _PEAK_PX)]
+    spread = float(others.std())
+    return 0.0 if spread == 0 else (float(surface[row, col]) - float(others.mean())) / spread
 
 
 def _vertex(line: npt.NDArray[np.float64], place: int) -> float:

@@ -23,7 +23,8 @@ class Shift:
     Args:
         cols: Columns that the label would have to move right to fit best.
         rows: Rows that it would have to move down.
-        score: Height of the best correlation above the others, in their standard deviations; below 5 it means little.
+        score: Height of the best correlation above the others, in their standard deviations, in the worse half of the
+            borders; 0 where the halves disagree; below 5 it means little.
     """
 
     cols: float

@@ -32,8 +32,11 @@ MAX_PX = 1024
 MAX_DISTANCE_PX = 2.0
 """Displacement above which is warned."""
 
-MIN_SCORE = 4.0
-"""Score from which an estimate is trusted: on 100 real scenes, wrong estimates of 2 px and more reached 3.5."""
+ACCURACY_PX = 0.5
+"""How far an estimate may be off: what is nearer than this to ``MAX_DISTANCE_PX`` is not said to exceed it."""
+
+MIN_SCORE = 5.0
+"""Score from which an estimate is trusted: it keeps 163 of 187 right ones on real scenes, and none of 60 on noise."""
 
 _SHOWN = 5
 
@@ -118,8 +121,8 @@ def check_displacements(displacements: Displacements, grids: Mapping[str, Grid],
 
 
 def is_displaced(shift: Shift) -> bool:
-    """Tell whether an estimate is trusted and more than ``MAX_DISTANCE_PX``."""
-    return shift.score >= MIN_SCORE and float(np.hypot(shift.cols, shift.rows)) > MAX_DISTANCE_PX
+    """Tell whether an estimate is trusted and clearly more than ``MAX_DISTANCE_PX``."""
+    return shift.score >= MIN_SCORE and float(np.hypot(shift.cols, shift.rows)) > MAX_DISTANCE_PX + ACCURACY_PX
 
 
 def _vector(shift: Shift, grid: Grid | None) -> str:
