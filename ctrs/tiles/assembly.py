@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.cutting import KINDS, CutTile
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.ground import Place
-from ctrs.tiles.manifest import Scene, SceneSplit, Tile
+from ctrs.tiles.manifest import SPLITS, Scene, SceneSplit, Tile
 from ctrs.tiles.scenes import ReadyScene, ReadySource
 from ctrs.tiles.splits import choose_validation, shared_ground
 from ctrs.tiles.statistics import band_statistics, join
@@ -58,8 +58,9 @@ def place_tiles(
     filled = [tile for tile in cut if tile.kept]
     if not filled:
         raise DataError(f"{ready.scenes[0].source.image}: no valid pixel in any scene; check nodata and alpha")
-    placed: list[Placed] = [(tile, splits[tile.scene]) for tile in filled]
-    if "val" in splits.values() or config.val_fraction == 0:
+    placed = _official_splits(filled, ready, splits, findings)
+    filled = [tile for tile, _ in placed]
+    if "val" in splits.values() or "val" in {split for _, split in placed} or config.val_fraction == 0:
         return placed
     grids = {scene.name: scene.grid for scene in ready.scenes}
     training = [number for number, (_, split) in enumerate(placed) if split == "train"]
@@ -81,6 +82,29 @@ def place_tiles(
             "splits",
             "no validation split: the training ground cannot be divided; the last epoch will be kept as the best "
             "(name scenes with --val, or choose smaller tiles)",
+        )
+    return placed
+
+
+def _official_splits(
+    tiles: Sequence[CutTile], ready: ReadySource, splits: dict[str, SplitName], findings: Findings
+) -> list[Placed]:
+    """Return the tiles with the splits of their scenes, or of the parts of scenes that they lie in."""
+    scenes = {scene.name: scene for scene in ready.scenes}
+    placed: list[Placed] = []
+    for tile in tiles:
+        scene = scenes[tile.scene]
+        chips = scene.source.chips
+        split = splits[tile.scene] if chips is None else chips.split_of(tile.window, width=scene.grid.width)
+        if split is not None:
+            placed.append((tile, split))
+    if not placed:
+        raise DataError("no tile lies in the official split, which is by chips of the scenes; choose smaller tiles")
+    if len(placed) < len(tiles):
+        findings.note(
+            "splits",
+            f"{len(tiles) - len(placed)} of {len(tiles)} tiles left out: no list names the chips that they touch, "
+            "or these are of several splits",
         )
     return placed
 
@@ -139,7 +163,7 @@ def describe_scenes(ready: ReadySource, placed: Sequence[Placed], splits: dict[s
     for scene in ready.scenes:
         name = scene.name
         held = present.get(name, {splits[name]})
-        scene_split: SceneSplit = "train+val" if len(held) > 1 else next(iter(held))
+        scene_split = cast("SceneSplit", "+".join(split for split in SPLITS if split in held))
         a, b, c, d, e, f = tuple(scene.grid.transform)[:6]
         scenes.append(
             Scene(

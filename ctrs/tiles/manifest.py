@@ -29,7 +29,7 @@ MANIFEST_FILE = "manifest.parquet"
 PREPARED_FILE = "prepared.json"
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
-SceneSplit = Literal["train", "val", "test", "train+val"]
+SceneSplit = Literal["train", "val", "test", "train+val", "train+test", "val+test", "train+val+test"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,12 @@ def describe_source(layout: Layout, config: PrepareConfig) -> dict[str, Any]:
 
     return {
         "scenes": [
-            {"name": scene.name, "split": scene.split, "files": [describe(path) for path in scene.files]}
+            {
+                "name": scene.name,
+                "split": scene.split,
+                "chips": repr(scene.chips),
+                "files": [describe(path) for path in scene.files],
+            }
             for scene in layout.scenes
         ],
         # Class tables and lists of scenes count by what they say, which others describe.
