@@ -20,7 +20,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ctrs.errors import InputNotFoundError, MissingCrsWarning, RasterError
-from ctrs.raster.names import gdal_name, is_remote, is_virtual, shown, source_path
+from ctrs.raster.names import gdal_name, in_archive, is_remote, is_virtual, shown, source_path
 from ctrs.raster.windows import PixelWindow
 
 GDAL_CACHE_BYTES = 64 * 2**20
@@ -36,6 +36,9 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_HTTP_RETRY_DELAY": "0.5",
 }
 """Settings for every ``rasterio.Env`` of ctrs."""
+
+SEQUENTIAL_DRIVERS = frozenset({"JPEG", "PNG", "WEBP", "GIF", "BMP"})
+"""Formats without blocks that could be read on their own."""
 
 # warnings.catch_warnings changes the state of the process, not of the thread.
 _WARNINGS_LOCK = threading.Lock()
@@ -232,7 +235,8 @@ def read_window(
 
     Returns:
         Pixels (C, h, w) in the raster's dtype, and the valid mask (h, w), True = valid. A pixel is invalid where the
-        alpha band or internal mask is 0, where all read bands hold their nodata value, or where one of them is NaN.
+        alpha band or internal mask is 0, where all read bands hold their nodata value, or where one of them is NaN or
+        infinite.
 
     Raises:
         RasterError: The window is not inside the raster, a band does not exist, or the file cannot be read there.
@@ -276,6 +280,19 @@ def check_bands(dataset: rasterio.DatasetReader, bidx: Sequence[int]) -> None:
         )
 
 
+def check_end(dataset: rasterio.DatasetReader) -> None:
+    """Read the last pixel, if that is cheap: a file that was cut short often opens like any other.
+
+    Raises:
+        RasterError: It cannot be read.
+    """
+    path = Path(dataset.name)
+    if dataset.driver in SEQUENTIAL_DRIVERS or in_archive(path) or is_remote(path):
+        return
+    last = PixelWindow(col_off=dataset.width - 1, row_off=dataset.height - 1, width=1, height=1)
+    read_window(dataset, last, bidx=[1])
+
+
 def _valid_mask(
     dataset: rasterio.DatasetReader, bands: Sequence[int], place: Window, pixels: npt.NDArray[Any]
 ) -> npt.NDArray[np.bool_]:
@@ -291,7 +308,7 @@ def _valid_mask(
             empty &= _equals_nodata(band, dataset.nodatavals[number - 1])
         valid = ~empty
     if pixels.dtype.kind in "fc":
-        valid &= ~np.isnan(pixels).any(axis=0)
+        valid &= np.isfinite(pixels).all(axis=0)
     return valid
 
 

@@ -148,12 +148,13 @@ class GridWarp:
         for part in self._parts(window, count * dtype.itemsize):
             rows = slice(part.row_off - window.row_off, part.row_off - window.row_off + part.height)
             cols = slice(part.col_off - window.col_off, part.col_off - window.col_off + part.width)
-            box = self._source_window(part)
+            centres = self.positions(part)
+            box = self._source_window(centres)
             if box is None:
                 continue
             pixels, usable = read(box)
             if usable.any():
-                sampled = self._sample(part, box, pixels, usable, method)
+                sampled = self._sample(part, box, centres, pixels, usable, method)
                 out[:, rows, cols], valid[rows, cols] = sampled
         return out, valid
 
@@ -174,9 +175,9 @@ class GridWarp:
                     height=min(height, window.row_off + window.height - row_off),
                 )
 
-    def _source_window(self, part: PixelWindow) -> PixelWindow | None:
+    def _source_window(self, centres: Positions) -> PixelWindow | None:
         """Return the source pixels that the samples of a part may touch; None where it lies outside."""
-        cols, rows = self.positions(part)
+        cols, rows = centres
         margin = math.ceil(self.scale) + 2
         near_cols = (cols > -margin) & (cols < self.source.width + margin)
         near_rows = (rows > -margin) & (rows < self.source.height + margin)
@@ -198,6 +199,7 @@ class GridWarp:
         self,
         part: PixelWindow,
         box: PixelWindow,
+        centres: Positions,
         pixels: npt.NDArray[Any],
         usable: npt.NDArray[np.bool_],
         method: Resampling,
@@ -206,7 +208,7 @@ class GridWarp:
         framed = np.pad(np.where(usable, pixels, pixels.dtype.type(0)), ((0, 0), (1, 1), (1, 1)))
         flat, flags = framed.reshape(len(framed), -1), np.pad(usable, 1).reshape(-1)
         frame = _Frame(box.col_off, box.row_off, box.width, box.height)
-        centre = frame.index(*self.positions(part))
+        centre = frame.index(*centres)
         if method == "nearest":
             return flat[:, centre], flags[centre]
         # float32 holds 16-bit values exactly, not 32-bit ones
@@ -215,7 +217,7 @@ class GridWarp:
         weight = np.zeros((part.height, part.width), number)
         if method == "bilinear":
             valid = flags[centre]
-            for index, share in frame.neighbours(*self.positions(part)):
+            for index, share in frame.neighbours(*centres):
                 own = np.where(flags[index], share, 0.0).astype(number)
                 weight += own
                 for band, source in zip(total, flat, strict=True):

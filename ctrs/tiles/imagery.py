@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,12 +14,25 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
+from ctrs.config.prepare import MAX_BANDS
 from ctrs.errors import RasterError
-from ctrs.raster.geotiff import Grid, check_bands, color_bands, open_raster, read_window
+from ctrs.raster.geotiff import (
+    SEQUENTIAL_DRIVERS,
+    Grid,
+    check_bands,
+    check_end,
+    color_bands,
+    open_raster,
+    read_window,
+)
+from ctrs.raster.names import in_archive, shown
 from ctrs.raster.windows import PixelWindow
 
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Pixel types that imagery may have."""
+
+MIN_SCENE_PX = 16
+"""Least edge of a scene: thinner ones, such as leftovers of a cut, hold nothing that can be learnt from."""
 
 MAX_ALPHA_VALUES = 32
 """Different values above which an alpha band is suspected to be something else."""
@@ -53,7 +66,10 @@ class Imagery(Protocol):
 
     @property
     def block_px(self) -> tuple[int, int]:
-        """Height and width of the blocks in which the pixels are stored; readers that align to them read each once."""
+        """Height and width of the blocks in which the pixels are stored; readers that align to them read each once.
+
+        (1, 1) where pixels are computed, not stored.
+        """
 
     @property
     def sequential(self) -> bool:
@@ -77,6 +93,8 @@ class FileImagery:
         nodata: Nodata value, if it alone says which pixels are valid.
         block_px: Height and width of the file's blocks.
         sequential: The file can only be read from its beginning.
+        palette: Red, green, blue and opacity of each value of its only band, where that is a position in a colour
+            table; None for all other files.
     """
 
     path: Path
@@ -88,12 +106,23 @@ class FileImagery:
     nodata: float | None
     block_px: tuple[int, int]
     sequential: bool
+    palette: tuple[tuple[int, int, int, int], ...] | None = None
 
     @contextmanager
     def reader(self) -> Iterator[ReadPixels]:
         """Give a function that reads a window of the open file."""
         with open_raster(self.path) as dataset:
-            yield lambda window: read_window(dataset, window, bidx=self.bidx)
+            if self.palette is None:
+                yield lambda window: read_window(dataset, window, bidx=self.bidx)
+                return
+            table = np.array(self.palette, np.uint8).T
+
+            def read_colors(window: PixelWindow) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+                positions, valid = read_window(dataset, window, bidx=self.bidx)
+                colors = table[:, positions[0]]
+                return colors[:3], valid & (colors[3] > 0)
+
+            yield read_colors
 
 
 def open_imagery(path: Path, *, bidx: Sequence[int] = (), names: Sequence[str] = ()) -> FileImagery:
@@ -114,16 +143,13 @@ def open_imagery(path: Path, *, bidx: Sequence[int] = (), names: Sequence[str] =
         kinds = sorted({dataset.dtypes[number - 1] for number in bands})
         if not bands or len(kinds) != 1 or kinds[0] not in DTYPES:
             raise RasterError(
-                f"{path}: bands of dtype {', '.join(kinds) or 'none'} found, expected the same one of "
+                f"{shown(path)}: bands of dtype {', '.join(kinds) or 'none'} found, expected the same one of "
                 f"{', '.join(DTYPES)} for all; convert the image"
             )
-        if len(bands) == 1 and dataset.colorinterp[0] is ColorInterp.palette:
-            raise RasterError(
-                f"{path}: an image with a colour table found, expected bands of colours; "
-                "expand it (gdal_translate -expand rgb)"
-            )
+        check_band_count(path, len(bands))
+        _check_size(path, dataset)
         height, width = dataset.block_shapes[bands[0] - 1]
-        return FileImagery(
+        imagery = FileImagery(
             path=path,
             grid=Grid.of(dataset),
             bidx=bands,
@@ -132,8 +158,49 @@ def open_imagery(path: Path, *, bidx: Sequence[int] = (), names: Sequence[str] =
             dtype=kinds[0],
             nodata=_usable_nodata(dataset, bands),
             block_px=(height, width),
-            sequential=dataset.driver in {"JPEG", "PNG", "WEBP"},
+            sequential=dataset.driver in SEQUENTIAL_DRIVERS or in_archive(path),
         )
+        check_end(dataset)
+        if len(bands) == 1 and dataset.colorinterp[bands[0] - 1] is ColorInterp.palette:
+            return _in_colors(imagery, dataset)
+        return imagery
+
+
+def check_band_count(path: Path, count: int) -> None:
+    """Refuse more bands than a tile may have.
+
+    Raises:
+        RasterError: With the numbers.
+    """
+    if count > MAX_BANDS:
+        raise RasterError(
+            f"{shown(path)}: {count} bands found, expected at most {MAX_BANDS}; choose those to use with --bidx"
+        )
+
+
+def _check_size(path: Path, dataset: rasterio.DatasetReader) -> None:
+    if min(dataset.width, dataset.height) < MIN_SCENE_PX:
+        raise RasterError(
+            f"{shown(path)}: {dataset.width} x {dataset.height} px found, expected at least {MIN_SCENE_PX} px along "
+            "each edge; leave it out or join it to its neighbours"
+        )
+
+
+def _in_colors(imagery: FileImagery, dataset: rasterio.DatasetReader) -> FileImagery:
+    """Return imagery of a file with a colour table as the colours that it shows."""
+    if imagery.dtype != "uint8":
+        raise RasterError(
+            f"{shown(imagery.path)}: a colour table of {imagery.dtype} positions found, expected uint8; expand it "
+            "(gdal_translate -expand rgb)"
+        )
+    entries = dataset.colormap(imagery.bidx[0])
+    return replace(
+        imagery,
+        names=("red", "green", "blue"),
+        colors=(ColorInterp.red, ColorInterp.green, ColorInterp.blue),
+        nodata=None,
+        palette=tuple(tuple(entries.get(value, (0, 0, 0, 0))) for value in range(256)),
+    )
 
 
 def odd_alpha(path: Path) -> int | None:

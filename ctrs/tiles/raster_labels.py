@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import rasterio
 from ctrs.classes import ClassMap
 from ctrs.config import LabelKind
 from ctrs.errors import GridMismatchError, LabelError
-from ctrs.raster.geotiff import Grid, color_bands, crs_name, open_raster, read_window
+from ctrs.raster.geotiff import Grid, check_end, color_bands, crs_name, open_raster, read_window
+from ctrs.raster.locate import locate
+from ctrs.raster.warp import GridWarp
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.decoding import Coding, Decode, known_positions, label_decoder
 from ctrs.tiles.labels import DecodedLabel, ReadLabel
@@ -35,6 +38,9 @@ class RasterLabel:
         coding: Whether bands hold class values, colours, or positions in a colour table.
         tolerance: Largest difference in each channel at which a colour counts as its legend colour.
         nearest: Read each colour as the nearest legend colour.
+        band: The band that holds class values.
+        warp: From the pixels of the tiles' grid to the file's; None where they are the same. Pixels are taken as they
+            are (nearest), never mixed; what lies outside the file is ignored.
     """
 
     path: Path
@@ -42,10 +48,14 @@ class RasterLabel:
     coding: Coding
     tolerance: int = 0
     nearest: bool = False
+    band: int = 1
+    warp: GridWarp | None = None
 
     @property
     def block_px(self) -> tuple[int, int]:
         """Height and width of the file's blocks."""
+        if self.warp is not None:
+            return 1, 1
         with open_raster(self.path) as dataset:
             height, width = dataset.block_shapes[0]
         return height, width
@@ -65,8 +75,18 @@ class RasterLabel:
     def _read(
         self, dataset: rasterio.DatasetReader, window: PixelWindow
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Read a window; nodata values stay valid here, because a class may have that value."""
-        pixels, valid = read_window(dataset, window, bidx=[1, 2, 3] if self.coding == "colors" else [1])
+        """Read a window of the tiles' grid."""
+        if self.warp is None:
+            return self._stored(dataset, window)
+        count, dtype = 3 if self.coding == "colors" else 1, np.dtype(dataset.dtypes[0])
+        read = partial(self._stored, dataset)
+        return self.warp.read(window, read, method="nearest", count=count, dtype=dtype)
+
+    def _stored(
+        self, dataset: rasterio.DatasetReader, window: PixelWindow
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Read a window of the file; nodata values stay valid here, because a class may have that value."""
+        pixels, valid = read_window(dataset, window, bidx=[1, 2, 3] if self.coding == "colors" else [self.band])
         if dataset.nodata is not None:
             valid = np.ones_like(valid)
         return pixels, valid
@@ -95,8 +115,19 @@ def open_raster_label(
     kind: LabelKind,
     tolerance: int,
     nearest: bool = False,
+    band: int | None = None,
 ) -> RasterLabel:
     """Check a raster label against its image and find out how it codes classes.
+
+    Args:
+        path: The file.
+        image: Its image.
+        image_grid: The image's grid.
+        classes: Class table.
+        kind: How it is to be read.
+        tolerance: Largest difference in each channel at which a colour counts as its legend colour.
+        nearest: Read each colour as the nearest legend colour.
+        band: Read class values from this band, however many there are.
 
     Raises:
         GridMismatchError: It has another size, CRS or place.
@@ -104,7 +135,12 @@ def open_raster_label(
     """
     with open_raster(path) as dataset:
         _check_grid(path, Grid.of(dataset), image, image_grid)
+        check_end(dataset)
         bands = len(color_bands(dataset))
+        if band is not None:
+            if band > dataset.count:
+                raise LabelError(f"{path}: {dataset.count} bands found, expected class values in band {band}")
+            return RasterLabel(path=path, classes=classes, coding="values", band=band)
         if bands >= 3 and kind != "values":
             if dataset.dtypes[0] != "uint8":
                 raise LabelError(
@@ -126,6 +162,50 @@ def open_raster_label(
                 f"{path}: one band without colour table found, expected colours; use --label-kind values or auto"
             )
     return RasterLabel(path=path, classes=classes, coding="values")
+
+
+def label_grid(path: Path, image: Path, image_grid: Grid, target: Grid) -> tuple[Grid, float]:
+    """Find the grid that a raster label is brought to the tiles' grid from.
+
+    Args:
+        path: The label.
+        image: Its image.
+        image_grid: The image's own grid.
+        target: Grid of the tiles.
+
+    Returns:
+        The image's grid for a label that lies on it, else the label's own; and the share of the image that it covers.
+
+    Raises:
+        GridMismatchError: It has no georeference and another size than its image, or lies elsewhere.
+    """
+    with open_raster(path) as dataset:
+        grid = Grid.of(dataset)
+    if not grid.transform.is_identity and grid.ground_control is None and not image_grid.transform.is_identity:
+        grid = replace(grid, crs=grid.crs or image_grid.crs)
+        if not image_grid.same_as(grid, tolerance_px=GRID_TOLERANCE_PX):
+            share = _share_covered(grid, image_grid, target)
+            if not share:
+                raise GridMismatchError(
+                    f"{path}: lies elsewhere than its image {image} (label {_place(grid)}; image "
+                    f"{_place(image_grid)}); check the CRS and place of both"
+                )
+            return grid, share
+    _check_grid(path, grid, image, image_grid)
+    return image_grid, 1.0
+
+
+def _share_covered(grid: Grid, image_grid: Grid, target: Grid, *, points: int = 65) -> float:
+    """Return the share of an image that lies on another grid, by places spread over the tiles' grid."""
+    along = (np.arange(points) + 0.5) / points
+    cols, rows = np.meshgrid(along * target.width, along * target.height)
+
+    def inside(source: Grid) -> npt.NDArray[np.bool_]:
+        found_cols, found_rows = locate(source, target, cols, rows)
+        return (found_cols >= 0) & (found_rows >= 0) & (found_cols <= source.width) & (found_rows <= source.height)
+
+    pictured = inside(image_grid)
+    return float((inside(grid) & pictured).sum() / max(1, pictured.sum()))
 
 
 def _has_palette(dataset: rasterio.DatasetReader) -> bool:

@@ -7,24 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rasterio.crs import CRS
-
 from ctrs.classes import ClassMap
 from ctrs.config import PrepareConfig
-from ctrs.errors import BandMismatchError, DataError, LabelWarning, MissingCrsWarning
+from ctrs.errors import DataError, LabelWarning, UsageError
 from ctrs.raster.geotiff import Grid
+from ctrs.raster.names import shown
+from ctrs.raster.warp import grid_warp
+from ctrs.tiles.area import within_area
 from ctrs.tiles.findings import Findings
-from ctrs.tiles.imagery import MAX_ALPHA_VALUES, FileImagery, Imagery, odd_alpha, open_imagery
+from ctrs.tiles.imagery import Imagery
+from ctrs.tiles.images import SceneImage, open_images
 from ctrs.tiles.labelling import open_label, read_layers, settle_classes, warn_background
 from ctrs.tiles.labels import Label
 from ctrs.tiles.layout import Layout, SceneSource
 from ctrs.tiles.painting import paint_layers
-from ctrs.tiles.raster_labels import RasterLabel
+from ctrs.tiles.raster_labels import RasterLabel, label_grid
+from ctrs.tiles.target_grid import edge_px
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TILE_PX = 512
 """Edge of a tile where neither the options nor the preset name one."""
+
+MIN_TILE_PX, MAX_TILE_PX = 32, 8192
+"""Shortest and longest edge of a tile."""
+
+_SLIVER = 0.01
+"""Share of an image that its label may leave uncovered without a word: borders of two grids seldom meet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +78,6 @@ class ReadySource:
     nodata: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Image:
-    source: SceneSource
-    imagery: FileImagery
-
-
 def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> ReadySource:
     """Open all images and labels, check that they fit, and settle the class table.
 
@@ -87,42 +90,48 @@ def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> R
         RasterError: No image can be read.
         LabelError: There is no class table to be had.
     """
-    images: list[_Image] = []
-    for scene in layout.scenes:
-        with findings.gathering("files", scene=scene.name):
-            images.append(_open_image(scene, layout, config))
-    images = _alike(images, findings)
+    if config.class_field is None and layout.preset is not None:
+        config = replace(config, class_field=layout.preset.class_field)
+    images = open_images(layout, config, findings)
+    if images and config.aoi is not None:
+        images = within_area(images, config.aoi, findings)
     if not images:
         findings.raise_faults()
         raise DataError(f"{layout.root}: no scenes found; check the folder")
-    _warn_missing_crs(images, findings)
-    if not config.bidx:
-        _warn_odd_alpha(images, findings)
     layers = read_layers(layout.scenes, config, findings)
     classes = settle_classes(layout, layers, config, findings)
     warn_background(layers, classes, findings)
     painted = paint_layers(layers, classes, config, findings)
     scenes: list[ReadyScene] = []
     nodata_classes: dict[str, list[Path]] = {}
+    partly: dict[str, float] = {}
+
+    def open_on_tiles(path: Path, image: SceneImage) -> Label:
+        """Open a label; a raster is held against the image's own grid, and brought to that of the tiles with it."""
+        source = image.source
+        if path in painted or not image.is_resampled:
+            return open_label(path, source, image.imagery, classes, painted, layout, config, findings)
+        grid, target = image.own.grid, image.imagery.grid
+        if config.crs is not None or config.gsd_m is not None:
+            grid, share = label_grid(path, source.image, grid, target)
+            if share < 1 - _SLIVER:
+                partly[source.name] = share
+        own = replace(image.own, grid=grid)
+        label = open_label(path, source, own, classes, painted, layout, config, findings)
+        return replace(label, warp=grid_warp(grid, target)) if isinstance(label, RasterLabel) else label
+
     for image in images:
         with findings.gathering("alignment", scene=image.source.name):
-            label = open_label(
-                image.source.label, image.source, image.imagery, classes, painted, layout, config, findings
-            )
-            eroded = (
-                open_label(
-                    image.source.label_eroded, image.source, image.imagery, classes, painted, layout, config, findings
-                )
-                if image.source.label_eroded is not None
-                else None
-            )
+            source = image.source
+            label = open_on_tiles(source.label, image)
+            eroded = open_on_tiles(source.label_eroded, image) if source.label_eroded is not None else None
             name = label.nodata_class() if isinstance(label, RasterLabel) else None
             if name is not None:
-                nodata_classes.setdefault(name, []).append(image.source.label)
-            tile_px, stride_px = _tile_size(layout, config)
+                nodata_classes.setdefault(name, []).append(source.label)
+            tile_px, stride_px = tile_size(image, layout, config)
             scenes.append(
                 ReadyScene(
-                    source=image.source,
+                    source=source,
                     imagery=image.imagery,
                     label=label,
                     eroded=eroded,
@@ -130,6 +139,15 @@ def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> R
                     stride_px=stride_px,
                 )
             )
+    if partly:
+        first = next(iter(partly))
+        findings.warn(
+            "alignment",
+            f"the label of {first} covers {partly[first]:.1%} of its image"
+            f"{f' (and {len(partly) - 1} more cover theirs in part)' if len(partly) > 1 else ''}; the rest is ignored",
+            LabelWarning,
+            items=[f"{name}: {share:.1%}" for name, share in partly.items()],
+        )
     for name, paths in nodata_classes.items():
         findings.warn(
             "classes",
@@ -146,57 +164,31 @@ def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> R
     )
 
 
-def _open_image(scene: SceneSource, layout: Layout, config: PrepareConfig) -> _Image:
-    imagery = open_imagery(scene.image, bidx=config.bidx, names=layout.band_names)
-    grid = imagery.grid
-    crs = config.src_crs or (layout.preset.crs if layout.preset is not None else None)
-    if grid.crs is None and crs is not None and not grid.transform.is_identity:
-        grid = replace(grid, crs=CRS.from_string(crs))
-    return _Image(source=scene, imagery=replace(imagery, grid=replace(grid, ground_control=None)))
+def tile_size(image: SceneImage, layout: Layout, config: PrepareConfig) -> tuple[int, int]:
+    """Return edge and step of a scene's tiles in pixels.
 
-
-def _tile_size(layout: Layout, config: PrepareConfig) -> tuple[int, int]:
-    """Return edge and step of a scene's tiles in pixels."""
+    Raises:
+        UsageError: Steps longer than the tiles would leave ground between them.
+        DataError: A length in metres makes no sensible tile of the scene's pixels.
+    """
+    grid, path = image.imagery.grid, image.own.path
     edge = config.tile_px or (layout.preset.tile_px if layout.preset is not None else DEFAULT_TILE_PX)
-    return edge, config.stride_px or edge
-
-
-def _warn_odd_alpha(images: Sequence[_Image], findings: Findings) -> None:
-    odd = {image.imagery.path: number for image in images if (number := odd_alpha(image.imagery.path)) is not None}
-    if odd:
-        path, number = next(iter(odd.items()))
-        findings.warn(
-            "bands",
-            f"{path}{_and_more(list(odd))}: band {number} is marked as alpha but holds more than {MAX_ALPHA_VALUES} "
-            "different values in the middle of the image; it is used as transparency. If it is near infrared, name "
-            "the bands with --bidx",
+    if config.tile_m is not None:
+        edge = edge_px("--tile", config.tile_m, grid, path)
+        if not MIN_TILE_PX <= edge <= MAX_TILE_PX:
+            raise DataError(
+                f"{shown(path)}: --tile {config.tile_m:g}m is {edge} px there, expected {MIN_TILE_PX} to "
+                f"{MAX_TILE_PX}; choose another length, or another ground pixel with --gsd"
+            )
+    step = config.stride_px or edge
+    if config.stride_m is not None:
+        step = edge_px("--stride", config.stride_m, grid, path)
+    if step > edge:
+        raise UsageError(
+            f"--stride: {step} px found, expected at most the {edge} px of a tile of scene {image.source.name}; longer "
+            "steps would leave ground out"
         )
-
-
-def _alike(images: Sequence[_Image], findings: Findings) -> list[_Image]:
-    """Return the images whose bands are of the first one's kind; the others are faults."""
-    alike: list[_Image] = []
-    for image in images:
-        found, first = image.imagery, images[0].imagery
-        if (len(found.bidx), found.dtype) == (len(first.bidx), first.dtype):
-            alike.append(image)
-            continue
-        error = BandMismatchError(
-            f"{found.path}: {len(found.bidx)} bands of {found.dtype} found, but {len(first.bidx)} bands of "
-            f"{first.dtype} in {first.path}; prepare images of different kinds apart, or choose bands with --bidx"
-        )
-        findings.fault("bands", error, scene=image.source.name)
-    return alike
-
-
-def _warn_missing_crs(images: Sequence[_Image], findings: Findings) -> None:
-    missing = [image.source.image for image in images if image.imagery.grid.crs is None]
-    if missing:
-        findings.warn(
-            "georeference",
-            f"{missing[0]}{_and_more(missing)}: no CRS found; going on in pixel coordinates",
-            MissingCrsWarning,
-        )
+    return edge, step
 
 
 def _and_more(paths: Sequence[Path]) -> str:
