@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,12 +41,27 @@ class Pass:
     splits: Mapping[str, SplitName]
 
 
+def check_counted(
+    ready: ReadySource, facts: Mapping[str, SceneFacts], config: PrepareConfig, findings: Findings
+) -> ReadySource:
+    """Check what the pass counted: nothing lost, nothing unknown, nothing odd about the values.
+
+    Returns:
+        The source with the scenes that could be read to their end.
+    """
+    scenes = tuple(scene for scene in ready.scenes if scene.name in facts)
+    check_coverage(facts, config, findings)
+    check_counts(facts, ready.classes, findings)
+    check_colours(scenes, facts, ready.classes, config, findings)
+    check_radiometry(facts, ready.band_names, ready.dtype, ready.nodata, findings)
+    return replace(ready, scenes=scenes)
+
+
 def audit_tiles(
     name: str,
     layout: Layout,
     ready: ReadySource,
     result: Pass,
-    config: PrepareConfig,
     findings: Findings,
     open_tiles: OpenTiles,
     *,
@@ -54,14 +69,13 @@ def audit_tiles(
     workers: int,
     progress: Progress,
 ) -> Audit:
-    """Check what the pass counted and describe it.
+    """Check classes and displacements, and describe the data set.
 
     Args:
         name: Name of the data set.
         layout: The source.
         ready: Its scenes.
         result: What the pass gave.
-        config: Options.
         findings: Takes what is found, and is part of the audit with all it holds.
         open_tiles: How tiles are read.
         written: Whether tiles have been written.
@@ -70,11 +84,7 @@ def audit_tiles(
     """
     scenes = {scene.name: scene for scene in ready.scenes if scene.name in result.facts}
     class_px = split_counts(result.placed, ready.classes.num_classes)
-    check_coverage(result.facts, config, findings)
-    check_counts(result.facts, ready.classes, findings)
-    check_colours(list(scenes.values()), result.facts, ready.classes, config, findings)
     check_classes(result.facts, class_px, ready.classes, findings)
-    check_radiometry(result.facts, ready.band_names, ready.dtype, ready.nodata, findings)
     by_scene: dict[str, list[CutTile]] = {}
     for tile, _ in result.placed:
         by_scene.setdefault(tile.scene, []).append(tile)

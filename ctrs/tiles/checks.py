@@ -135,16 +135,16 @@ def check_classes(
     if dropped and len(dropped) < classes.num_classes:
         findings.warn(
             "classes",
-            f"no label holds class {', '.join(dropped)}, though the class table names it; if it was lost on the way "
-            "(reprojected, converted, other colours), make the labels anew, else take it from the table",
+            f"the labels hold no pixel of class {', '.join(dropped)}, though the class table names it; if it was lost "
+            "on the way (reprojected, converted, other colours), make the labels anew, else take it from the table",
             LabelWarning,
         )
     elif dropped:
         findings.fault(
             "classes",
             DataError(
-                f"no label holds a pixel of any class ({', '.join(dropped)}): all are ignored or lie where there is no "
-                "imagery; check the labels, their place and the class table"
+                f"the labels hold no pixel of any class ({', '.join(dropped)}): all are ignored or lie where there is "
+                "no imagery; check the labels, their place and the class table"
             ),
         )
     train = class_px.get("train")

@@ -53,7 +53,7 @@ def _check_empty(facts: Mapping[str, SceneFacts], findings: Findings) -> None:
     if empty and len(empty) == len(facts):
         findings.fault(
             "radiometry",
-            DataError(f"no valid pixel in any of {len(facts)} scenes, first {empty[0]}; check nodata and alpha"),
+            DataError(f"scene {empty[0]}: no valid pixel in any scene; check nodata and alpha"),
         )
         return
     for name in empty:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from ctrs.classes import BUILDING_CLASSES
@@ -15,18 +13,14 @@ from ctrs.progress import Progress, no_progress
 from ctrs.tiles.assembly import Placed, pixel_size_m, place_tiles, scene_splits, warn_about
 from ctrs.tiles.audit import Audit
 from ctrs.tiles.audit_page import write_page
-from ctrs.tiles.auditing import Pass, audit_tiles
-from ctrs.tiles.cutting import CutTile
-from ctrs.tiles.facts import SceneFacts
+from ctrs.tiles.auditing import Pass, audit_tiles, check_counted
 from ctrs.tiles.findings import FAULTS, Findings
 from ctrs.tiles.layout import Layout, find_layout
 from ctrs.tiles.misplacement import check_places
 from ctrs.tiles.samples import source_tiles
-from ctrs.tiles.scan import Scan, scan
-from ctrs.tiles.scenes import ReadyScene, ReadySource, check_source
+from ctrs.tiles.scan import scan
+from ctrs.tiles.scenes import check_source
 from ctrs.tiles.tiling import georeference_quietly
-
-logger = logging.getLogger(__name__)
 
 _OWN_MARK = b'content="ctrs'
 _HEAD_BYTES = 4096
@@ -78,7 +72,18 @@ def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Pa
         return _audit_of_nothing(name, layout, findings)
     check_places(ready.scenes, findings)
     workers = config.workers or os.cpu_count() or 1
-    ready, found = _scan_all(ready, scratch, config, workers, findings, progress)
+    if not ready.scenes:
+        return _audit_of_nothing(name, layout, findings)
+    found = scan(
+        ready,
+        scratch,
+        write=False,
+        min_valid=config.min_valid,
+        workers=workers,
+        progress=progress,
+        findings=findings,
+    )
+    ready = check_counted(ready, found.facts, config, findings)
     if not ready.scenes:
         return _audit_of_nothing(name, layout, findings)
     splits = scene_splits(ready, findings)
@@ -92,38 +97,12 @@ def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Pa
         layout,
         ready,
         Pass(cut=found.tiles, facts=found.facts, placed=placed, splits=splits),
-        config,
         findings,
         source_tiles,
         written=False,
         workers=workers,
         progress=progress,
     )
-
-
-def _scan_all(
-    ready: ReadySource, scratch: Path, config: PrepareConfig, workers: int, findings: Findings, progress: Progress
-) -> tuple[ReadySource, Scan]:
-    """Count the pixels of all scenes; where one cannot be read to its end, go on scene by scene without it."""
-    if not ready.scenes:
-        return ready, Scan(tiles=[], facts={})
-    try:
-        found = scan(ready, scratch, write=False, min_valid=config.min_valid, workers=workers, progress=progress)
-        return ready, found
-    except FAULTS as error:
-        logger.info("%s; looking at each scene by itself", error)
-    whole: list[ReadyScene] = []
-    tiles: list[CutTile] = []
-    facts: dict[str, SceneFacts] = {}
-    for number, scene in enumerate(ready.scenes):
-        with findings.gathering("files", scene=scene.name):
-            alone = replace(ready, scenes=(scene,))
-            one = scan(alone, scratch, write=False, min_valid=config.min_valid, workers=workers)
-            whole.append(scene)
-            tiles += one.tiles
-            facts.update(one.facts)
-        progress(number + 1, len(ready.scenes), "looking at each scene by itself")
-    return replace(ready, scenes=tuple(whole)), Scan(tiles=tiles, facts=facts)
 
 
 def _audit_of_nothing(name: str, layout: Layout, findings: Findings) -> Audit:

@@ -29,7 +29,7 @@ from ctrs.tiles.assembly import (
 )
 from ctrs.tiles.audit_page import write_page
 from ctrs.tiles.audit_record import write_record
-from ctrs.tiles.auditing import Pass, audit_tiles
+from ctrs.tiles.auditing import Pass, audit_tiles, check_counted
 from ctrs.tiles.cutting import KINDS
 from ctrs.tiles.findings import FAULTS, Findings
 from ctrs.tiles.layout import Layout, find_layout
@@ -106,7 +106,17 @@ def _prepare(
         splits = scene_splits(ready, findings)
         findings.raise_faults()
     workers = config.workers or os.cpu_count() or 1
-    found = scan(ready, work.folder, write=True, min_valid=config.min_valid, workers=workers, progress=progress)
+    found = scan(
+        ready,
+        work.folder,
+        write=True,
+        min_valid=config.min_valid,
+        workers=workers,
+        progress=progress,
+        findings=findings,
+    )
+    ready = check_counted(ready, found.facts, config, findings)
+    findings.raise_faults()
     staged = work.folder / RESULT_DIR
     name = work.final.absolute().name
     with georeference_quietly():
@@ -119,7 +129,6 @@ def _prepare(
             layout,
             ready,
             Pass(cut=found.tiles, facts=found.facts, placed=placed, splits=splits),
-            config,
             findings,
             written_tiles(tiles),
             written=True,
