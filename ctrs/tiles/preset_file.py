@@ -94,7 +94,7 @@ class Preset:
 
         >>> from ctrs.tiles.presets import load_preset
         >>> load_preset("potsdam").split_summary, load_preset("loveda").split_summary
-        ('train 24, test 14', 'train, val by folder; test has no labels')
+        ('train 24, test 14', 'train, val by folder; test unlabelled')
         """
         ids = list(self.split_ids.values())
         counted = [f"{split} {ids.count(split)}" for split in SPLIT_NAMES if split in ids]
@@ -109,7 +109,7 @@ class Preset:
             parts.append("train")
         if self.unlabelled:
             hidden = [split for split in SPLIT_NAMES if split in self.unlabelled]
-            parts.append(f"{', '.join(hidden)} {'has' if len(hidden) == 1 else 'have'} no labels")
+            parts.append(f"{', '.join(hidden)} unlabelled")
         return "; ".join(parts)
 
     def image_pattern(self, paths: Iterable[str]) -> ImagePattern | None:

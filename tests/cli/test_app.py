@@ -12,7 +12,7 @@ from ctrs import __version__
 from ctrs.cli import app as program
 from ctrs.errors import CtrsError, OutputExistsError, UsageError
 
-COMMANDS = ["prepare", "train", "eval", "predict", "vectorize", "ablate", "inspect", "demo"]
+COMMANDS = ["prepare", "presets", "train", "eval", "predict", "vectorize", "ablate", "inspect", "demo"]
 HEAVY = {
     "torch",
     "timm",
@@ -25,7 +25,7 @@ HEAVY = {
 }
 
 
-PAGES = [[], *([name] for name in COMMANDS), ["inspect", "patches"], ["inspect", "embeddings"]]
+PAGES = [[], *([name] for name in COMMANDS), ["inspect", "patches"], ["inspect", "embeddings"], ["presets", "show"]]
 
 
 @pytest.mark.parametrize("arguments", PAGES, ids=lambda words: " ".join(["ctrs", *words]))

@@ -2,98 +2,284 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from affine import Affine
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
+from ctrs.cli.app import main
 from ctrs.config import PrepareConfig
-from ctrs.errors import MissingCrsWarning
+from ctrs.errors import CtrsWarning, UsageError
 from ctrs.synthetic.town import TownConfig, make_town
 from ctrs.tiles import Manifest, prepare_tiles
-from ctrs.tiles.presets import load_preset
+from ctrs.tiles.presets import preset_text
 
 if TYPE_CHECKING:
-    from tests.tiles.conftest import Maker
-
-SIZE = 96
+    from tests.tiles.fakes import Fake, FakeScene
 
 
-def prepare(tmp_path: Path) -> Manifest:
-    return prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=32))
+def _load_fakes() -> ModuleType:
+    """Import the script beside this file; tests are no package."""
+    spec = importlib.util.spec_from_file_location("tests_tiles_fakes", Path(__file__).with_name("fakes.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-def painted(make: Maker, preset: str, seed: int) -> np.ndarray:
-    known = load_preset(preset)
-    assert known is not None
-    learnt = known.classes.learnt
-    return np.array([entry.color for entry in learnt], np.uint8)[
-        make.indices(SIZE, SIZE, num=len(learnt), seed=seed)
-    ].transpose(2, 0, 1)
+fakes = _load_fakes()
+TILE_PX = 48
+IN_ONE_SPLIT = sorted(set(fakes.FAKES) - {"landcover_ai"})
+
+Write = Callable[[str], "Fake"]
 
 
-def counts_are_whole(manifest: Manifest) -> None:
-    total = sum(sum(manifest.class_counts(split)) for split in manifest.splits)
-    assert total == SIZE * SIZE * len(manifest.scenes)
+@pytest.fixture(scope="module")
+def write_fake(tmp_path_factory: pytest.TempPathFactory) -> Write:
+    """Write a fake once for all tests."""
+    written: dict[str, Fake] = {}
+
+    def write(name: str) -> Fake:
+        if name not in written:
+            written[name] = fakes.FAKES[name](tmp_path_factory.mktemp("fakes") / name)
+        return written[name]
+
+    return write
 
 
-def test_vaihingen(make: Maker, tmp_path: Path) -> None:
-    source = tmp_path / "src"
-    for number, area in enumerate((1, 3, 2)):
-        transform = Affine(0.09, 0, 496000 + 1000 * number, 0, -0.09, 5420000)
-        name = f"top_mosaic_09cm_area{area}"
-        make.raster(source / f"top/{name}.tif", make.noise(SIZE, SIZE), transform=transform)
-        labels = painted(make, "vaihingen", number)
-        make.raster(source / f"gts_for_participants/{name}.tif", labels)
-        labels[:, ::8] = 0
-        make.raster(source / f"gts_eroded_for_participants/{name}_noBoundary.tif", labels)
-    manifest = prepare(tmp_path)
-    assert (manifest.preset, manifest.has_eroded) == ("vaihingen", True)
-    assert manifest.bands.names == ("near infrared", "red", "green")
-    assert manifest.scene("vaihingen_2").split == "test"
-    assert manifest.pixel_size_m == pytest.approx(0.09)
-    counts_are_whole(manifest)
+@contextmanager
+def gather() -> Iterator[list[str]]:
+    """Gather what ctrs warns of; other warnings stay errors."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("error")
+        warnings.simplefilter("always", CtrsWarning)
+        said: list[str] = []
+        yield said
+        said += [str(warning.message) for warning in caught]
 
 
-@pytest.mark.parametrize("preset", ["loveda", "uavid"])
-def test_unreferenced_benchmarks(make: Maker, tmp_path: Path, preset: str) -> None:
-    source = tmp_path / "src"
-    places: dict[str, Callable[[str, int], tuple[str, str]]] = {
-        "loveda": lambda split, n: (f"{split}/Urban/images_png/{n}.png", f"{split}/Urban/masks_png/{n}.png"),
-        "uavid": lambda split, n: (
-            f"uavid_{split.lower()}/seq{n}/Images/000000.png",
-            f"uavid_{split.lower()}/seq{n}/Labels/000000.png",
-        ),
+def read(path: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as dataset:
+            return dataset.read()
+
+
+def joined(manifest: Manifest, scene: str, kind: str) -> np.ndarray:
+    """Put the tiles of a scene together again."""
+    tiles = [tile for tile in manifest.tiles if tile.scene == scene]
+    height = max(tile.window.row_off + tile.window.height for tile in tiles)
+    width = max(tile.window.col_off + tile.window.width for tile in tiles)
+    first = read(getattr(tiles[0], kind))
+    whole = np.full((len(first), height, width), 77, first.dtype)
+    for tile in tiles:
+        whole[(slice(None), *tile.window.slices)] = read(getattr(tile, kind))
+    return whole
+
+
+def counts(scenes: list[FakeScene], num: int) -> list[int]:
+    return sum(np.bincount(scene.mask.reshape(-1), minlength=256)[:num] for scene in scenes).tolist()
+
+
+@pytest.mark.parametrize("name", IN_ONE_SPLIT)
+def test_nothing_is_lost(write_fake: Write, tmp_path: Path, name: str) -> None:
+    fake = write_fake(name)
+    with gather() as said:
+        manifest = prepare_tiles(fake.root, tmp_path / "out", PrepareConfig(tile_px=TILE_PX))
+    labelled = {key: scene for key, scene in fake.scenes.items() if scene.labelled}
+    assert manifest.preset == fake.preset
+    assert manifest.classes.names == fake.classes
+    assert manifest.bands.names == fake.bands
+    assert {scene.name for scene in manifest.scenes} == set(labelled)
+    for key, truth in labelled.items():
+        assert (joined(manifest, key, "mask")[0] == truth.mask).all(), key
+        image = joined(manifest, key, "image")
+        assert image.dtype == truth.image.dtype
+        assert (image == truth.image).all(), key
+        if truth.eroded is not None:
+            assert (joined(manifest, key, "mask_eroded")[0] == truth.eroded).all(), key
+        scene = manifest.scene(key)
+        assert scene.known_bad == truth.known_bad
+        crs = None if scene.crs_wkt is None else rasterio.crs.CRS.from_wkt(scene.crs_wkt)
+        assert crs == (None if fake.crs is None else rasterio.crs.CRS.from_string(fake.crs))
+    assert manifest.has_eroded == any(truth.eroded is not None for truth in labelled.values())
+    given = {truth.split for truth in labelled.values()}
+    for split in manifest.splits:
+        names = {tile.scene for tile in manifest.split(split)}
+        official = {key for key, truth in labelled.items() if truth.split == split}
+        if "val" in given or split == "test":
+            assert names == official
+        else:  # validation is cut by place from the scenes for training
+            assert names <= {key for key, truth in labelled.items() if truth.split == "train"}
+    assert {"train", "val", *given} == set(manifest.splits)
+    total = sum(np.array(manifest.class_counts(split)) for split in manifest.splits)
+    assert total.tolist() == counts(list(labelled.values()), len(fake.classes))
+    if fake.pixel_size_m is None:
+        assert manifest.pixel_size_m is None
+        assert any("no CRS found" in text for text in said)
+    else:
+        assert manifest.pixel_size_m == pytest.approx(fake.pixel_size_m, rel=0.12)  # degrees are not square
+    hidden = len(fake.scenes) - len(labelled)
+    if hidden:
+        assert any(f"{hidden} images of the {fake.preset} test split left out" in note for note in manifest.notes)
+    allowed = ("no CRS found", "labels are known to be wrong", "a little off the legend", "label has no image")
+    allowed += ("training tiles hold no pixel", "ground pixels differ", "img5.geojson: no polygons found")
+    strange = [text for text in said if not any(words in text for words in allowed)]
+    assert not strange
+
+
+@pytest.mark.parametrize("name", sorted(fakes.FAKES))
+def test_as_a_new_user_would(
+    write_fake: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    fake = write_fake(name)
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", str(fake.root), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["preset"] == fake.preset
+    assert result["classes"] == list(fake.classes)
+    assert Path(result["path"]) == Path("prepared") / fake.root.name
+    assert (tmp_path / result["path"] / "prepared.json").is_file()
+    if name != "landcover_ai":
+        labelled = [scene for scene in fake.scenes.values() if scene.labelled]
+        total = [sum(part["class_px"][cls] for part in result["splits"].values()) for cls in fake.classes]
+        assert total == counts(labelled, len(fake.classes))
+    # The second time there is nothing to do.
+    assert main(["prepare", str(fake.root), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == result
+    assert "already prepared" in captured.err
+
+
+def test_landcover_ai_is_split_by_chips(write_fake: Write, tmp_path: Path) -> None:
+    fake = write_fake("landcover_ai")
+    with gather() as said:
+        manifest = prepare_tiles(fake.root, tmp_path / "out")
+    assert manifest.tile_px == 512
+    expected = {
+        (key, row * 512, col * 512): split
+        for key, scene in fake.scenes.items()
+        for (row, col), split in scene.chips.items()
     }
-    for number, split in enumerate(("Train", "Val", "Test")):
-        image, label = places[preset](split, number)
-        make.raster(source / image, make.noise(SIZE, SIZE, seed=number))
-        if split != "Test":
-            values = make.indices(SIZE, SIZE, num=7, seed=number) + np.uint8(1)
-            make.raster(source / label, values if preset == "loveda" else painted(make, preset, number))
-    with pytest.warns(MissingCrsWarning, match="and 1 more: no CRS found"):
-        manifest = prepare(tmp_path)
-    assert manifest.preset == preset
-    assert manifest.splits == ("train", "val")
-    assert any("1 images of the" in note for note in manifest.notes)
-    counts_are_whole(manifest)
+    found = {(tile.scene, tile.window.row_off, tile.window.col_off): tile.split for tile in manifest.tiles}
+    assert found == expected
+    for tile in manifest.tiles:
+        assert (read(tile.mask)[0] == fake.scenes[tile.scene].mask[tile.window.slices]).all()
+    assert not [text for text in said if "training tiles hold no pixel" not in text]
+    assert manifest.splits == ("train", "val", "test")
 
 
-def test_inria(make: Maker, tmp_path: Path) -> None:
-    root = tmp_path / "src/AerialImageDataset"
-    for number, (part, name) in enumerate((("train", "austin1"), ("train", "austin7"), ("test", "sfo1"))):
-        transform = Affine(0.3, 0, 600000 + 1000 * number, 0, -0.3, 3300000)
-        where = {"transform": transform, "crs": "EPSG:32614"}
-        make.raster(root / part / f"images/{name}.tif", make.noise(SIZE, SIZE), **where)
-        if part == "train":
-            make.raster(root / part / f"gt/{name}.tif", make.indices(SIZE, SIZE, num=2) * np.uint8(255), **where)
-    manifest = prepare(tmp_path)
-    assert {scene.name: scene.split for scene in manifest.scenes} == {"inria_austin1": "val", "inria_austin7": "train"}
-    assert manifest.classes.names == ("background", "building")
-    counts_are_whole(manifest)
+def test_smaller_tiles_of_chips_keep_their_split(write_fake: Write, tmp_path: Path) -> None:
+    fake = write_fake("landcover_ai")
+    with gather():
+        manifest = prepare_tiles(fake.root, tmp_path / "out", PrepareConfig(tile_px=256))
+    assert len(manifest.tiles) == 2 * 4 * 4
+    for tile in manifest.tiles:
+        chip = (tile.window.row_off // 512, tile.window.col_off // 512)
+        assert fake.scenes[tile.scene].chips[chip] == tile.split
+    assert any("tiles left out: no list names the chips" in note for note in manifest.notes)
+
+
+def test_tiles_of_several_chips_are_of_one_split(write_fake: Write, tmp_path: Path) -> None:
+    """Tiles that do not divide a chip: no training tile shows ground of another split."""
+    fake = write_fake("landcover_ai")
+    with gather():
+        manifest = prepare_tiles(fake.root, tmp_path / "out", PrepareConfig(tile_px=384, val_fraction=0))
+    assert len(manifest.tiles) > 0
+    for tile in manifest.tiles:
+        window = tile.window
+        rows = {window.row_off // 512, (window.row_off + window.height - 1) // 512}
+        cols = {window.col_off // 512, (window.col_off + window.width - 1) // 512}
+        assert {fake.scenes[tile.scene].chips.get((row, col)) for row in rows for col in cols} == {tile.split}
+
+
+def test_landcover_ai_by_place_instead(write_fake: Write, tmp_path: Path) -> None:
+    fake = write_fake("landcover_ai")
+    with gather():
+        manifest = prepare_tiles(fake.root, tmp_path / "out", PrepareConfig(tile_px=256, split="place"))
+    assert sum(len(manifest.split(split)) for split in manifest.splits) == 2 * 5 * 5
+    assert "val" in manifest.splits
+
+
+def test_chips_cannot_be_counted_in_resampled_images(write_fake: Write, tmp_path: Path) -> None:
+    fake = write_fake("landcover_ai")
+    with pytest.raises(UsageError, match="--gsd found, but the official split of landcover_ai counts chips of 512 px"):
+        prepare_tiles(fake.root, tmp_path / "out", PrepareConfig(gsd_m=0.5))
+
+
+def test_known_bad_scenes_can_be_left_out(write_fake: Write, tmp_path: Path) -> None:
+    fake = write_fake("potsdam")
+    with gather() as said:
+        kept = prepare_tiles(fake.root, tmp_path / "kept", PrepareConfig(tile_px=TILE_PX))
+    assert any("potsdam_7_10" in text and "--skip-known-bad" in text for text in said)
+    assert kept.scene("potsdam_7_10").known_bad
+    with gather() as said:
+        manifest = prepare_tiles(fake.root, tmp_path / "out", PrepareConfig(tile_px=TILE_PX, skip_known_bad=True))
+    assert {scene.name for scene in manifest.scenes} == {"potsdam_2_10", "potsdam_2_13"}
+    assert not any("potsdam_7_10" in text for text in said)
+    assert any("7_10" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize("name", ["potsdam", "potsdam_zipped", "vaihingen"])
+def test_heights_become_a_band(write_fake: Write, tmp_path: Path, name: str) -> None:
+    fake = write_fake(name)
+    with gather():
+        manifest = prepare_tiles(fake.root, tmp_path / "out", PrepareConfig(tile_px=TILE_PX, extra=("dsm",)))
+    assert manifest.bands.names == (*fake.bands, "dsm")
+    for key, truth in fake.scenes.items():
+        image = joined(manifest, key, "image")
+        assert image.dtype == np.float32
+        assert (image[:3] == truth.image).all()
+        assert (image[3] == truth.dsm).all()
+
+
+def test_an_edited_copy_of_a_preset(
+    write_fake: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = write_fake("potsdam")
+    monkeypatch.chdir(tmp_path)
+    assert main(["presets", "show", "potsdam"]) == 0
+    text = capsys.readouterr().out
+    assert text == preset_text("potsdam")
+    Path("my.toml").write_text(text.replace('name = "car"', 'name = "vehicle"').replace("_RGB\\.tif", "_IRRG\\.tif"))
+    assert main(["prepare", str(fake.root), "--preset", "my.toml", "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["preset"] == "my"
+    assert "vehicle" in result["classes"]
+
+
+def test_massachusetts_white_labels_mean_the_same(write_fake: Write, tmp_path: Path) -> None:
+    """The TIFF labels are red, the PNG ones white; masks are equal."""
+    masks = []
+    for name in ("massachusetts", "massachusetts_png"):
+        with gather():
+            manifest = prepare_tiles(write_fake(name).root, tmp_path / name, PrepareConfig(tile_px=TILE_PX))
+        masks.append(joined(manifest, "massachusetts_22678915_15", "mask"))
+    assert (masks[0] == masks[1]).all()
+    assert set(np.unique(masks[0])) == {0, 1}
+
+
+def test_the_script_writes_what_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fakes.main([str(tmp_path), "inria"]) == 0
+    assert (tmp_path / "inria/AerialImageDataset/train/gt/austin1.tif").is_file()
+    assert "4 scenes of inria" in capsys.readouterr().out
+    assert fakes.main([]) == 2
 
 
 def test_the_towns_own_layout(tmp_path: Path) -> None:
