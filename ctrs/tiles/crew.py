@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -190,7 +190,6 @@ class Crew:
             is_finished = not row.left and stream.scene.name not in self._broken
         if is_finished:
             tiles = [tile for tile in row.tiles if tile is not None]
-            tiles[-1] = replace(tiles[-1], num_near=row.counts.label.num_changed)
             cut = CutRow(tiles=tiles, counts=row.counts)
             self._news.put(FinishedRow(scene=stream.scene.name, number=row.number, row=cut))
 

@@ -60,7 +60,6 @@ class CutTile:
     class_counts: tuple[int, ...]
     moments: Moments
     hash: str
-    num_near: int = 0
     sizes: tuple[int, ...] = ()
 
     @property

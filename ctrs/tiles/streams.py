@@ -96,7 +96,9 @@ class SceneLayout:
     @classmethod
     def of(cls, scene: ReadyScene, plan: CountPlan, classes: ClassMap, *, workers: int) -> SceneLayout:
         """Lay out the reading of a scene for a number of threads."""
-        blocks = (scene.imagery.block_px, *(label.block_px for label in labels_of(scene)))
+        rows, cols = scene.imagery.block_px
+        image_block = (rows, scene.grid.width) if scene.imagery.sequential else (rows, cols)
+        blocks = (image_block, *(label.block_px for label in labels_of(scene)))
         block_rows = max(rows for rows, _ in blocks)
         spans = plan.grid.cols.spans
         height = scene.tile_px + block_rows

@@ -1,8 +1,9 @@
-"""Cutting: bounded reading changes nothing, and a write that fails is never silent."""
+"""Cutting: tiles open anywhere, hold what they should, and a write that fails is never silent."""
 
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,12 @@ from affine import Affine
 
 from ctrs.config import PrepareConfig
 from ctrs.errors import OutputError
+from ctrs.raster.windows import PixelWindow
 from ctrs.tiles import prepare_tiles
-from ctrs.tiles.cutting import KINDS, CutTile, cut_tiles, tile_rows
+from ctrs.tiles.cutting import KINDS, NO_MOMENTS, CutTile, cut_tile, pixel_hash
 from ctrs.tiles.findings import Findings
-from ctrs.tiles.journal import Journal
 from ctrs.tiles.layout import find_layout
+from ctrs.tiles.scan import scan
 from ctrs.tiles.scenes import ReadySource, check_source
 
 if TYPE_CHECKING:
@@ -34,49 +36,37 @@ def ready(make: Maker, tmp_path: Path) -> ReadySource:
     return check_source(find_layout(tmp_path / "src", config, Findings()), config, Findings())
 
 
-def cut(ready: ReadySource, folder: Path, **options: int) -> list[CutTile]:
-    for kind in KINDS:
-        (folder / kind).mkdir(parents=True)
-    return [tile for task in tile_rows(ready.scenes[0]) for tile in cut_tiles(task, ready.classes, folder, **options)]
+def cut_first(ready: ReadySource, folder: Path | None, valid: np.ndarray, *, min_valid: float = 0.0) -> CutTile:
+    rng = np.random.default_rng(0)
+    pixels, mask = rng.integers(0, 256, (3, 32, 32)).astype(np.uint8), rng.integers(0, 2, (32, 32)).astype(np.uint8)
+    window = PixelWindow(col_off=32, row_off=0, width=32, height=32)
+    mask = np.where(valid, mask, np.uint8(255))
+    for kind in KINDS if folder is not None else ():
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    return cut_tile(
+        ready.scenes[0], (0, 1, window), pixels, valid, [mask], ready.classes, folder=folder, min_valid=min_valid
+    )
 
 
-def test_reading_in_pieces_gives_the_same_tiles(ready: ReadySource, tmp_path: Path) -> None:
-    whole = cut(ready, tmp_path / "whole")
-    pieces = cut(ready, tmp_path / "pieces", read_bytes=2 * 32 * 32 * 3)
-    assert whole == pieces
-    assert len(whole) == 3 * 5
-    for tile in whole:
-        for kind in KINDS[:2]:
-            first, second = (tmp_path / where / kind / tile.file_name for where in ("whole", "pieces"))
-            assert first.read_bytes() == second.read_bytes()
+def test_a_tile_without_enough_pixels_is_not_kept(ready: ReadySource, tmp_path: Path) -> None:
+    valid = np.zeros((32, 32), bool)
+    empty = cut_first(ready, tmp_path / "cut", valid)
+    assert (empty.kept, empty.valid_fraction, empty.moments, empty.sizes) == (False, 0, NO_MOMENTS, ())
+    valid[:8] = True
+    assert not cut_first(ready, tmp_path / "cut", valid, min_valid=0.26).kept
+    assert not list((tmp_path / "cut").rglob("*.tif"))
+    tile = cut_first(ready, tmp_path / "cut", valid, min_valid=0.25)
+    assert (tile.kept, tile.valid_fraction, sum(tile.class_counts), tile.moments.count) == (True, 0.25, 256, 256)
+    assert tile.sizes == tuple((tmp_path / "cut" / kind / tile.file_name).stat().st_size for kind in KINDS[:2])
+    assert cut_first(ready, None, valid) == replace(tile, sizes=())
+    assert CutTile.from_json(tile.to_json()) == tile
 
 
-def test_images_read_from_the_beginning_are_one_task(make: Maker, tmp_path: Path) -> None:
-    make.raster(tmp_path / "src/images/a.png", make.noise(70, 150), **PLACED)
-    make.raster(tmp_path / "src/labels/a.tif", make.indices(70, 150, num=2), **PLACED)
-    config = PrepareConfig(tile_px=32)
-    ready = check_source(find_layout(tmp_path / "src", config, Findings()), config, Findings())
-    (task,) = tile_rows(ready.scenes[0])
-    assert len(task.places) == 15
-
-
-def test_the_journal_returns_what_was_noted(ready: ReadySource, tmp_path: Path) -> None:
-    tiles = cut(ready, tmp_path / "cut")
-    folders = {kind: [tmp_path / "cut" / kind] for kind in KINDS}
-    tasks = tile_rows(ready.scenes[0])
-    journal = Journal(tmp_path / "journal.jsonl")
-    assert journal.finished(tasks[0], folders) is None
-    journal.add(tasks[0], tiles[:5])
-    journal.add(tasks[1], tiles[5:10])
-    with (tmp_path / "journal.jsonl").open("a") as stream:
-        stream.write('{"task": "a_002')
-    again = Journal(tmp_path / "journal.jsonl")
-    assert again.finished(tasks[0], folders) == tiles[:5]
-    assert again.finished(tasks[2], folders) is None
-    again.add(tasks[2], tiles[10:])
-    assert Journal(tmp_path / "journal.jsonl").finished(tasks[2], folders) == tiles[10:]
-    (tmp_path / "cut/masks" / tiles[7].file_name).unlink()
-    assert again.finished(tasks[1], folders) is None
+def test_hashes_tell_pixels_shapes_and_dtypes_apart() -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
+    others = [pixels + 1, pixels.reshape(3, 2, 8), pixels.view(np.int8), pixels[:, ::-1]]
+    assert len({pixel_hash(array) for array in (pixels, *others)}) == 5
+    assert pixel_hash(pixels) == pixel_hash(np.concatenate([pixels, pixels], axis=2)[:, :, :4])
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
@@ -100,7 +90,7 @@ def test_a_full_disk_is_an_error(
 
 
 def test_tiles_open_anywhere(make: Maker, ready: ReadySource, tmp_path: Path) -> None:
-    tile = cut(ready, tmp_path / "cut")[0]
+    tile = scan(ready, tmp_path / "cut", write=True).tiles[0]
     with rasterio.open(tmp_path / "cut/images" / tile.file_name) as image:
         assert image.compression.name == "deflate"
         assert [color.name for color in image.colorinterp] == ["red", "green", "blue"]
