@@ -12,8 +12,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ctrs.config import PrepareConfig, SplitName
-from ctrs.errors import DataError, LabelWarning
+from ctrs.config import SplitName
+from ctrs.errors import LabelWarning
 from ctrs.progress import Progress
 from ctrs.raster.bands import Bands
 from ctrs.raster.geotiff import open_raster, read_window
@@ -21,102 +21,24 @@ from ctrs.raster.units import ground_pixel_size_m
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.cutting import KINDS, CutTile
 from ctrs.tiles.findings import Findings
-from ctrs.tiles.ground import Place
 from ctrs.tiles.manifest import SPLITS, Scene, SceneSplit, Tile
+from ctrs.tiles.placement import FoldPlace, Placed
 from ctrs.tiles.scenes import ReadyScene, ReadySource
-from ctrs.tiles.splits import choose_validation, shared_ground
 from ctrs.tiles.statistics import band_statistics, join
 
 logger = logging.getLogger(__name__)
 
-LEAK_SHARE = 0.01
-"""Share of a scene that may lie in another split, where neighbouring files overlap by a seam."""
 
-Placed = tuple[CutTile, SplitName]
-"""A tile and the split it belongs to."""
-
-
-def scene_splits(ready: ReadySource, findings: Findings) -> dict[str, SplitName]:
-    """Return the split of each scene; refuse splits that share ground."""
-    for shared in shared_ground([(scene.name, scene.source.split, scene.grid) for scene in ready.scenes]):
-        split_of = {scene.name: scene.source.split for scene in ready.scenes}
-        message = (
-            f"scenes {shared.first} ({split_of[shared.first]}) and {shared.second} ({split_of[shared.second]}) share "
-            f"{100 * shared.share:.3g} % of the smaller one's ground"
-        )
-        if shared.share >= LEAK_SHARE:
-            findings.fault("leakage", DataError(f"{message}; put both into one split (--val, --test) or leave one out"))
-        else:
-            findings.warn("leakage", f"{message}; scores there are a little too good")
-    return {scene.name: scene.source.split for scene in ready.scenes}
-
-
-def place_tiles(
-    cut: Sequence[CutTile], ready: ReadySource, splits: dict[str, SplitName], config: PrepareConfig, findings: Findings
-) -> list[Placed]:
-    """Return the tiles that hold imagery with their splits; cut validation from training places where none is given."""
-    filled = [tile for tile in cut if tile.kept]
-    if not filled:
-        raise DataError(f"{ready.scenes[0].source.image}: no valid pixel in any scene; check nodata and alpha")
-    placed = _official_splits(filled, ready, splits, findings)
-    filled = [tile for tile, _ in placed]
-    if "val" in splits.values() or "val" in {split for _, split in placed} or config.val_fraction == 0:
-        return placed
-    grids = {scene.name: scene.grid for scene in ready.scenes}
-    training = [number for number, (_, split) in enumerate(placed) if split == "train"]
-    places = [
-        Place(
-            scene=filled[number].scene,
-            grid=grids[filled[number].scene],
-            window=filled[number].window,
-            class_counts=filled[number].class_counts,
-        )
-        for number in training
-    ]
-    chosen = choose_validation(places, val_fraction=config.val_fraction, seed=config.seed)
-    for number, is_val in zip(training, chosen, strict=True):
-        if is_val:
-            placed[number] = filled[number], "val"
-    if training and not any(chosen):
-        findings.warn(
-            "splits",
-            "no validation split: the training ground cannot be divided; the last epoch will be kept as the best "
-            "(name scenes with --val, or choose smaller tiles)",
-        )
-    return placed
-
-
-def _official_splits(
-    tiles: Sequence[CutTile], ready: ReadySource, splits: dict[str, SplitName], findings: Findings
-) -> list[Placed]:
-    """Return the tiles with the splits of their scenes, or of the parts of scenes that they lie in."""
-    scenes = {scene.name: scene for scene in ready.scenes}
-    placed: list[Placed] = []
-    for tile in tiles:
-        scene = scenes[tile.scene]
-        chips = scene.source.chips
-        split = splits[tile.scene] if chips is None else chips.split_of(tile.window, width=scene.grid.width)
-        if split is not None:
-            placed.append((tile, split))
-    if not placed:
-        raise DataError("no tile lies in the official split, which is by chips of the scenes; choose smaller tiles")
-    if len(placed) < len(tiles):
-        findings.note(
-            "splits",
-            f"{len(tiles) - len(placed)} of {len(tiles)} tiles left out: no list names the chips that they touch, "
-            "or these are of several splits",
-        )
-    return placed
-
-
-def arrange_tiles(placed: Sequence[Placed], folder: Path, staged: Path, *, has_eroded: bool) -> list[Tile]:
+def arrange_tiles(
+    placed: Sequence[Placed], folds: Sequence[FoldPlace], folder: Path, staged: Path, *, has_eroded: bool
+) -> list[Tile]:
     """Move the tiles to the folders of their splits; done again after a kill, it moves what is left."""
     kinds = KINDS if has_eroded else KINDS[:2]
     for kind in kinds:
         for split in {split for _, split in placed}:
             (staged / kind / split).mkdir(parents=True, exist_ok=True)
     tiles: list[Tile] = []
-    for tile, split in placed:
+    for (tile, split), fold in zip(placed, folds, strict=True):
         paths = [staged / kind / split / tile.file_name for kind in kinds]
         for kind, path in zip(kinds, paths, strict=True):
             fresh = folder / kind / tile.file_name
@@ -132,6 +54,9 @@ def arrange_tiles(placed: Sequence[Placed], folder: Path, staged: Path, *, has_e
                 mask_eroded=paths[2] if has_eroded else None,
                 valid_fraction=tile.valid_fraction,
                 class_counts=tile.class_counts,
+                hash=tile.hash,
+                fold=fold.fold,
+                near_folds=fold.near,
             )
         )
     return tiles
@@ -147,9 +72,9 @@ def warn_about(cut: Sequence[CutTile], placed: Sequence[Placed], ready: ReadySou
             "because it needs them for all",
             LabelWarning,
         )
-    empty = len(cut) - len(placed)
+    empty = sum(not tile.kept for tile in cut)
     if empty:
-        logger.info("%d of %d tiles hold no imagery and are left out", empty, len(cut))
+        logger.info("%d of %d tiles hold too little imagery and are left out", empty, len(cut))
     if not any(split == "train" for _, split in placed):
         findings.warn("splits", "no training tiles: this data set can only be scored on")
 

@@ -10,7 +10,7 @@ import numpy as np
 from ctrs.config import PrepareConfig, SplitName
 from ctrs.progress import Progress
 from ctrs.raster.units import ground_pixel_size_m
-from ctrs.tiles.assembly import Placed, describe_scenes
+from ctrs.tiles.assembly import describe_scenes
 from ctrs.tiles.audit import Audit, SceneAudit, TileFootprint
 from ctrs.tiles.checks import check_classes, check_colours, check_counts, check_coverage
 from ctrs.tiles.cutting import CutTile
@@ -19,6 +19,7 @@ from ctrs.tiles.facts import SceneFacts
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.layout import Layout
 from ctrs.tiles.manifest import SPLITS
+from ctrs.tiles.placement import Placed
 from ctrs.tiles.radiometry import check_radiometry
 from ctrs.tiles.samples import OpenTiles, choose_samples, read_samples
 from ctrs.tiles.scenes import ReadySource

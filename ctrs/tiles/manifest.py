@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -22,9 +22,12 @@ from ctrs.raster.bands import Bands
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.mosaic import mosaic_vrt
 from ctrs.raster.windows import PixelWindow
-from ctrs.tiles.footprints import common_crs, tile_footprints
+from ctrs.tiles.facts import SceneFacts
+from ctrs.tiles.findings import Finding
+from ctrs.tiles.tile_table import Tile as Tile
+from ctrs.tiles.tile_table import read_tile_table, write_tile_table
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.parquet"
 PREPARED_FILE = "prepared.json"
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -33,37 +36,12 @@ SceneSplit = Literal["train", "val", "test", "train+val", "train+test", "val+tes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
-    """A file cut from a scene.
-
-    Args:
-        scene: Name of the scene.
-        split: Split it belongs to.
-        window: Its place in the scene.
-        image: Path of the image tile.
-        mask: Path of the mask: class indices, 255 where nodata or ignored.
-        mask_eroded: Path of the mask whose class borders are ignored (ISPRS), None where the source has none.
-        valid_fraction: Share of the pixels that hold imagery.
-        class_counts: Pixels of the mask by class index.
-    """
-
-    scene: str
-    split: SplitName
-    window: PixelWindow
-    image: Path
-    mask: Path
-    mask_eroded: Path | None = None
-    valid_fraction: float
-    class_counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Scene:
     """An input raster and its label.
 
     Args:
         name: Unique name, part of the tiles' file names.
-        split: Its split; ``train+val`` where validation tiles were cut from it by place.
+        split: Its split; several joined by ``+`` where its tiles were dealt out by place.
         width: Columns.
         height: Rows.
         crs_wkt: Coordinate reference system, None for pixel coordinates.
@@ -117,6 +95,9 @@ class Manifest:
         fingerprint: Of the job that made it.
         config: Options of the job.
         notes: What was changed or looked odd while it was made, in words with counts.
+        findings: The same, with level, check and scene.
+        facts: What was counted over each scene: ``SceneFacts`` as plain values, without the preview.
+        source_hashes: SHA-256 of each source file.
     """
 
     root: Path
@@ -131,6 +112,9 @@ class Manifest:
     fingerprint: str
     config: PrepareConfig = field(default_factory=PrepareConfig)
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source_hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -150,6 +134,37 @@ class Manifest:
             [tile.split, tile.scene, *(int(number) for number in asdict(tile.window).values())] for tile in self.tiles
         )
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+    @property
+    def num_folds(self) -> int:
+        """Number of folds; 0 where none were made."""
+        return 1 + max((tile.fold for tile in self.tiles if tile.fold is not None), default=-1)
+
+    def for_fold(self, number: int) -> Manifest:
+        """Return the data as a fold divides them: it validates, the others train, the test stays.
+
+        Tiles too near to the fold's ground are left out. Band statistics stay those of all folds.
+
+        Args:
+            number: The fold, from 0.
+
+        Raises:
+            DataError: There is no such fold.
+        """
+        if not self.num_folds:
+            raise DataError(
+                f"{self.root}: fold {number} asked for, but these data have no folds; leave out --fold, or make them "
+                "with `ctrs prepare --folds 5`"
+            )
+        if not 0 <= number < self.num_folds:
+            raise DataError(f"{self.root}: no fold {number}; expected 0 to {self.num_folds - 1}")
+        tiles: list[Tile] = []
+        for tile in self.tiles:
+            if tile.fold == number:
+                tiles.append(replace(tile, split="val"))
+            elif number not in tile.near_folds:
+                tiles.append(tile)
+        return replace(self, tiles=tuple(tiles))
 
     def split(self, name: SplitName) -> tuple[Tile, ...]:
         """Return the tiles of a split, empty if it has none."""
@@ -180,7 +195,8 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write ``manifest.parquet`` and ``prepared.json`` into a folder that holds the tiles."""
-        _write_parquet(self, folder / MANIFEST_FILE)
+        grids = {scene.name: scene.grid for scene in self.scenes}
+        write_tile_table(folder / MANIFEST_FILE, self.tiles, grids, self.classes, root=self.root)
         document = {
             "format_version": FORMAT_VERSION,
             "ctrs_version": __version__,
@@ -197,6 +213,10 @@ class Manifest:
             "bands": self.bands.to_json(),
             "config": to_plain(self.config),
             "notes": list(self.notes),
+            "findings": [asdict(finding) for finding in self.findings],
+            "num_folds": self.num_folds,
+            "source_hashes": dict(self.source_hashes),
+            "facts": {name: dict(facts) for name, facts in self.facts.items()},
             "scenes": [asdict(scene) for scene in self.scenes],
         }
         write_text(folder / PREPARED_FILE, json.dumps(document, indent=1) + "\n")
@@ -224,7 +244,7 @@ class Manifest:
             return cls(
                 root=folder.absolute(),
                 name=document["name"],
-                tiles=_read_parquet(folder, classes),
+                tiles=read_tile_table(folder / MANIFEST_FILE, classes),
                 scenes=tuple(_scene_from_json(row) for row in document["scenes"]),
                 classes=classes,
                 bands=Bands.from_json(document["bands"]),
@@ -234,6 +254,9 @@ class Manifest:
                 fingerprint=document["fingerprint"],
                 config=from_mapping(PrepareConfig, document["config"], where=str(folder / PREPARED_FILE)),
                 notes=tuple(document["notes"]),
+                findings=tuple(Finding(**row) for row in document["findings"]),
+                facts=document["facts"],
+                source_hashes=document["source_hashes"],
             )
         except (KeyError, TypeError, ConfigError) as error:
             raise DataError(
@@ -263,72 +286,13 @@ def _scene_from_json(row: Mapping[str, Any]) -> Scene:
     return Scene(**{**row, "transform": tuple(row["transform"])})
 
 
-def _write_parquet(manifest: Manifest, path: Path) -> None:
-    import geopandas
-
-    grids = {scene.name: scene.grid for scene in manifest.scenes}
-    crs = common_crs(grid.crs for grid in grids.values())
-    columns: dict[str, list[Any]] = {
-        "scene": [tile.scene for tile in manifest.tiles],
-        "split": [tile.split for tile in manifest.tiles],
-        **{
-            key: [getattr(tile.window, key) for tile in manifest.tiles]
-            for key in ("row_off", "col_off", "width", "height")
-        },
-        "image": [_relative(tile.image, manifest.root) for tile in manifest.tiles],
-        "mask": [_relative(tile.mask, manifest.root) for tile in manifest.tiles],
-        "mask_eroded": [tile.mask_eroded and _relative(tile.mask_eroded, manifest.root) for tile in manifest.tiles],
-        "valid_fraction": [tile.valid_fraction for tile in manifest.tiles],
-        **{
-            f"count_{name}": [tile.class_counts[index] for tile in manifest.tiles]
-            for index, name in enumerate(manifest.classes.names)
-        },
+def plain_facts(facts: SceneFacts) -> dict[str, Any]:
+    """Return what was counted over a scene as plain values, without the preview."""
+    values = {entry.name: getattr(facts, entry.name) for entry in fields(facts) if entry.name != "preview"}
+    return {
+        key: dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
     }
-    footprints = tile_footprints([(grids[tile.scene], tile.window) for tile in manifest.tiles], crs)
-    frame = geopandas.GeoDataFrame(columns, geometry=footprints, crs=None if crs is None else crs.to_wkt())
-    frame.to_parquet(path, index=False)
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
-def _read_parquet(folder: Path, classes: ClassMap) -> tuple[Tile, ...]:
-    import pyarrow
-    import pyarrow.parquet
-
-    path = folder / MANIFEST_FILE
-    counts = [f"count_{name}" for name in classes.names]
-    columns = [
-        "scene", "split", "row_off", "col_off", "width", "height", "image", "mask", "mask_eroded", "valid_fraction",
-        *counts,
-    ]  # fmt: skip
-    try:
-        rows = pyarrow.parquet.read_table(path, columns=columns).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(
-            f"{path}: not readable as a manifest ({str(error).splitlines()[0]}); "
-            "run `ctrs prepare` again with --overwrite"
-        ) from error
-    root = folder.absolute()
-    try:
-        return tuple(
-            Tile(
-                scene=row["scene"],
-                split=row["split"],
-                window=PixelWindow(
-                    col_off=row["col_off"], row_off=row["row_off"], width=row["width"], height=row["height"]
-                ),
-                image=root / row["image"],
-                mask=root / row["mask"],
-                mask_eroded=root / row["mask_eroded"] if row["mask_eroded"] else None,
-                valid_fraction=row["valid_fraction"],
-                class_counts=tuple(row[column] for column in counts),
-            )
-            for row in rows
-        )
-    except KeyError as error:
-        raise DataError(f"{path}: column {error} is missing; run `ctrs prepare` again with --overwrite") from error
 
 
 def scene_mosaics(manifest: Manifest, split: SplitName, folder: Path) -> list[SceneMosaic]:

@@ -14,10 +14,10 @@ from ctrs.classes import ClassMap, Mask
 from ctrs.config import SplitName
 from ctrs.raster.geotiff import open_raster, read_window
 from ctrs.raster.windows import PixelWindow
-from ctrs.tiles.assembly import Placed
 from ctrs.tiles.audit import TileSample
 from ctrs.tiles.cutting import CutTile
 from ctrs.tiles.manifest import SPLITS, Tile
+from ctrs.tiles.placement import Placed
 from ctrs.tiles.scenes import ReadyScene
 
 MAX_SAMPLES = 24

@@ -10,13 +10,14 @@ from ctrs.classes import BUILDING_CLASSES
 from ctrs.config import PrepareConfig
 from ctrs.errors import OutputExistsError
 from ctrs.progress import Progress, no_progress
-from ctrs.tiles.assembly import Placed, pixel_size_m, place_tiles, scene_splits, warn_about
+from ctrs.tiles.assembly import pixel_size_m, warn_about
 from ctrs.tiles.audit import Audit
 from ctrs.tiles.audit_page import write_page
 from ctrs.tiles.auditing import Pass, audit_tiles, check_counted
 from ctrs.tiles.findings import FAULTS, Findings
 from ctrs.tiles.layout import Layout, find_layout
 from ctrs.tiles.misplacement import check_places
+from ctrs.tiles.placement import Placed, deal_folds, place_tiles, scene_splits
 from ctrs.tiles.samples import source_tiles
 from ctrs.tiles.scan import scan
 from ctrs.tiles.scenes import check_source
@@ -86,10 +87,11 @@ def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Pa
     ready = check_counted(ready, found.facts, config, findings)
     if not ready.scenes:
         return _audit_of_nothing(name, layout, findings)
-    splits = scene_splits(ready, findings)
+    splits = scene_splits(ready, config, findings)
     placed: list[Placed] = []
     with findings.gathering("coverage"):
         placed = place_tiles(found.tiles, ready, splits, config, findings)
+        deal_folds(placed, ready, config, findings)
         pixel_size_m(ready.scenes, findings)
         warn_about(found.tiles, placed, ready, findings)
     return audit_tiles(

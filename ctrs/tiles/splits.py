@@ -190,8 +190,8 @@ def deal_by_place(
         Split of each tile. The places of the test do not depend on ``val_fraction``.
     """
     splits: npt.NDArray[np.object_] = np.full(len(places), "train", object)
-    if not places:
-        return []
+    if not places or val_fraction == test_fraction == 0:
+        return ["train"] * len(places)
     parcels = Parcels.of(places, block)
     is_test = parcels.take(np.arange(len(places)), test_fraction, seed=seed, stage="test")
     rest = np.flatnonzero(~is_test)

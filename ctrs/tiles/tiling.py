@@ -23,8 +23,6 @@ from ctrs.tiles.assembly import (
     describe_scenes,
     measure_bands,
     pixel_size_m,
-    place_tiles,
-    scene_splits,
     warn_about,
 )
 from ctrs.tiles.audit_page import write_page
@@ -33,8 +31,9 @@ from ctrs.tiles.auditing import Pass, audit_tiles, check_counted
 from ctrs.tiles.cutting import KINDS
 from ctrs.tiles.findings import FAULTS, Findings
 from ctrs.tiles.layout import Layout, find_layout
-from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, Manifest, read_prepared
+from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, Manifest, plain_facts, read_prepared
 from ctrs.tiles.misplacement import check_places
+from ctrs.tiles.placement import deal_folds, place_tiles, scene_splits
 from ctrs.tiles.samples import written_tiles
 from ctrs.tiles.scan import JOURNAL_FILE, RESULT_DIR, scan
 from ctrs.tiles.scenes import check_source
@@ -103,7 +102,7 @@ def _prepare(
     with georeference_quietly():
         ready = check_source(layout, config, findings)
         check_places(ready.scenes, findings)
-        splits = scene_splits(ready, findings)
+        splits = scene_splits(ready, config, findings)
         findings.raise_faults()
     workers = config.workers or os.cpu_count() or 1
     found = scan(
@@ -121,7 +120,10 @@ def _prepare(
     name = work.final.absolute().name
     with georeference_quietly():
         placed = place_tiles(found.tiles, ready, splits, config, findings)
-        tiles = arrange_tiles(placed, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes))
+        folds = deal_folds(placed, ready, config, findings)
+        tiles = arrange_tiles(
+            placed, folds, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes)
+        )
         ground_pixel_m = pixel_size_m(ready.scenes, findings)
         warn_about(found.tiles, placed, ready, findings)
         audit = audit_tiles(
@@ -152,6 +154,8 @@ def _prepare(
         fingerprint=job,
         config=replace(config, overwrite=False, workers=None),
         notes=tuple(finding.message for finding in findings.entries if finding.level != "fault"),
+        findings=tuple(findings.entries),
+        facts={scene: plain_facts(facts) for scene, facts in found.facts.items()},
     )
 
 

@@ -133,7 +133,7 @@ def test_other_format_versions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "prepared.json"
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "format_version": 99}))
-    with pytest.raises(DataError, match="format_version 99 found, expected 1"):
+    with pytest.raises(DataError, match="format_version 99 found, expected 2"):
         Manifest.open(tmp_path)
     del document["bands"]
     path.write_text(json.dumps(document))

@@ -1,0 +1,266 @@
+"""Which tiles are part of the data set, and which split and fold each belongs to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctrs.config import PrepareConfig, SplitName
+from ctrs.errors import DataError, UsageError
+from ctrs.tiles.cutting import CutTile
+from ctrs.tiles.findings import Findings
+from ctrs.tiles.folds import deal_into_folds, near_folds
+from ctrs.tiles.ground import Length, Place
+from ctrs.tiles.leakage import check_apart, check_duplicates
+from ctrs.tiles.scenes import ReadySource
+from ctrs.tiles.splits import deal_by_place, near_other_splits, shared_ground
+
+LEAK_SHARE = 0.01
+"""Share of a scene that may lie in another split, where neighbouring files overlap by a seam."""
+
+Placed = tuple[CutTile, SplitName]
+"""A tile and the split it belongs to."""
+
+
+def scene_splits(ready: ReadySource, config: PrepareConfig, findings: Findings) -> dict[str, SplitName]:
+    """Return the split of each scene, before tiles are dealt out by place; refuse splits that share ground.
+
+    By place, all scenes are for training until their tiles are dealt out; with folds, those for validation are too.
+
+    Raises:
+        UsageError: Options for splits exclude each other, or a length in metres is asked for where there is no CRS.
+    """
+    _check_options(ready, config)
+    splits: dict[str, SplitName] = {}
+    for scene in ready.scenes:
+        is_training = config.split == "place" or (config.folds and scene.source.split == "val")
+        splits[scene.name] = "train" if is_training else scene.source.split
+    buffer = Length.of(config.split_buffer_px, config.split_buffer_m)
+    for shared in shared_ground([(scene.name, splits[scene.name], scene.grid) for scene in ready.scenes]):
+        message = (
+            f"scenes {shared.first} ({splits[shared.first]}) and {shared.second} ({splits[shared.second]}) share "
+            f"{100 * shared.share:.3g} % of the smaller one's ground"
+        )
+        if buffer is not None:
+            findings.note("leakage", f"{message}; tiles there are left out of one of them")
+        elif shared.share >= LEAK_SHARE:
+            advice = (
+                "put both into one split (--val, --test), leave one out, or cut the ground away with --split-buffer"
+            )
+            findings.fault("leakage", DataError(f"{message}; {advice}"))
+        else:
+            findings.warn("leakage", f"{message}; scores there are a little too good (cut it away with --split-buffer)")
+    return splits
+
+
+def _check_options(ready: ReadySource, config: PrepareConfig) -> None:
+    """Refuse options for splits that exclude each other, or do not fit the scenes."""
+    if config.split == "place" and (config.val or config.test):
+        option = "--val" if config.val else "--test"
+        raise UsageError(
+            f"--split place deals all ground out by place, and {option} names scenes; leave one of both out"
+        )
+    if config.folds and config.val:
+        raise UsageError(
+            "--folds validates on each part of the training ground in turn, and --val names scenes for it; "
+            "leave one of both out"
+        )
+    without = next((scene.name for scene in ready.scenes if scene.grid.crs is None), None)
+    for option, value in (("--block", config.block_m), ("--split-buffer", config.split_buffer_m)):
+        if value is not None and without is not None:
+            raise UsageError(
+                f"{option} {value:g}m: scene {without} has no CRS, so its metres are not known; give pixels "
+                f"({option} 512), or name the CRS with --src-crs"
+            )
+
+
+def place_tiles(
+    cut: Sequence[CutTile], ready: ReadySource, splits: dict[str, SplitName], config: PrepareConfig, findings: Findings
+) -> list[Placed]:
+    """Return the tiles that are part of the data set, with their splits, so that no ground is in two of them.
+
+    Validation, and with ``--split place`` the test too, is cut from training places where it is not given. Tiles too
+    near to another split are left out.
+
+    Args:
+        cut: All tiles.
+        ready: Their scenes.
+        splits: From ``scene_splits``.
+        config: Options.
+        findings: Takes what is left out or missing, and each leak between splits.
+
+    Raises:
+        DataError: No tile is left.
+    """
+    kept = [tile for tile in cut if tile.kept]
+    if not kept:
+        raise DataError(f"{ready.scenes[0].source.image}: no valid pixel in any scene; check nodata and alpha")
+    kept, dealt = _official_splits(kept, ready, splits, config, findings)
+    places = _places(kept, ready)
+    block = _block(ready, config)
+    buffer = Length.of(config.split_buffer_px, config.split_buffer_m)
+    val_fraction = 0.0 if config.folds or "val" in splits.values() or "val" in dealt else config.val_fraction
+    own = [number for number, split in enumerate(dealt) if split == "train"]
+    mine = [places[number] for number in own]
+    chosen = deal_by_place(
+        mine, val_fraction=val_fraction, test_fraction=config.test_fraction, seed=config.seed, block=block
+    )
+    for number, split in zip(own, chosen, strict=True):
+        dealt[number] = split
+    # Splits that came with the data, and share a seam at most, stay as they are unless a buffer is asked for.
+    compared = list(range(len(kept))) if buffer is not None else own
+    near = near_other_splits([places[number] for number in compared], [dealt[number] for number in compared], buffer)
+    _note_left_out([dealt[number] for number in compared], near, buffer, findings)
+    gone = {number for number, guarded in zip(compared, near, strict=True) if guarded is not None}
+    compared = [number for number in compared if number not in gone]
+    check_apart([places[number] for number in compared], [dealt[number] for number in compared], buffer, findings)
+    placed = [(tile, split) for number, (tile, split) in enumerate(zip(kept, dealt, strict=True)) if number not in gone]
+    check_duplicates(placed, findings)
+    present = {split for _, split in placed}
+    if own and "train" not in present:
+        what = "overlaps no" if buffer is None else f"is farther than {buffer} from the"
+        advice = "choose a smaller --split-buffer or --block"
+        findings.fault("splits", DataError(f"no training tile {what} ground of other splits; {advice}"))
+    if own and val_fraction and "val" not in present:
+        findings.warn(
+            "splits",
+            "no validation split: the training ground cannot be divided; the last epoch will be kept as the best "
+            "(name scenes with --val, or choose smaller tiles)",
+        )
+    if own and config.test_fraction and "test" not in present:
+        findings.warn(
+            "splits", "no test split: the ground cannot be divided; choose smaller tiles or a smaller --block"
+        )
+    return placed
+
+
+def _official_splits(
+    tiles: Sequence[CutTile],
+    ready: ReadySource,
+    splits: dict[str, SplitName],
+    config: PrepareConfig,
+    findings: Findings,
+) -> tuple[list[CutTile], list[SplitName]]:
+    """Return the tiles with the splits of their scenes, or of the parts of scenes that they lie in."""
+    if config.split == "place":
+        return list(tiles), [splits[tile.scene] for tile in tiles]
+    scenes = {scene.name: scene for scene in ready.scenes}
+    kept: list[CutTile] = []
+    dealt: list[SplitName] = []
+    for tile in tiles:
+        scene = scenes[tile.scene]
+        chips = scene.source.chips
+        split = splits[tile.scene] if chips is None else chips.split_of(tile.window, width=scene.grid.width)
+        if split is not None:
+            kept.append(tile)
+            dealt.append("train" if config.folds and split == "val" else split)
+    if not kept:
+        raise DataError("no tile lies in the official split, which is by chips of the scenes; choose smaller tiles")
+    if len(kept) < len(tiles):
+        findings.note(
+            "splits",
+            f"{len(tiles) - len(kept)} of {len(tiles)} tiles left out: no list names the chips that they touch, "
+            "or these are of several splits",
+        )
+    return kept, dealt
+
+
+def _places(tiles: Sequence[CutTile], ready: ReadySource) -> list[Place]:
+    grids = {scene.name: scene.grid for scene in ready.scenes}
+    return [
+        Place(scene=tile.scene, grid=grids[tile.scene], window=tile.window, class_counts=tile.class_counts)
+        for tile in tiles
+    ]
+
+
+def _block(ready: ReadySource, config: PrepareConfig) -> Length | None:
+    """Return the edge of the blocks that are dealt out by place; None: tiles, which then do not overlap."""
+    asked = Length.of(config.block_px, config.block_m)
+    if asked is None and any(scene.stride_px < scene.tile_px for scene in ready.scenes):
+        return Length(px=max(scene.tile_px for scene in ready.scenes))
+    return asked
+
+
+def _note_left_out(
+    splits: Sequence[SplitName], near: Sequence[SplitName | None], buffer: Length | None, findings: Findings
+) -> None:
+    """Note how many tiles are too near to another split."""
+    counts = Counter((split, guarded) for split, guarded in zip(splits, near, strict=True) if guarded is not None)
+    for (split, guarded), number in sorted(counts.items()):
+        what = "share ground with" if buffer is None else f"share ground with, or lie nearer than {buffer} to,"
+        findings.note(
+            "splits", f"{number} of {splits.count(split)} {split} tiles {what} {guarded} tiles and are left out"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldPlace:
+    """The fold of a tile, None for test tiles, and the other folds that it is too near to to train for them."""
+
+    fold: int | None = None
+    near: tuple[int, ...] = ()
+
+
+def deal_folds(
+    placed: Sequence[Placed], ready: ReadySource, config: PrepareConfig, findings: Findings
+) -> list[FoldPlace]:
+    """Return the fold of each tile; of none where no folds are asked for.
+
+    Args:
+        placed: Tiles that are part of the data set.
+        ready: Their scenes.
+        config: Options.
+        findings: Takes how folds came out.
+
+    Raises:
+        DataError: The ground cannot be divided into so many folds.
+    """
+    result = [FoldPlace()] * len(placed)
+    if not config.folds:
+        return result
+    own = [number for number, (_, split) in enumerate(placed) if split == "train"]
+    places = _places([placed[number][0] for number in own], ready)
+    buffer = Length.of(config.split_buffer_px, config.split_buffer_m)
+    folds = deal_into_folds(places, config.folds, seed=config.seed, block=_block(ready, config))
+    near = near_folds(places, folds, config.folds, buffer)
+    for number, fold, others in zip(own, folds, near, strict=True):
+        result[number] = FoldPlace(fold=fold, near=others)
+    _describe_folds(folds, near, places, ready, config.folds, buffer, findings)
+    return result
+
+
+def _describe_folds(
+    folds: Sequence[int],
+    near: Sequence[tuple[int, ...]],
+    places: Sequence[Place],
+    ready: ReadySource,
+    num_folds: int,
+    buffer: Length | None,
+    findings: Findings,
+) -> None:
+    """Note the sizes of folds, and what is missing in them."""
+    sizes = [folds.count(fold) for fold in range(num_folds)]
+    between = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    message = f"{num_folds} folds by place of {between} tiles each"
+    num_near = sum(bool(others) for others in near)
+    if num_near:
+        what = "share ground with other folds" if buffer is None else f"lie nearer than {buffer} to other folds"
+        message += f"; {num_near} tiles {what} and do not train when these validate"
+    findings.note("splits", message)
+    counts = np.array([place.class_counts for place in places], np.int64)
+    totals = counts.sum(axis=0)
+    for fold in range(num_folds):
+        if not any(own != fold and fold not in others for own, others in zip(folds, near, strict=True)):
+            findings.fault(
+                "splits",
+                DataError(f"no tile is left to train on when fold {fold} validates; choose a smaller --split-buffer"),
+            )
+        absent = (counts[np.array(folds) == fold].sum(axis=0) == 0) & (totals > 0)
+        if absent.any():
+            names = ", ".join(
+                name for name, is_absent in zip(ready.classes.names, absent.tolist(), strict=True) if is_absent
+            )
+            findings.note("splits", f"fold {fold} holds no pixel of class {names}, so its scores say nothing of it")
