@@ -62,9 +62,9 @@ class Console:
         table = Table(title=title or None, title_justify="left", header_style="bold")
         for number, name in enumerate(header):
             # Text wraps where the terminal is narrow, but names do not.
-            table.add_column(
-                name, justify="left" if number in left else "right", no_wrap=not (number and number in left)
-            )
+            wraps = number > 0 and number in left
+            justify: Literal["left", "right"] = "left" if number in left else "right"
+            table.add_column(name, justify=justify, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
         for row in rows:
             table.add_row(*row)
         width = None if sys.stdout.isatty() else 200

@@ -123,6 +123,7 @@ def open_label(
             kind=kind,
             tolerance=preset.color_tolerance if preset is not None and layout.class_file is None else 0,
             nearest=config.nearest_color,
+            band=preset.label_band if preset is not None and kind == "values" else None,
         )
     frame = layer.layer.frame
     if (frame.crs is None) != (imagery.grid.crs is None):
