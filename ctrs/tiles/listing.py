@@ -137,7 +137,7 @@ def _list_folder(source: Path, findings: Findings, exclude: Path | None) -> List
             findings.note("files", f"{path}: left out, what it holds lies unpacked beside it")
             continue
         kept.append(path)
-        files += _usable(path, entries, _place_of(path, source), findings)
+        files += _new_ones(_usable(path, entries, _place_of(path, source), findings), sizes, path, source, findings)
     return Listing(
         root=source,
         files=_sorted([file for file in files if not is_zip(file.path)]),
@@ -165,6 +165,28 @@ def _usable(archive: Path, members: Sequence[Member], place: PurePosixPath, find
             DataWarning,
         )
     return [FoundFile(path=entry.path, place=place / entry.place) for entry in members if entry.problem is None]
+
+
+def _new_ones(
+    members: Sequence[FoundFile],
+    sizes: Mapping[PurePosixPath, Mapping[Path | None, int]],
+    archive: Path,
+    source: Path,
+    findings: Findings,
+) -> list[FoundFile]:
+    """Return members that do not also lie unpacked in the same place; where these differ it is a fault."""
+    new: list[FoundFile] = []
+    for file in members:
+        known = sizes[file.place]
+        if None not in known:
+            new.append(file)
+        elif known[None] != known[archive] and (file.is_raster or file.is_vector):
+            error = DataError(
+                f"{source / file.place}: another file than {shown(file.path)} in the archive beside it; keep one of "
+                "the two"
+            )
+            findings.fault("files", error)
+    return new
 
 
 def _is_unpacked(
