@@ -460,13 +460,13 @@ def test_unwritable_output(make: Maker, tmp_path: Path) -> None:
 
 def test_shared_ground_between_splits(make: Maker, tmp_path: Path) -> None:
     generic(make, tmp_path / "src", {"a": (64, 256), "b": (64, 256)})
-    for kind, pixels in (("images", make.noise(64, 256)), ("labels", make.indices(64, 256, num=2))):
+    for kind, pixels in (("images", make.noise(64, 256, seed=9)), ("labels", make.indices(64, 256, num=2))):
         make.raster(tmp_path / f"src/{kind}/b.tif", pixels, transform=TRANSFORM @ Affine.translation(200, 0), crs=UTM)
     with pytest.raises(
         DataError, match=r"scenes a \(train\) and b \(test\) share 2\d\.\d % of the smaller one's ground; put"
     ):
         prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=64, test=("b",)))
-    for kind, pixels in (("images", make.noise(64, 256)), ("labels", make.indices(64, 256, num=2))):
+    for kind, pixels in (("images", make.noise(64, 256, seed=9)), ("labels", make.indices(64, 256, num=2))):
         make.raster(tmp_path / f"src/{kind}/b.tif", pixels, transform=TRANSFORM @ Affine.translation(254, 0), crs=UTM)
     with pytest.warns(DataWarning, match="a little too good"):
         prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=64, test=("b",)))
@@ -507,7 +507,7 @@ def test_progress_counts_tiles(make: Maker, tmp_path: Path) -> None:
 
 def test_different_ground_pixels_are_warned_of(make: Maker, tmp_path: Path) -> None:
     generic(make, tmp_path / "src", {"a": (64, 128), "b": (64, 128)})
-    for kind, pixels in (("images", make.noise(64, 128)), ("labels", make.indices(64, 128, num=2))):
+    for kind, pixels in (("images", make.noise(64, 128, seed=9)), ("labels", make.indices(64, 128, num=2))):
         make.raster(tmp_path / f"src/{kind}/b.tif", pixels, transform=Affine(1, 0, 500000, 0, -1, 5800000), crs=UTM)
     with pytest.warns(DataWarning, match="ground pixels differ: 0.5 m in a, 1 m in b"):
         prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=32))
