@@ -184,7 +184,8 @@ def _warn_overlaps(painted: Mapping[Path, PaintedLayer], classes: ClassMap, find
     unit = "m2" if painted[where[0]].layer.frame.crs is not None else "square units"
     findings.warn(
         "classes",
-        f"{first_of(where)}: {least}{number} pairs of polygons of different classes overlap on {area:.4g} {unit}, most "
+        f"{first_of(where)}: {least}{number} {'pair' if number == 1 else 'pairs'} of polygons of different classes "
+        f"{'overlaps' if number == 1 else 'overlap'} on {area:.4g} {unit}, most "
         f"often {shown}; the later in the file lies on top: say which does with --paint-order or --priority-field",
         LabelWarning,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,6 @@ from ctrs.errors import (
 )
 from ctrs.raster.geotiff import Grid
 from ctrs.tiles import Manifest, prepare_tiles
-from ctrs.tiles.legends import row_chunks
 from ctrs.tiles.raster_labels import open_raster_label
 
 if TYPE_CHECKING:
@@ -138,10 +136,7 @@ def test_transparent_label_pixels_are_ignored(make: Maker, source: Path) -> None
     assert np.array_equal(mask[7:], truth[7:])
 
 
-def test_unknown_colors_are_named_over_the_whole_file(
-    make: Maker, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ctrs.tiles.labels.row_chunks", partial(row_chunks, pixels=7 * W))
+def test_unknown_colors_are_named_over_the_whole_file(make: Maker, source: Path) -> None:
     pixels = colors(make.indices(H, W, num=3))
     pixels[:, 30, 4:8] = 0
     pixels[:, 59, 80:] = 9
@@ -158,7 +153,9 @@ def test_unknown_colors_are_named_over_the_whole_file(
 def test_colors_without_a_table_print_one_that_works(make: Maker, source: Path) -> None:
     truth = make.indices(H, W, num=3)
     make.raster(source / "labels/a.png", colors(truth))
-    with pytest.raises(LabelError, match=r"colour-coded labels and no class table; put a classes\.toml") as caught:
+    with pytest.raises(
+        LabelError, match=r"colour-coded labels and no class table; name one with --classes .*classes\.toml"
+    ) as caught:
         prepare(source)
     snippet = str(caught.value).split("names: ")[1]
     assert snippet.count("{") == 3
@@ -309,7 +306,10 @@ def test_polygons_are_buildings_on_background(source: Path, suffix: str, crs: st
 def test_class_field_without_a_table(source: Path) -> None:
     shapes = [pixel_box(0, 0, 10, 10), pixel_box(10, 0, 20, 10), pixel_box(5, 0, 12, 5)]
     write_polygons(source / "labels/a.gpkg", shapes, kind=["Road", "building", "road"])
-    manifest, mask = prepare(source, class_field="kind")
+    with pytest.warns(
+        LabelWarning, match="1 pair of polygons of different classes overlaps on 2.5.* m2, most often bui"
+    ):
+        manifest, mask = prepare(source, class_field="kind")
     assert manifest.classes.names == ("background", "building", "road")
     assert mask[0, [0, 7, 11, 15, 25]].tolist() == [2, 2, 2, 1, 0]  # later polygons lie on top
 
@@ -341,7 +341,9 @@ def test_class_field_with_a_table(source: Path) -> None:
 def test_a_table_without_background_ignores_ground_without_polygons(source: Path) -> None:
     (source / "classes.toml").write_text(CLASSES)
     write_polygons(source / "labels/a.gpkg", [pixel_box(0, 0, 10, 10)])
-    with pytest.warns(LabelWarning, match="no class background, so ground without polygons is ignored|hold no pixel"):
+    with pytest.warns(
+        LabelWarning, match="no class background, so ground without polygons is ignored|hold no pixel|no label holds"
+    ):
         _, mask = prepare(source)
     assert mask[0, [0, 15]].tolist() == [0, 255]
 
@@ -353,7 +355,10 @@ def test_fields_that_do_not_serve(source: Path) -> None:
     with pytest.raises(LabelError, match="field 'kind' holds 0 different values"):
         prepare(source, class_field="kind")
     (source / "classes.toml").write_text(CLASSES.replace("building", "house"))
-    with pytest.raises(LabelError, match="the class table has no class building"):
+    with (
+        pytest.warns(LabelWarning, match="no class background"),
+        pytest.raises(LabelError, match="the class table has no class building"),
+    ):
         prepare(source)
 
 
@@ -365,7 +370,7 @@ def test_broken_polygons_are_mended_and_counted(source: Path) -> None:
         _, mask = prepare(source)
     messages = " | ".join(str(entry.message) for entry in caught)
     assert "1 of 2 polygons were invalid and have been repaired" in messages
-    assert "1 features without area (points, lines, empty) are left out" in messages
+    assert "1 features without area (points, lines, empty) are left out; --label-buffer METRES draws" in messages
     assert mask[10, 2] == 1
     assert mask[2, 10] == 0
     assert 150 < mask[:20, :20].sum() < 250
@@ -373,7 +378,10 @@ def test_broken_polygons_are_mended_and_counted(source: Path) -> None:
 
 def test_polygons_elsewhere_are_said(source: Path) -> None:
     write_polygons(source / "labels/a.gpkg", [pixel_box(5000, 0, 5010, 10)])
-    with pytest.warns(LabelWarning, match="none of its 1 polygons lies on|hold no pixel"):
+    with (
+        pytest.warns(LabelWarning, match="none of its 1 polygons lies on"),
+        pytest.raises(LabelError, match=r"none of its polygons lies on .*check the CRS and place"),
+    ):
         prepare(source)
 
 
@@ -395,7 +403,9 @@ def test_vector_files_that_cannot_be_read(source: Path) -> None:
     (source / "labels/a.geojson").unlink()
     path = write_polygons(source / "labels/a.gpkg", [pixel_box(0, 0, 10, 10)])
     geopandas.GeoDataFrame(geometry=[pixel_box(0, 0, 1, 1)], crs=UTM).to_file(path, layer="second")
-    with pytest.raises(LabelError, match=r"2 layers with geometry found \(a, second\), expected one"):
+    with pytest.raises(
+        LabelError, match=r"2 layers with geometry found \(a, second\), expected one; name one as a\.gpkg\|layername=a"
+    ):
         prepare(source)
 
 

@@ -12,6 +12,7 @@ import pytest
 from ctrs.classes import load_class_table
 from ctrs.errors import LabelError
 from ctrs.raster.geotiff import open_raster
+from ctrs.tiles.findings import Findings
 from ctrs.tiles.legends import classes_of_rasters, row_chunks, survey_colors, survey_values
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ def test_surveys_count_all(make: Maker, tmp_path: Path) -> None:
 
 def test_values_are_those_of_all_files(make: Maker, tmp_path: Path) -> None:
     paths = [make.raster(tmp_path / f"{n}.tif", np.full((8, 8), value, np.uint8)) for n, value in enumerate((0, 7, 3))]
-    assert classes_of_rasters(paths).names == ("class_0", "class_3", "class_7")
-    assert classes_of_rasters(paths[:1]).names == ("background", "building")
+    assert classes_of_rasters(paths, Findings()).names == ("class_0", "class_3", "class_7")
+    assert classes_of_rasters(paths[:1], Findings()).names == ("background", "building")
 
 
 def test_many_classes_have_colors_of_their_own(make: Maker, tmp_path: Path) -> None:
     values = np.arange(200, dtype=np.uint8).reshape(10, 20)
-    classes = classes_of_rasters([make.raster(tmp_path / "a.tif", values)])
+    classes = classes_of_rasters([make.raster(tmp_path / "a.tif", values)], Findings())
     assert classes.num_classes == 200
     assert len(set(classes.colors)) == 200
 
@@ -53,8 +54,9 @@ def test_many_classes_have_colors_of_their_own(make: Maker, tmp_path: Path) -> N
 def test_the_most_frequent_colors_are_printed(make: Maker, tmp_path: Path) -> None:
     pixels = make.noise(30, 30)
     pixels[:, :10] = 5
-    with pytest.raises(LabelError, match=r"with these colours \(and \d+ rarer ones\), most frequent first") as caught:
-        classes_of_rasters([make.raster(tmp_path / "a.tif", pixels)])
+    expected = r"with these colours \(and \d+ rarer ones; --nearest-color .*\), most frequent first"
+    with pytest.raises(LabelError, match=expected) as caught:
+        classes_of_rasters([make.raster(tmp_path / "a.tif", pixels)], Findings())
     (tmp_path / "classes.toml").write_text(str(caught.value).split("names: ")[1])
     table = load_class_table(tmp_path / "classes.toml")
     assert table.num_classes == 20
