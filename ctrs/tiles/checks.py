@@ -11,6 +11,7 @@ import numpy as np
 from ctrs.classes import ClassMap
 from ctrs.config import PrepareConfig, SplitName
 from ctrs.errors import DataError, LabelWarning, UnknownColorError
+from ctrs.raster.names import shown
 from ctrs.tiles.decoding import unknown_message, unknown_noun
 from ctrs.tiles.facts import SceneFacts
 from ctrs.tiles.findings import Findings
@@ -88,7 +89,7 @@ def check_colours(
         for _, counts, _ in ignored.values():
             kinds.update(counts)
         common = ", ".join(f"{text} in {count} px" for text, count in kinds.most_common(_SHOWN))
-        place = "" if first is None else f", first in {path} at row {first[0]}, column {first[1]}"
+        place = "" if first is None else f", first in {shown(path)} at row {first[0]}, column {first[1]}"
         findings.warn(
             "colours",
             f"{number} px in {len(ignored)} of {len(scenes)} labels have a {unknown_noun(unknown)} that the class "
@@ -110,7 +111,7 @@ def _check_changed(scenes: Sequence[ReadyScene], facts: Mapping[str, SceneFacts]
         first = next(iter(changed))
         findings.warn(
             "colours",
-            f"{labels[first]}: {changed[first]} px have colours a little off the legend and were read as the nearest "
+            f"{shown(labels[first])}: {changed[first]} px have colours a little off the legend and were read as the nearest "
             f"legend colour; {sum(changed.values())} px in {len(changed)} of {len(scenes)} labels",
             LabelWarning,
         )

@@ -13,6 +13,7 @@ from pyproj.exceptions import CRSError, ProjError
 
 from ctrs.errors import LabelError
 from ctrs.raster.geotiff import Grid, crs_name
+from ctrs.raster.names import shown
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.polygon_labels import PolygonLabel
 from ctrs.tiles.scenes import ReadyScene
@@ -37,7 +38,9 @@ def check_polygons(scenes: Sequence[ReadyScene], findings: Findings) -> None:
         if advice:
             findings.fault(
                 "georeference",
-                LabelError(f"{scene.source.label}: none of its polygons lies on {scene.source.image}; {advice}"),
+                LabelError(
+                    f"{shown(scene.source.label)}: none of its polygons lies on {shown(scene.source.image)}; {advice}"
+                ),
                 scene=scene.name,
             )
         elif len(empty) == len(drawn) and scene is empty[0]:
@@ -45,7 +48,7 @@ def check_polygons(scenes: Sequence[ReadyScene], findings: Findings) -> None:
             findings.fault(
                 "georeference",
                 LabelError(
-                    f"{scene.source.label}: none of its polygons lies on {scene.source.image}{others}; "
+                    f"{shown(scene.source.label)}: none of its polygons lies on {shown(scene.source.image)}{others}; "
                     f"{_places(scene.source.label, scene.grid)}; check the CRS and place of both"
                 ),
                 scene=scene.name if len(empty) == 1 else None,
@@ -76,7 +79,7 @@ def check_neighbours(scenes: Sequence[ReadyScene], findings: Findings) -> None:
             if _distance_in_edges(scene.grid, other.grid) > 10:
                 findings.warn(
                     "georeference",
-                    f"{scene.source.image}: lies in {name}, its neighbour by coordinates {other.source.image} in "
+                    f"{shown(scene.source.image)}: lies in {name}, its neighbour by coordinates {shown(other.source.image)} in "
                     f"{common}: far apart on the ground; one of the two names a wrong CRS (gdal_edit -a_srs sets it)",
                     scene=scene.name,
                 )
@@ -104,7 +107,7 @@ def check_area_of_use(scenes: Sequence[ReadyScene], findings: Findings, *, margi
             where = "nowhere on Earth" if centre is None else f"at longitude {centre[0]:.4g}, latitude {centre[1]:.4g}"
             findings.warn(
                 "georeference",
-                f"{scene.source.image}: lies {where}, outside the area that {crs_name(scene.grid.crs)} is made for"
+                f"{shown(scene.source.image)}: lies {where}, outside the area that {crs_name(scene.grid.crs)} is made for"
                 f"{f' ({area.name})' if area is not None else ''}; check its CRS and the order of its coordinates",
                 scene=scene.name,
             )
