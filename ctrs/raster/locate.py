@@ -36,7 +36,8 @@ def locate(source: Grid, target: Grid, cols: npt.NDArray[np.float64], rows: npt.
             found_rows, found_cols = transformer.rowcol(xs.reshape(-1), ys.reshape(-1), op=np.positive)
         return np.asarray(found_cols).reshape(cols.shape), np.asarray(found_rows).reshape(cols.shape)
     a, b, c, d, e, f = tuple(~source.transform)[:6]
-    return a * xs + b * ys + c, d * xs + e * ys + f
+    with np.errstate(invalid="ignore"):
+        return a * xs + b * ys + c, d * xs + e * ys + f
 
 
 def project(
