@@ -22,7 +22,9 @@ from ctrs.config import PrepareConfig
 from ctrs.errors import CtrsWarning, UsageError
 from ctrs.synthetic.town import TownConfig, make_town
 from ctrs.tiles import Manifest, prepare_tiles
-from ctrs.tiles.presets import preset_text
+from ctrs.tiles.findings import Findings
+from ctrs.tiles.listing import list_source
+from ctrs.tiles.presets import load_preset, preset_names, preset_text
 
 if TYPE_CHECKING:
     from tests.tiles.fakes import Fake, FakeScene
@@ -165,6 +167,14 @@ def test_as_a_new_user_would(
     captured = capsys.readouterr()
     assert json.loads(captured.out) == result
     assert "already prepared" in captured.err
+
+
+@pytest.mark.parametrize("name", sorted(fakes.FAKES))
+def test_each_fake_is_claimed_by_its_own_preset_alone(write_fake: Write, name: str) -> None:
+    fake = write_fake(name)
+    places = [file.place.as_posix() for file in list_source(fake.root, Findings()).files]
+    presets = [preset for known in preset_names() if (preset := load_preset(known)) is not None]
+    assert [preset.name for preset in presets if preset.fits(places)] == [fake.preset]
 
 
 def test_landcover_ai_is_split_by_chips(write_fake: Write, tmp_path: Path) -> None:
