@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
 _VOID = {"br", "circle", "col", "hr", "image", "img", "line", "link", "meta", "path", "polyline", "rect", "use"}
 """Elements without content; those of SVG are closed in the start tag, which HTML allows in the others as well."""
+
+
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Characters that no page may hold, escaped or not; file names may."""
 
 
 class Html(str):
@@ -30,9 +35,7 @@ def markup(content: Content) -> Html:
     if isinstance(content, Html):
         return content
     text = "" if content is None else str(content)
-    # Characters that XML and HTML forbid cannot be escaped; file names may hold them.
-    return Html(html.escape("".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}"
-                                    for sign in text)))  # fmt: skip
+    return Html(html.escape(_FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)))
 
 
 def join(parts: Iterable[Content], separator: str = "") -> Html:
@@ -47,7 +50,7 @@ def element(tag: str, *contents: Content, **attributes: str | int | float | bool
         tag: Its name.
         contents: What it holds; text is escaped.
         attributes: Values are escaped; a trailing underscore is dropped from names, others become hyphens. None and
-            False leave an attribute out, True gives it no value.
+            False leave an attribute out, True gives it an empty value.
 
     >>> element("td", "a < b", class_="num", data_x=None)
     '<td class="num">a &lt; b</td>'
@@ -57,7 +60,7 @@ def element(tag: str, *contents: Content, **attributes: str | int | float | bool
         if value is None or value is False:
             continue
         name = key.rstrip("_").replace("_", "-")
-        parts.append(name if value is True else f'{name}="{markup(_attribute(value))}"')
+        parts.append(f'{name}="{"" if value is True else markup(_attribute(value))}"')
     start = " ".join(parts)
     if tag in _VOID and not contents:
         return Html(f"<{start}/>")

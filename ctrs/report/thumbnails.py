@@ -76,20 +76,19 @@ def _uri(kind: str, content: bytes) -> str:
 
 
 def class_borders(mask: Mask) -> npt.NDArray[np.bool_]:
-    """Return the pixels (H, W) whose right or lower neighbour is of another class; ignored ones have no borders.
+    """Return the pixels (H, W) beside, above or below one of another class; ignored pixels make no borders.
 
-    >>> class_borders(np.array([[0, 0, 1, 255]], np.uint8)).tolist()
-    [[False, True, False, False]]
+    >>> class_borders(np.array([[0, 0, 1, 1, 255]], np.uint8)).tolist()
+    [[False, True, True, False, False]]
     """
     borders = np.zeros(mask.shape, bool)
-    for axis in (0, 1):
-        near = mask[:-1] if axis == 0 else mask[:, :-1]
-        far = mask[1:] if axis == 0 else mask[:, 1:]
-        differs = (near != far) & (near != IGNORE_INDEX) & (far != IGNORE_INDEX)
-        if axis == 0:
-            borders[:-1] |= differs
-        else:
-            borders[:, :-1] |= differs
+    labelled = mask != IGNORE_INDEX
+    across = (mask[:, :-1] != mask[:, 1:]) & labelled[:, :-1] & labelled[:, 1:]
+    down = (mask[:-1] != mask[1:]) & labelled[:-1] & labelled[1:]
+    borders[:, :-1] |= across
+    borders[:, 1:] |= across
+    borders[:-1] |= down
+    borders[1:] |= down
     return borders
 
 

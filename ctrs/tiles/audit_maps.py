@@ -24,7 +24,7 @@ from ctrs.report.charts import SERIES_COLORS
 from ctrs.report.ground_map import MapLayer, MapOutline, Ring, ground_map
 from ctrs.report.html import Html, element, figure, join, legend, paragraph, swatch
 from ctrs.tiles.audit import Audit, SceneAudit
-from ctrs.tiles.audit_tables import count
+from ctrs.tiles.audit_tables import count, more
 from ctrs.tiles.footprints import common_crs
 from ctrs.tiles.manifest import SPLITS
 
@@ -47,7 +47,7 @@ _MAX_NAMES = 12
 _MANY = 6
 """Scenes from which on a map is drawn large."""
 
-_SMALL_PX, _LARGE_PX = 320.0, 660.0
+_PLAN_PX, _SMALL_PX, _LARGE_PX = 160.0, 320.0, 660.0
 
 Areas = Mapping[SplitName | None, Sequence[Ring]]
 """Outlines in columns and rows, by split; None for tiles that were left out."""
@@ -70,26 +70,25 @@ def split_maps(audit: Audit) -> Html:
     total = len(groups) + len(unplaced)
     if not total:
         return paragraph("There are no scenes.")
-    figures = [
+    maps = [
         _map_of(group, crs, tiles, key=f"map-{number}", is_large=total <= 2 or len(group) >= _MANY)
         for number, group in enumerate(groups[:MAX_MAPS])
     ]
-    figures += [
+    plans = [
         _plan_of(scene, tiles, key=f"plan-{number}", is_large=total <= 2)
-        for number, scene in enumerate(unplaced[: MAX_MAPS - len(figures)])
+        for number, scene in enumerate(unplaced[: MAX_MAPS - len(maps)])
     ]
     parts = [_legend(audit)]
-    if groups:
+    if maps:
         noun = "maps, one for each place," if len(groups) > 1 else "map"
         text = f"{len(groups):,} {noun} in {crs_name(crs)}; lengths are measured on the ground."
-        parts.append(paragraph(text, class_="soft"))
+        parts += [paragraph(text, class_="soft"), element("div", *maps, class_="gallery")]
     if unplaced:
         drawn = "it is drawn in its" if len(unplaced) == 1 else "each is drawn in its"
         text = f"{count(len(unplaced), 'scene')} without a place on the ground: {drawn} own pixels."
-        parts.append(paragraph(text, class_="soft"))
-    parts.append(element("div", *figures, class_="gallery"))
-    if total > len(figures):
-        parts.append(paragraph(f"And {count(total - len(figures), 'map')} more; the manifest holds all tiles."))
+        kind = "gallery" if total <= 2 else "gallery small"
+        parts += [paragraph(text, class_="soft"), element("div", *plans, class_=kind)]
+    parts.append(more(total, len(maps) + len(plans), "map"))
     return join(parts)
 
 
@@ -228,11 +227,12 @@ def _drawn(
     is_large: bool,
     unit: Literal["m", "px"],
 ) -> Html:
+    small = _SMALL_PX if unit == "m" else _PLAN_PX
     names = [outline.name for outline in outlines]
     caption = f"{_listed(names)}: {tiles.counts(names)}"
     drawn = ground_map(
         _layers(areas), outlines, key=key, alt=f"Map of the tiles of {caption}", unit=unit, y_down=unit == "px",
-        width_px=_LARGE_PX if is_large else _SMALL_PX,
+        width_px=_LARGE_PX if is_large else small,
     )  # fmt: skip
     return figure(drawn, caption, class_="double" if is_large else None)
 

@@ -15,7 +15,7 @@ from ctrs.report.html import Html, details, element, figure, join, legend, parag
 from ctrs.report.pictures import display_rgb
 from ctrs.report.thumbnails import image_beside_overlay, shrink
 from ctrs.tiles.audit import Audit, SceneAudit
-from ctrs.tiles.audit_tables import class_legend, count
+from ctrs.tiles.audit_tables import class_legend, more
 
 MAX_SAMPLES = 48
 MAX_SCENES = 60
@@ -56,10 +56,8 @@ def contact_sheet(audit: Audit) -> Html:
         "Each tile as it is, and under its mask: classes are tinted, their borders drawn in full colour, ignored "
         "pixels left clear. Grey: no imagery."
     )
-    parts = [intro, class_legend(audit), element("div", *figures, class_="gallery")]
-    if len(audit.samples) > MAX_SAMPLES:
-        parts.append(paragraph(f"And {count(len(audit.samples) - MAX_SAMPLES, 'tile')} more."))
-    return join(parts)
+    gallery = element("div", *figures, class_="gallery")
+    return join([intro, class_legend(audit), gallery, more(len(audit.samples), MAX_SAMPLES, "tile")])
 
 
 def scene_previews(audit: Audit) -> Html:
@@ -119,9 +117,7 @@ def _gallery(figures: Sequence[Html], total: int, class_: str) -> list[Html]:
     if len(figures) > _OPEN_SCENES:
         rest = element("div", *figures[_OPEN_SCENES:], class_=class_)
         parts.append(details(f"{len(figures) - _OPEN_SCENES} more scenes", rest))
-    if total > len(figures):
-        parts.append(paragraph(f"And {count(total - len(figures), 'scene')} more."))
-    return parts
+    return [*parts, more(total, len(figures), "scene")]
 
 
 def radiometry_charts(audit: Audit) -> Html:

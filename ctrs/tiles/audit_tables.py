@@ -8,7 +8,7 @@ from ctrs.classes import LandClass
 from ctrs.raster.geotiff import crs_name
 from ctrs.report.charts import Bar, stacked_bars
 from ctrs.report.html import Column, Content, Html, details, element, join, legend, paragraph, swatch, table
-from ctrs.tiles.audit import Audit, SceneAudit
+from ctrs.tiles.audit import Audit, SceneAudit, Shift
 from ctrs.tiles.findings import Finding, Level
 from ctrs.tiles.manifest import SPLITS
 
@@ -72,11 +72,13 @@ def findings_table(findings: Sequence[Finding]) -> Html:
     ]
     columns = [Column(title=title) for title in ("level", "check", "scene", "what was found, and what to do")]
     shown = table(columns, rows, caption="Faults stop ctrs prepare, warnings and notes do not.")
-    return join([shown, _more(len(ordered), "finding")])
+    return join([shown, more(len(ordered), MAX_ROWS, "finding")])
 
 
-def _more(total: int, noun: str, shown: int = MAX_ROWS) -> Html:
-    return paragraph(f"And {count(total - shown, noun)} more.", class_="soft") if total > shown else Html()
+def more(total: int, shown: int, noun: str) -> Html:
+    """Return a line that says how many are not shown, nothing where all are."""
+    hidden = total - shown
+    return paragraph(f"And {hidden:,} more {noun}{'s' * (hidden != 1)}.", class_="soft") if hidden > 0 else Html()
 
 
 def is_complete(scenes: Iterable[SceneAudit]) -> bool:
@@ -104,7 +106,7 @@ def proof_tables(audit: Audit) -> Html:
         # Those where something is missing are what one looks for.
         ordered = sorted(audit.scenes, key=lambda scene: is_complete([scene]))
         tables = [_proof_of(audit, [scene], scene.name) for scene in ordered[: MAX_ROWS // 5]]
-        parts.append(details("Each scene", *tables, _more(len(ordered), "scene", MAX_ROWS // 5)))
+        parts.append(details("Each scene", *tables, more(len(ordered), MAX_ROWS // 5, "scene")))
     return join(parts)
 
 
@@ -165,7 +167,7 @@ def _unknown_table(scenes: Sequence[SceneAudit]) -> Html:
         rows.append((text, f"{sum(px for px, _ in places):,}", names + more))
     columns = [Column(title="value or colour"), Column(title="px", numeric=True), Column(title="scenes")]
     caption = "Label values and colours that the class table does not hold; they are ignored"
-    return join([table(columns, rows[:MAX_ROWS], caption=caption), _more(len(rows), "value")])
+    return join([table(columns, rows[:MAX_ROWS], caption=caption), more(len(rows), MAX_ROWS, "value")])
 
 
 def _place(scene: SceneAudit) -> str:
@@ -201,7 +203,9 @@ def coverage_tables(audit: Audit) -> Html:
             Column(title="share", numeric=True),
         ]
         shown = table(columns, missed[:MAX_ROWS], caption="Scenes with pixels in no tile")
-        parts.append(details(f"Scenes with pixels in no tile ({len(missed):,})", shown, _more(len(missed), "scene")))
+        parts.append(
+            details(f"Scenes with pixels in no tile ({len(missed):,})", shown, more(len(missed), MAX_ROWS, "scene"))
+        )
     return join(parts)
 
 
@@ -278,14 +282,15 @@ def scenes_table(audit: Audit) -> Html:
     columns = [Column(title="scene"), Column(title="image"), Column(title="label")]
     meaning = paragraph(
         "Label shift: columns and rows that the label would have to move to fit the image best, estimated from edges; "
-        f"marked above {LARGE_SHIFT_PX:g} px. A certainty below {CERTAIN_SCORE:g} means little. Darkest and saturated: "
-        "valid pixels at the least and greatest value that the dtype can hold, in the band that has most of them.",
+        f"marked above {LARGE_SHIFT_PX:g} px. Below a certainty of {CERTAIN_SCORE:g}, in grey, it means little. "
+        "Darkest and saturated: valid pixels at the least and greatest value that the dtype can hold, in the band that "
+        "has most of them.",
         class_="soft",
     )
     return join(
         [
             shown,
-            _more(len(scenes), "scene"),
+            more(len(scenes), MAX_ROWS, "scene"),
             meaning,
             details("Files", table(columns, files, caption="Files of the scenes")),
         ]
@@ -306,16 +311,22 @@ def _metres(size: float | None) -> str:
     return "–" if size is None else f"{size:.4g}"
 
 
+def _is_certain(shift: Shift | None) -> bool:
+    return shift is not None and shift.score >= CERTAIN_SCORE
+
+
 def _is_shifted(scene: SceneAudit) -> bool:
     shift = scene.shift
-    return shift is not None and shift.score >= CERTAIN_SCORE and max(abs(shift.cols), abs(shift.rows)) > LARGE_SHIFT_PX
+    return shift is not None and _is_certain(shift) and max(abs(shift.cols), abs(shift.rows)) > LARGE_SHIFT_PX
 
 
 def _shift(scene: SceneAudit) -> Content:
     if scene.shift is None:
         return "–"
     text = f"{_signed(scene.shift.cols)}, {_signed(scene.shift.rows)}"
-    return element("span", text, class_="level warning") if _is_shifted(scene) else text
+    if _is_shifted(scene):
+        return element("span", text, class_="level warning")
+    return text if _is_certain(scene.shift) else element("span", text, class_="soft")
 
 
 def _signed(value: float) -> str:
