@@ -79,8 +79,8 @@ def check_neighbours(scenes: Sequence[ReadyScene], findings: Findings) -> None:
             if _distance_in_edges(scene.grid, other.grid) > 10:
                 findings.warn(
                     "georeference",
-                    f"{shown(scene.source.image)}: lies in {name}, its neighbour by coordinates {shown(other.source.image)} in "
-                    f"{common}: far apart on the ground; one of the two names a wrong CRS (gdal_edit -a_srs sets it)",
+                    f"{shown(scene.source.image)}: lies in {name}, its neighbour by coordinates "
+                    f"{shown(other.source.image)} in {common}: far apart on the ground; one of the two names a wrong CRS (gdal_edit -a_srs sets it)",
                     scene=scene.name,
                 )
 
@@ -107,8 +107,8 @@ def check_area_of_use(scenes: Sequence[ReadyScene], findings: Findings, *, margi
             where = "nowhere on Earth" if centre is None else f"at longitude {centre[0]:.4g}, latitude {centre[1]:.4g}"
             findings.warn(
                 "georeference",
-                f"{shown(scene.source.image)}: lies {where}, outside the area that {crs_name(scene.grid.crs)} is made for"
-                f"{f' ({area.name})' if area is not None else ''}; check its CRS and the order of its coordinates",
+                f"{shown(scene.source.image)}: lies {where}, outside the area that {crs_name(scene.grid.crs)} is made "
+                f"for{f' ({area.name})' if area is not None else ''}; check its CRS and the order of its coordinates",
                 scene=scene.name,
             )
 
