@@ -163,8 +163,8 @@ def _unknown_table(scenes: Sequence[SceneAudit]) -> Html:
     rows: list[tuple[Content, ...]] = []
     for text, places in sorted(found.items(), key=lambda item: (-sum(px for px, _ in item[1]), item[0])):
         names = ", ".join(_place(scene) for _, scene in places[:5])
-        more = f" and {count(len(places) - 5, 'scene')} more" if len(places) > 5 else ""
-        rows.append((text, f"{sum(px for px, _ in places):,}", names + more))
+        others = f" and {len(places) - 5:,} more" if len(places) > 5 else ""
+        rows.append((text, f"{sum(px for px, _ in places):,}", names + others))
     columns = [Column(title="value or colour"), Column(title="px", numeric=True), Column(title="scenes")]
     caption = "Label values and colours that the class table does not hold; they are ignored"
     return join([table(columns, rows[:MAX_ROWS], caption=caption), more(len(rows), MAX_ROWS, "value")])
