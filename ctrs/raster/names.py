@@ -18,6 +18,7 @@ _REMOTE = {
 }
 
 _ARCHIVE = "/vsizip/{"
+_LAYER = "|layername="
 _MEMORY = "/vsimem/"
 
 
@@ -111,7 +112,7 @@ def local_file(path: Path) -> Path | None:
     ('/data/a.zip', None)
     """
     if not is_virtual(path):
-        return path
+        return split_layer(path)[0]
     match = re.match(r"(?:/vsizip/\{)+([^}]*)\}", path.as_posix())
     inner = match.group(1) if match else ""
     return Path(inner) if inner and not inner.startswith("/vsi") else None
@@ -123,7 +124,26 @@ def file_name(path: Path) -> PurePosixPath:
     >>> file_name(source_path("https://host/town.tif?sig=a.b/c")).stem
     'town'
     """
-    text = path.as_posix()
+    text = split_layer(path)[0].as_posix()
     if text.startswith("/vsicurl/"):
         text = text.partition("?")[0]
     return PurePosixPath(PurePosixPath(text).name)
+
+
+def split_layer(path: Path) -> tuple[Path, str | None]:
+    """Return the file and the layer of a path that names a layer of a vector file in the manner of QGIS.
+
+    >>> split_layer(Path("data/a.gpkg|layername=houses"))[1], split_layer(Path("data/a.gpkg"))[1]
+    ('houses', None)
+    """
+    text, mark, layer = str(path).partition(_LAYER)
+    return (Path(text), layer.partition("|")[0]) if mark else (path, None)
+
+
+def with_layer(path: Path, layer: str | None) -> Path:
+    """Return the path of a layer of a vector file; the file's own where no layer is named.
+
+    >>> with_layer(Path("a.gpkg"), "houses").name
+    'a.gpkg|layername=houses'
+    """
+    return path if layer is None else Path(f"{path}{_LAYER}{layer}")

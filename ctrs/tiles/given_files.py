@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ctrs.config import PrepareConfig
 from ctrs.errors import InputNotFoundError
-from ctrs.raster.names import file_name, is_virtual, shown, source_path
+from ctrs.raster.names import file_name, is_virtual, shown, source_path, split_layer, with_layer
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.folder_layout import (
     LABEL_FOLDERS,
@@ -97,7 +98,9 @@ class _Search:
         """Return the files that an option names, each once."""
         found: dict[Path, FoundFile] = {}
         for text in texts:
-            files = self._files(text)
+            layer = split_layer(Path(text))[1]
+            pattern = text if layer is None else text[: text.index(f"|layername={layer}")]
+            files = [replace(file, path=with_layer(file.path, layer)) for file in self._files(pattern)]
             if _MAGIC.search(text) or len(files) > 1:
                 files = _wanted(files, vectors=option == "--labels")
             if not files:

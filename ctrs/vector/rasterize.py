@@ -17,7 +17,7 @@ from rasterio.features import rasterize as burn
 from ctrs.classes import Mask
 from ctrs.errors import InputNotFoundError, LabelError
 from ctrs.raster.geotiff import Grid
-from ctrs.raster.names import gdal_name, is_virtual
+from ctrs.raster.names import file_name, gdal_name, is_virtual, split_layer, with_layer
 from ctrs.raster.windows import PixelWindow
 from ctrs.vector.ground_buffers import flat_parts, margin_px, widen
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 VECTOR_SUFFIXES = frozenset({".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet", ".geoparquet"})
 """File name endings that are read as vector labels."""
 
-
-_LAYER_NAME = "|layername="
 
 _AREAS, _COLLECTION = (3, 6), 7
 """Type numbers of shapely."""
@@ -60,17 +58,7 @@ def is_vector(path: Path) -> bool:
     >>> is_vector(Path("a.GPKG")), is_vector(Path("a.gpkg|layername=v1.2")), is_vector(Path("a.tif"))
     (True, True, False)
     """
-    return split_layer(path)[0].suffix.lower() in VECTOR_SUFFIXES
-
-
-def split_layer(path: Path) -> tuple[Path, str | None]:
-    """Return the file and the layer of a path in the manner of QGIS.
-
-    >>> split_layer(Path("data/a.gpkg|layername=houses"))[1], split_layer(Path("data/a.gpkg"))[1]
-    ('houses', None)
-    """
-    text, mark, layer = str(path).partition(_LAYER_NAME)
-    return (Path(text), layer.partition("|")[0]) if mark else (path, None)
+    return file_name(path).suffix.lower() in VECTOR_SUFFIXES
 
 
 def read_polygons(
@@ -266,7 +254,7 @@ def _read_frame(path: Path, layer: str | None) -> geopandas.GeoDataFrame:
         if layer is not None and layer not in layers:
             raise LabelError(f"{path}: no layer {layer!r} found, expected one of: {', '.join(layers) or 'none'}")
         if layer is None and len(layers) != 1:
-            advice = f"; name one as {path.name}{_LAYER_NAME}{layers[0]}" if layers else ""
+            advice = f"; name one as {with_layer(path, layers[0]).name}" if layers else ""
             found = ", ".join(layers) or "none"
             raise LabelError(f"{path}: {len(layers)} layers with geometry found ({found}), expected one{advice}")
         return geopandas.read_file(name, layer=layer or layers[0])

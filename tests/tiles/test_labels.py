@@ -409,6 +409,15 @@ def test_vector_files_that_cannot_be_read(source: Path) -> None:
         prepare(source)
 
 
+def test_one_layer_of_several(make: Maker, source: Path) -> None:
+    path = write_polygons(source / "town.gpkg", [pixel_box(0, 0, 10, 10)])
+    geopandas.GeoDataFrame(geometry=[pixel_box(20, 0, 40, 10)], crs=UTM).to_file(path, layer="second")
+    _, mask = prepare(source, labels=(f"{path}|layername=second",))
+    assert (mask.sum(), mask[5, 30]) == (200, 1)
+    _, mask = prepare(source, labels=("town.gpkg|layername=town",))
+    assert (mask.sum(), mask[5, 5]) == (100, 1)
+
+
 def test_images_of_different_kinds_are_refused(make: Maker, source: Path) -> None:
     make.raster(source / "images/b.tif", make.noise(H, W, count=1, dtype="uint16"), **PLACED)
     for name in "ab":
@@ -417,13 +426,6 @@ def test_images_of_different_kinds_are_refused(make: Maker, source: Path) -> Non
         r"b\.tif: 1 bands of uint16 found, but 3 bands of uint8 in .*a\.tif; prepare images of different kinds apart"
     )
     with pytest.raises(BandMismatchError, match=expected):
-        prepare(source)
-
-
-def test_images_with_a_color_table_are_refused(make: Maker, source: Path) -> None:
-    make.raster(source / "images/a.tif", make.indices(H, W), colormap={1: (1, 2, 3, 255)}, **PLACED)
-    make.raster(source / "labels/a.tif", make.indices(H, W, num=2), **PLACED)
-    with pytest.raises(RasterError, match="an image with a colour table found, expected bands of colours; expand it"):
         prepare(source)
 
 
