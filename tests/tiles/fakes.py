@@ -11,7 +11,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,10 @@ ISPRS_CLASSES = ("impervious surface", "building", "low vegetation", "tree", "ca
 
 
 def potsdam(root: Path) -> Fake:
-    """Unzipped folders; TIFFs without CRS but with world files, a label with 252 for 255, heights with padded ids."""
+    """Unzipped folders; TIFFs without CRS but with world files, a label with 252 for 255, heights with padded ids.
+
+    Labels of the training scenes are there twice, and there are files that nobody asks for.
+    """
     scenes: dict[str, FakeScene] = {}
     for seed, (name, split) in enumerate({"2_10": "train", "7_10": "train", "2_13": "test"}.items()):
         row, col = (int(part) for part in name.split("_"))
@@ -164,8 +167,15 @@ def potsdam(root: Path) -> Fake:
         write(root / "5_Labels_all" / f"top_potsdam_{name}_label.tif", label)
         cut = painted(ISPRS, np.where(eroded == IGNORED, 6, eroded))
         write(root / "5_Labels_all_noBoundary" / f"top_potsdam_{name}_label_noBoundary.tif", cut)
-        scenes[f"potsdam_{name}"] = FakeScene(
-            split=split, image=image[:3], mask=mask, eroded=eroded, dsm=dsm, known_bad=name == "7_10"
+        if split == "train":  # the same again, as they were given out during the contest
+            write(root / "5_Labels_for_participants" / f"top_potsdam_{name}_label.tif", label)
+            folder = "5_Labels_for_participants_no_Boundary"
+            write(root / folder / f"top_potsdam_{name}_label_noBoundary.tif", cut)
+        grey = (dsm - dsm.min()).round().astype(np.uint8)
+        name = f"dsm_potsdam_{row:02d}_{col:02d}_normalized_lastools.jpg"
+        write(root / "1_DSM_normalisation" / name, grey)
+        scenes[f"potsdam_{row}_{col}"] = FakeScene(
+            split=split, image=image[:3], mask=mask, eroded=eroded, dsm=dsm, known_bad=(row, col) == (7, 10)
         )
     return Fake(root=root, preset="potsdam", scenes=scenes, classes=ISPRS_CLASSES, crs="EPSG:32633", pixel_size_m=0.05)
 
@@ -185,6 +195,7 @@ def _zip_potsdam(root: Path, *, nested: bool) -> Fake:
     fake = potsdam(unzipped)
     root.mkdir(parents=True, exist_ok=True)
     with_folder = {"2_Ortho_RGB", "4_Ortho_RGBIR", "1_DSM"}
+    (root / "assess_classification_reference_implementation.tgz").write_bytes(b"\x1f\x8b")
     for folder in sorted(unzipped.iterdir()):
         prefix = f"{folder.name}/" if folder.name in with_folder else ""
         _zip(root / f"{folder.name}.zip", {f"{prefix}{path.name}": path for path in sorted(folder.iterdir())})
@@ -194,7 +205,7 @@ def _zip_potsdam(root: Path, *, nested: bool) -> Fake:
         for path in parts:
             path.unlink()
     shutil.rmtree(unzipped)
-    return Fake(root=root, preset="potsdam", scenes=fake.scenes, classes=fake.classes, crs=fake.crs, pixel_size_m=0.05)
+    return replace(fake, root=root)
 
 
 def vaihingen(root: Path) -> Fake:
@@ -227,18 +238,8 @@ def vaihingen(root: Path) -> Fake:
 
 
 def vaihingen_zipped(root: Path) -> Fake:
-    """The three archives as downloaded."""
-    unzipped = root.with_name(f"{root.name}_unzipped")
-    fake = vaihingen(unzipped)
-    root.mkdir(parents=True, exist_ok=True)
-    for folder in sorted(unzipped.iterdir()):
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        _zip(root / f"{folder.name}.zip", {path.relative_to(folder).as_posix(): path for path in files})
-    shutil.rmtree(unzipped)
-    return Fake(
-        root=root, preset="vaihingen", scenes=fake.scenes, classes=fake.classes, bands=fake.bands, crs=fake.crs,
-        pixel_size_m=0.09,
-    )  # fmt: skip
+    """The three archives as downloaded, which hold no folder of their own names."""
+    return _zipped(vaihingen, root, own_folder=False)
 
 
 def loveda(root: Path) -> Fake:
@@ -258,6 +259,11 @@ def loveda(root: Path) -> Fake:
             split=split.lower(), image=image, mask=mask, labelled=split != "Test"
         )
     return Fake(root=root, preset="loveda", scenes=scenes, classes=classes)
+
+
+def loveda_zipped(root: Path) -> Fake:
+    """The three archives as downloaded: Train.zip holds Train/."""
+    return _zipped(loveda, root)
 
 
 def uavid(root: Path) -> Fake:
@@ -313,7 +319,7 @@ def massachusetts(root: Path) -> Fake:
     """Folders tiff/ and png/ with the same images; buildings are red in the TIFF labels, white in the PNG ones."""
     fake = _massachusetts(root / "tiff", "{split}", "{split}_labels", "tiff", "tif", val="val", red=True)
     _massachusetts(root / "png", "{split}", "{split}_labels", "png", "png", val="val", red=False)
-    return Fake(root=root, preset=fake.preset, scenes=fake.scenes, classes=fake.classes, crs=fake.crs, pixel_size_m=1.0)
+    return replace(fake, root=root)
 
 
 def massachusetts_png(root: Path) -> Fake:
@@ -422,7 +428,7 @@ def _spacenet(
 
 
 def openearthmap(root: Path) -> Fake:
-    """Folders of regions, lists of file names, an image of xBD that is not there, and a name with an underscore."""
+    """Folders of regions, lists of file names, an image of xBD that is not there, a region with an underscore."""
     classes = (
         "bareland", "rangeland", "developed space", "road", "tree", "water", "agriculture land", "building",
     )  # fmt: skip
@@ -442,9 +448,15 @@ def openearthmap(root: Path) -> Fake:
         listed[split].append(f"{name}.tif")
         mask = np.where(values == 0, np.uint8(IGNORED), values - np.uint8(1))
         scenes[f"openearthmap_{name}"] = FakeScene(split=split, image=image, mask=mask, labelled=split != "test")
+    write(base / "joplin" / "labels" / "joplin_3.tif", blocks(9, 79))
     for split, names in listed.items():
         (base / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     return Fake(root=root, preset="openearthmap", scenes=scenes, classes=classes, crs="EPSG:32632", pixel_size_m=0.3)
+
+
+def openearthmap_zipped(root: Path) -> Fake:
+    """One archive, with the lists in it."""
+    return _zipped(openearthmap, root)
 
 
 def landcover_ai(root: Path) -> Fake:
@@ -474,6 +486,19 @@ def landcover_ai(root: Path) -> Fake:
     return Fake(root=root, preset="landcover_ai", scenes=scenes, classes=classes, crs="EPSG:2180", pixel_size_m=0.25)
 
 
+def _zipped(write_folders: Callable[[Path], Fake], root: Path, *, own_folder: bool = True) -> Fake:
+    """Write a fake and put each of its folders into an archive."""
+    unzipped = root.with_name(f"{root.name}_unzipped")
+    fake = write_folders(unzipped)
+    root.mkdir(parents=True, exist_ok=True)
+    for folder in sorted(unzipped.iterdir()):
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        base = unzipped if own_folder else folder
+        _zip(root / f"{folder.name}.zip", {path.relative_to(base).as_posix(): path for path in files})
+    shutil.rmtree(unzipped)
+    return replace(fake, root=root)
+
+
 def _zip(path: Path, files: Mapping[str, Path]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, file in files.items():
@@ -483,8 +508,9 @@ def _zip(path: Path, files: Mapping[str, Path]) -> None:
 FAKES: dict[str, Callable[[Path], Fake]] = {
     function.__name__: function
     for function in (
-        potsdam, potsdam_zipped, potsdam_archives, vaihingen, vaihingen_zipped, loveda, uavid, inria, massachusetts,
-        massachusetts_png, massachusetts_original, spacenet, spacenet_renamed, openearthmap, landcover_ai,
+        potsdam, potsdam_zipped, potsdam_archives, vaihingen, vaihingen_zipped, loveda, loveda_zipped, uavid, inria,
+        massachusetts, massachusetts_png, massachusetts_original, spacenet, spacenet_renamed, openearthmap,
+        openearthmap_zipped, landcover_ai,
     )
 }  # fmt: skip
 """Writers of all fakes by name; those that are named as a preset are the layout that most people have."""
