@@ -18,6 +18,7 @@ from ctrs.tiles.displacement import check_displacements, estimate_displacements
 from ctrs.tiles.facts import SceneFacts
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.layout import Layout
+from ctrs.tiles.likeness import check_likeness
 from ctrs.tiles.manifest import SPLITS
 from ctrs.tiles.placement import Placed
 from ctrs.tiles.radiometry import check_radiometry
@@ -94,6 +95,8 @@ def audit_tiles(
     )
     check_displacements(displacements, {scene: ready_scene.grid for scene, ready_scene in scenes.items()}, findings)
     described = describe_scenes(ready, result.placed, dict(result.splits))
+    leaks = [finding.message for finding in findings.entries if finding.check == "leakage"]
+    check_likeness(result.facts, {scene.name: scene.split for scene in described}, leaks, findings)
     kept = {(tile.scene, tile.row, tile.col): split for tile, split in result.placed}
     return Audit(
         name=name,

@@ -80,7 +80,8 @@ def check_neighbours(scenes: Sequence[ReadyScene], findings: Findings) -> None:
                 findings.warn(
                     "georeference",
                     f"{shown(scene.source.image)}: lies in {name}, its neighbour by coordinates "
-                    f"{shown(other.source.image)} in {common}: far apart on the ground; one of the two names a wrong CRS (gdal_edit -a_srs sets it)",
+                    f"{shown(other.source.image)} in {common}: far apart on the ground; one of the two "
+                    "names a wrong CRS (gdal_edit -a_srs sets it)",
                     scene=scene.name,
                 )
 
