@@ -72,7 +72,7 @@ def given_layout(
     where = ", ".join(config.labels) if config.labels else "folders of labels beside the images"
     report_unlabelled(missing, f"looked for the same stem in {where} (choose with --labels)", findings)
     used = {*label_of.values(), *(path for paths in unclear.values() for path in paths)}
-    if config.labels:
+    if config.labels and label_of:
         report_unused([file.path for file in labels if file.path not in used], findings)
     scenes = [_scene(file, label_of[file.path], image_root, preset) for file in images if file.path in label_of]
     return Layout(root=source, scenes=unique_names(scenes), preset=preset, band_names=_band_names(images, preset))
