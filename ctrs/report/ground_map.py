@@ -16,6 +16,9 @@ Ring = npt.NDArray[np.float64]
 
 _MARGIN_PX = 6.0
 _FOOT_PX = 24.0
+_MAX_OUTLINES = 500
+"""Outlines from which on they are drawn as one, without names that are shown on hovering."""
+
 _FINE = 10
 """Coordinates are whole tenths of a pixel."""
 
@@ -26,13 +29,15 @@ class MapLayer:
 
     Args:
         name: What they are.
-        rings: Their outlines; a hole is a ring that runs the other way round.
+        rings: Their outlines.
         color: Fill and line; None hatches in grey.
+        is_outlined: Whether each ring gets a line.
     """
 
     name: str
     rings: Sequence[Ring]
     color: tuple[int, int, int] | None
+    is_outlined: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +91,10 @@ def ground_map(
     parts.append(element("rect", x=0.5, y=0.5, width=width_px - 1, height=height_px - 1, class_="frame"))
     parts += [_draw_layer(layer, [placed(ring) for ring in layer.rings], key) for layer in layers if layer.rings]
     lines = [(outline.name, placed(outline.ring)) for outline in outlines]
-    parts += [
-        element("path", element("title", name), d=path_of([ring]), transform=_TENTH, **_THIN, class_="outline")
-        for name, ring in lines
-    ]
+    if len(lines) <= _MAX_OUTLINES:
+        parts += [_draw_outline([ring], name) for name, ring in lines]
+    else:
+        parts.append(_draw_outline([ring for _, ring in lines], f"{len(lines):,} outlines"))
     parts += _names(lines)
     parts.append(_scale_bar(scale, unit, width_px, height_px))
     return element(
@@ -101,9 +106,14 @@ _TENTH = f"scale({1 / _FINE})"
 _THIN = {"vector_effect": "non-scaling-stroke"}
 
 
+def _draw_outline(rings: Sequence[npt.NDArray[np.int64]], name: str) -> Html:
+    return element("path", element("title", name), d=path_of(rings), transform=_TENTH, **_THIN, class_="outline")
+
+
 def _draw_layer(layer: MapLayer, rings: Sequence[npt.NDArray[np.int64]], key: str) -> Html:
     edges = np.array([float(np.ptp(ring, axis=0).min()) for ring in rings]) / _FINE
-    thin = float(np.median(edges)) < 3  # lines around tiny areas would hide what they enclose
+    is_tiny = float(np.median(edges)) < 3  # lines around tiny areas would hide what they enclose
+    has_lines = layer.is_outlined and not is_tiny
     color = "#8a9299" if layer.color is None else css_color(layer.color)
     return element(
         "path",
@@ -112,9 +122,9 @@ def _draw_layer(layer: MapLayer, rings: Sequence[npt.NDArray[np.int64]], key: st
         transform=_TENTH,
         **_THIN,
         fill=f"url(#{key}-hatching)" if layer.color is None else color,
-        fill_opacity=None if layer.color is None else 0.42 if not thin else 0.75,
-        stroke="none" if thin else color,
-        stroke_width=None if thin else 0.8,
+        fill_opacity=None if layer.color is None else 0.75 if is_tiny else 0.42,
+        stroke=color if has_lines else "none",
+        stroke_width=0.8 if has_lines else None,
     )
 
 

@@ -107,11 +107,13 @@ class _TilesOfScenes:
         self._windows: dict[str, dict[SplitName | None, list[PixelWindow]]] = {}
         for tile in audit.tiles:
             self._windows.setdefault(tile.scene, {}).setdefault(tile.split, []).append(tile.window)
-        self._outlines = _merge if len(audit.tiles) > MAX_SINGLE_TILES else _each
+        self.are_merged = len(audit.tiles) > MAX_SINGLE_TILES
+        """Whether areas are of many tiles together, so that their lines mean nothing."""
 
     def areas(self, scene: str) -> Areas:
         """Return outlines by split."""
-        return {split: self._outlines(windows) for split, windows in self._windows.get(scene, {}).items()}
+        outlines = _merge if self.are_merged else _each
+        return {split: outlines(windows) for split, windows in self._windows.get(scene, {}).items()}
 
     def counts(self, scenes: Iterable[str]) -> str:
         """Return the number of tiles of each split in words."""
@@ -128,20 +130,47 @@ def _each(windows: Sequence[PixelWindow]) -> list[Ring]:
 
 def _corners(window: PixelWindow) -> Ring:
     left, top = window.col_off, window.row_off
-    right, bottom = left + window.width, top + window.height
+    return _rectangle(left, left + window.width, top, top + window.height)
+
+
+def _rectangle(left: int, right: int, top: int, bottom: int) -> Ring:
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float64)
 
 
 def _merge(windows: Sequence[PixelWindow]) -> list[Ring]:
-    """Return the outlines of what windows cover together; pixels are whole, so that no slivers arise."""
-    bounds = np.array([(w.col_off, w.row_off, w.col_off + w.width, w.row_off + w.height) for w in windows], np.float64)
-    covered = shapely.union_all(shapely.box(*bounds.T))
-    turned = shapely.orient_polygons(shapely.get_parts(covered))
-    return [
-        np.asarray(ring.coords)[:-1]
-        for polygon in turned
-        for ring in (polygon.exterior, *polygon.interiors)
-    ]  # fmt: skip
+    """Return few rectangles that cover what windows cover: runs along rows, joined where those below are the same."""
+    rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for window in windows:
+        edges = (window.col_off, window.col_off + window.width)
+        rows.setdefault((window.row_off, window.row_off + window.height), []).append(edges)
+    merged: list[Ring] = []
+    open_runs: dict[tuple[int, int], tuple[int, int]] = {}
+    for (top, bottom), edges_of_row in sorted(rows.items()):
+        here: dict[tuple[int, int], tuple[int, int]] = {}
+        for run in _runs(edges_of_row):
+            above = open_runs.get(run)
+            joins = above is not None and above[0] <= top <= above[1]
+            if joins:
+                open_runs.pop(run)
+            here[run] = (above[0], max(above[1], bottom)) if above is not None and joins else (top, bottom)
+        merged += [_rectangle(*run, *heights) for run, heights in open_runs.items()]
+        open_runs = here
+    return merged + [_rectangle(*run, *heights) for run, heights in open_runs.items()]
+
+
+def _runs(edges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join stretches that touch or overlap.
+
+    >>> _runs([(0, 4), (9, 12), (3, 6), (6, 7)])
+    [(0, 7), (9, 12)]
+    """
+    runs: list[tuple[int, int]] = []
+    for left, right in sorted(edges):
+        if runs and left <= runs[-1][1]:
+            runs[-1] = (runs[-1][0], max(runs[-1][1], right))
+        else:
+            runs.append((left, right))
+    return runs
 
 
 def _place(scenes: Iterable[SceneAudit], crs: CRS | None) -> tuple[list[_Placed], list[SceneAudit]]:
@@ -231,16 +260,26 @@ def _drawn(
     names = [outline.name for outline in outlines]
     caption = f"{_listed(names)}: {tiles.counts(names)}"
     drawn = ground_map(
-        _layers(areas), outlines, key=key, alt=f"Map of the tiles of {caption}", unit=unit, y_down=unit == "px",
+        _layers(areas, are_merged=tiles.are_merged),
+        outlines,
+        key=key,
+        alt=f"Map of the tiles of {caption}",
+        unit=unit,
+        y_down=unit == "px",
         width_px=_LARGE_PX if is_large else small,
-    )  # fmt: skip
+    )
     return figure(drawn, caption, class_="double" if is_large else None)
 
 
-def _layers(areas: Areas) -> list[MapLayer]:
+def _layers(areas: Areas, *, are_merged: bool) -> list[MapLayer]:
     order: tuple[SplitName | None, ...] = (None, *SPLITS)
     return [
-        MapLayer(name=split or "left out", rings=areas[split], color=None if split is None else SPLIT_COLORS[split])
+        MapLayer(
+            name=split or "left out",
+            rings=areas[split],
+            color=None if split is None else SPLIT_COLORS[split],
+            is_outlined=not are_merged,
+        )
         for split in order
         if areas.get(split)
     ]

@@ -327,23 +327,30 @@ def test_many_tiles_make_a_small_page_quickly(crs, num_tiles):
     assert "a: {:,} train, {:,} val, {:,} left out".format(*counts) in page.words("map")
 
 
-def test_merged_tiles_keep_holes():
-    one = scene("a", size=8_000)
-    tiles = tuple(
-        replace(tile, split="val" if 3_000 <= tile.window.col_off < 4_000 and tile.window.row_off == 4_000 else "train")
-        for tile in tiles_of(one, tile_px=100)
-    )
-    (drawn,) = Page(audit(one, tiles=tiles)).maps()
-    train, val = [path for path in drawn.iter("path") if path.get("transform") and path.get("class") is None]
-    assert train.get("d").count("M") == 2
-    assert val.get("d").count("M") == 1
-    outer, hole = (signed_area(ring) for ring in train.get("d").split("z")[:2])
-    assert outer * hole < 0, "a hole must run the other way round"
-
-
-def signed_area(path):
-    xs, ys = map(np.array, edges(path))
-    return float(np.sum(xs * np.roll(ys, -1) - np.roll(xs, -1) * ys))
+def test_merged_tiles_cover_what_the_tiles_cover():
+    rng = np.random.default_rng(0)
+    windows = [
+        PixelWindow(col_off=int(col) * 50, row_off=int(row) * 50, width=100, height=100)
+        for row, col in rng.integers(0, 99, (3_500, 2))
+    ]
+    splits = rng.choice(["train", "val"], len(windows))
+    tiles = tuple(TileFootprint(scene="a", split=str(s), window=w) for s, w in zip(splits, windows, strict=True))
+    (drawn,) = Page(audit(scene("a", size=5_000), tiles=tiles)).maps()
+    layers = [path for path in drawn.iter("path") if path.get("transform") and path.get("class") is None]
+    scale = 6480 / 5_000  # tenths of a pixel of a map that is 660 px wide, with margins of 6 px
+    for layer in layers:
+        split = layer.find("title").text
+        expected, found = np.zeros((2, 100, 100), bool)
+        for tile in tiles:
+            if tile.split == split:
+                rows, cols = tile.window.slices
+                expected[rows.start // 50 : rows.stop // 50, cols.start // 50 : cols.stop // 50] = True
+        for ring in layer.get("d").split("z")[:-1]:
+            xs, ys = (np.rint((np.array(side) - 60) / scale / 50).astype(int) for side in edges(ring))
+            found[ys.min() : ys.max(), xs.min() : xs.max()] = True
+        np.testing.assert_array_equal(found, expected)
+        assert layer.get("d").count("M") < sum(splits == split) * 0.9
+        assert layer.get("stroke") == "none"
 
 
 def test_the_contact_sheet_shows_each_tile_and_its_mask():
