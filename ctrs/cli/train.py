@@ -65,6 +65,9 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Seed of everything random.", show_default=str(_DEFAULT.seed))
     ] = None,
+    fold: Annotated[
+        int | None, typer.Option(help="Fold that validates, from 0, of data prepared with --folds.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="auto", rich_help_panel="Compute")
     ] = None,
@@ -99,6 +102,7 @@ def train(
         "crop": crop,
         "workers": workers,
         "seed": seed,
+        "fold": fold,
         "device": device,
         "precision": precision,
         "threads": threads,

@@ -60,10 +60,13 @@ def resolve_train_config(file: Mapping[str, Any], options: Mapping[str, Any], *,
 
 
 def run_name(config: TrainConfig, data_name: str) -> str:
-    """Return the default name of a run: data, backbone, decoder and loss.
+    """Return the default name of a run: data, backbone, decoder and loss, and the fold where there is one.
 
     >>> run_name(TrainConfig(loss="cl:0.5"), "potsdam")
     'potsdam-poolformer-dcfam-cl-0.5'
+    >>> run_name(TrainConfig(fold=2), "potsdam")
+    'potsdam-poolformer-dcfam-cl_fold2'
     """
     text = "-".join((data_name, config.backbone, config.decoder, config.loss))
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    return name if config.fold is None else f"{name}_fold{config.fold}"

@@ -61,6 +61,8 @@ class TrainConfig:
         dice_smooth: Of the Dice loss.
         workers: Loader processes; None: by the number of cores.
         seed: Of weights, order, crops, augmentation and sampling.
+        fold: Fold of the data that validates, from 0, where they were prepared with folds; the others train. None: all
+            folds train.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         precision: ``auto`` is fp32 on the CPU and bf16 on CUDA devices of capability 8.0 and up.
         threads: CPU threads of torch; None leaves torch's choice.
@@ -90,6 +92,7 @@ class TrainConfig:
     dice_smooth: float = 0.05
     workers: int | None = None
     seed: int = 0
+    fold: int | None = None
     device: str = "auto"
     precision: Precision = "auto"
     threads: int | None = None
@@ -120,6 +123,7 @@ class TrainConfig:
         if self.threads is not None:
             require(self.threads >= 1, "threads", self.threads, "1 or more")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.fold is None or self.fold >= 0, "fold", self.fold, "0 or more")
         warmup = self.contrast_warmup_steps
         require(warmup >= 0, "contrast_warmup_steps", warmup, "0 or more")
 

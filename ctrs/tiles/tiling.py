@@ -37,7 +37,7 @@ from ctrs.tiles.placement import deal_folds, place_tiles, scene_splits
 from ctrs.tiles.samples import written_tiles
 from ctrs.tiles.scan import JOURNAL_FILE, RESULT_DIR, scan
 from ctrs.tiles.scenes import check_source
-from ctrs.tiles.source_files import describe_source
+from ctrs.tiles.source_files import describe_source, hash_files, source_files
 from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
@@ -139,6 +139,7 @@ def _prepare(
         )
         findings.raise_faults()
         bands = measure_bands(ready, placed, tiles, progress)
+    hashes = hash_files(source_files(layout, config), progress, workers=workers)
     write_page(staged / REPORT_FILE, audit)
     write_record(staged, audit)
     return Manifest(
@@ -156,6 +157,7 @@ def _prepare(
         notes=tuple(finding.message for finding in findings.entries if finding.level != "fault"),
         findings=tuple(findings.entries),
         facts={scene: plain_facts(facts) for scene, facts in found.facts.items()},
+        source_hashes={str(path): digest for path, digest in hashes.items()},
     )
 
 

@@ -27,6 +27,7 @@ from ctrs.tiles.manifest import Manifest
 from ctrs.training.ablation_runs import RUNS, RunStatus, note_failure, read_status
 from ctrs.training.ablation_table import AblationResult, write_tables
 from ctrs.training.evaluation import SCENES, choose_split, evaluate
+from ctrs.training.fold_choice import data_of_fold
 from ctrs.training.resume import own_random_state
 from ctrs.training.settings import check_data
 from ctrs.training.step import create_training_step
@@ -249,11 +250,18 @@ def _open_where_it_is(data_dir: Path) -> Manifest | None:
 def _choose_split(config: AblationConfig, out_dir: Path, manifest: Manifest | None) -> SplitName:
     """Return the split to score; where the data are not there, the one that was scored."""
     if manifest is not None:
-        return choose_split(manifest, config.split)[0]
+        _check_folds(config, manifest)
+        return choose_split(data_of_fold(manifest, config.runs[0].config.fold), config.split)[0]
     if config.split is not None:
         return config.split
     was_tested = any((out_dir / RUNS / run.name / "eval" / "test").is_dir() for run in config.runs)
     return "test" if was_tested else "val"
+
+
+def _check_folds(config: AblationConfig, manifest: Manifest) -> None:
+    """Refuse folds that the data do not have, before anything is trained."""
+    for fold in sorted({run.config.fold for run in config.runs} - {None}, key=str):
+        data_of_fold(manifest, fold)
 
 
 def _refuse_others(pending: Sequence[RunStatus], *, overwrite: bool) -> None:

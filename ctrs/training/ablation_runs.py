@@ -16,6 +16,7 @@ from ctrs.errors import CtrsError, DataError
 from ctrs.jobs import write_text
 from ctrs.models.checkpoint import read_metadata
 from ctrs.tiles.manifest import Manifest
+from ctrs.training.fold_choice import data_of_fold
 from ctrs.training.protocols import plain_number
 from ctrs.training.run_config import RunRecord, differences, read_run_record
 from ctrs.training.run_folder import RunFolder
@@ -166,7 +167,7 @@ def _changed(record: RunRecord, config: TrainConfig, manifest: Manifest | None) 
     changed = differences(stored, dataclasses.replace(config, **open_settings))
     if stored.epochs != config.epochs and not any(text.startswith("epochs ") for text in changed):
         changed.append(f"epochs was {stored.epochs} and is {config.epochs}")
-    if manifest is not None and record.split_hash != manifest.split_hash:
+    if manifest is not None and record.split_hash != data_of_fold(manifest, config.fold).split_hash:
         changed.append("the data are others")
     return changed
 

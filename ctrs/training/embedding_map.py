@@ -34,6 +34,7 @@ from ctrs.tiles.manifest import Manifest
 from ctrs.training.embedding_report import EmbeddingReport, StageSeparation
 from ctrs.training.embedding_space import flatten, separation, unit_rows
 from ctrs.training.evaluation import run_home
+from ctrs.training.fold_choice import data_of_checkpoint, fold_of
 from ctrs.training.patch_samples import PatchSamples, choose_tiles, sample_patches
 from ctrs.training.patch_vectors import patch_vectors
 from ctrs.training.run_folder import RunFolder
@@ -97,7 +98,7 @@ def inspect_embeddings(
     data_dir = data_dir or run_data_dir(run)
     if data_dir is None:
         raise InputNotFoundError(f"{run}: the data that it was trained on are not known or gone; pass --data")
-    manifest = Manifest.open(data_dir)
+    manifest = data_of_checkpoint(Manifest.open(data_dir), runs[0].metadata)
     for one in runs:
         _check_fit(one, manifest)
         if config.projected:
@@ -155,6 +156,12 @@ def _check_fit(run: _Run, manifest: Manifest) -> None:
 def _check_comparable(first: _Run, second: _Run) -> None:
     """Refuse two runs whose patches are not the same ground."""
     one, other = first.metadata.resize_factor, second.metadata.resize_factor
+    folds = fold_of(first.metadata), fold_of(second.metadata)
+    if folds[0] != folds[1]:
+        raise UsageError(
+            f"{first.folder} was validated on fold {folds[0]} and {second.folder} on fold {folds[1]}, so what one has "
+            "never seen the other was trained on; choose another run with --beside"
+        )
     if one != other:
         raise UsageError(
             f"{first.folder} sees tiles enlarged by {one:g} and {second.folder} by {other:g}, so their patches are not "

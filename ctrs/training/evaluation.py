@@ -24,6 +24,7 @@ from ctrs.jobs import PartialWork, fingerprint, partial_work, recover
 from ctrs.models.checkpoint import METADATA_FILE, WEIGHTS_FILE, CheckpointMetadata, find_checkpoint, read_metadata
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest, SceneMosaic, scene_mosaics
+from ctrs.training.fold_choice import data_of_checkpoint, fold_of
 from ctrs.training.mask_comparison import count_pixels
 from ctrs.training.openings import record_opening
 from ctrs.training.protocols import Labels
@@ -66,8 +67,10 @@ def evaluate(
     config = config or EvalConfig()
     folder = find_checkpoint(checkpoint)
     metadata = read_metadata(folder)
-    manifest = Manifest.open(data_dir)
+    manifest = data_of_checkpoint(Manifest.open(data_dir), metadata)
     split, reason = choose_split(manifest, config.split)
+    if split == "val" and manifest.num_folds:
+        reason = f"{reason}, fold {fold_of(metadata)} of {manifest.num_folds}"
     _check_fit(manifest, metadata, folder, config)
     home = run_home(folder)
     final = home / "eval" / split
@@ -108,6 +111,11 @@ def choose_split(manifest: Manifest, wanted: SplitName | None) -> tuple[SplitNam
         DataError: The data have no such split.
     """
     present = manifest.splits
+    if manifest.num_folds and wanted != "train" and not {wanted or "val", wanted or "test"} & set(present):
+        raise DataError(
+            f"{manifest.root}: validates by folds, and what shall be scored was trained with none of them; score a run "
+            "of `ctrs train --fold`, on the data that it was trained on"
+        )
     if wanted is not None:
         if wanted not in present:
             raise DataError(

@@ -26,6 +26,7 @@ from ctrs.tiles.manifest import Manifest
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.event_log import EventLog
 from ctrs.training.expected_time import expected_epoch_seconds
+from ctrs.training.fold_choice import data_of_fold, warn_all_folds_train
 from ctrs.training.records import EpochRecord, TrainPlan, TrainResult
 from ctrs.training.resume import RunState, has_state, own_random_state, read_state, restore_state, save_state
 from ctrs.training.run_config import write_run_config
@@ -74,7 +75,7 @@ def train(
 
     Raises:
         InputNotFoundError: There are no prepared data, or no run to go on with.
-        DataError: Nothing can be learnt from the data.
+        DataError: Nothing can be learnt from the data, or they have no such fold.
         UsageError: Backbone, decoder, loss or another setting is wrong.
         DeviceError: The device is not there.
         OutputExistsError: Another run stands in ``run_dir``.
@@ -83,6 +84,8 @@ def train(
             of CPU threads should go on.
     """
     manifest = Manifest.open(data_dir)
+    warn_all_folds_train(manifest, config.fold)
+    manifest = data_of_fold(manifest, config.fold)
     check_data(manifest)
     device = resolve_device(config.device)
     config = effective_config(config, manifest.tile_px, device)
