@@ -146,7 +146,7 @@ def swatch(color: tuple[int, int, int]) -> Html:
 
 def legend(entries: Iterable[tuple[Html, str]]) -> Html:
     """Return signs with their meanings in a row."""
-    return element("ul", *(element("li", sign, " ", name) for sign, name in entries), class_="legend")
+    return element("ul", *(element("li", sign, "\N{NO-BREAK SPACE}", name) for sign, name in entries), class_="legend")
 
 
 def css_color(color: tuple[int, int, int]) -> str:

@@ -48,7 +48,7 @@ def count(number: int, noun: str) -> str:
 
 def class_label(entry: LandClass) -> Html:
     """Return a class with its colour."""
-    return join([swatch(entry.color), " ", entry.name])
+    return join([swatch(entry.color), "\N{NO-BREAK SPACE}", entry.name])
 
 
 def class_legend(audit: Audit) -> Html:
