@@ -176,7 +176,9 @@ def test_class_files(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(InputNotFoundError, match="nowhere: not found; name a folder or zip archive with images and labels"):
+    with pytest.raises(
+        InputNotFoundError, match="nowhere: not found; name a folder or zip archive with images and labels"
+    ):
         find_layout(tmp_path / "nowhere", PrepareConfig(), Findings())
     with pytest.raises(
         InputNotFoundError, match="no images found; put them into images/ and their labels into labels/"
@@ -185,7 +187,9 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
     touch(tmp_path, "2_Ortho_RGB.rar")
     with pytest.raises(InputNotFoundError, match=r"no images found; unpack 2_Ortho_RGB\.rar and name the folder"):
         find_layout(tmp_path, PrepareConfig(), Findings())
-    with pytest.raises(DataError, match=r"RGB\.rar: only zip archives are read in place; unpack it and name the folder"):
+    with pytest.raises(
+        DataError, match=r"RGB\.rar: only zip archives are read in place; unpack it and name the folder"
+    ):
         find_layout(tmp_path / "2_Ortho_RGB.rar", PrepareConfig(), Findings())
     with pytest.raises(DataError, match=r"a\.doc: is a file, expected a folder or zip archive"):
         find_layout(touch(tmp_path / "x", "a.doc") / "a.doc", PrepareConfig(), Findings())
@@ -263,3 +267,109 @@ def test_a_preset_that_does_not_fit(tmp_path: Path) -> None:
 def test_generic_by_name_ignores_presets(tmp_path: Path) -> None:
     touch(tmp_path, "top_potsdam_2_10_RGB.tif", "top_potsdam_2_10_label.tif")
     assert list(pairs(tmp_path, PrepareConfig(preset="generic"))) == ["top_potsdam_2_10_RGB"]
+
+
+def splits(root: Path, **options: tuple[str, ...]) -> dict[str, str]:
+    layout = find_layout(root, PrepareConfig(**options), Findings())  # type: ignore[arg-type]
+    return {scene.name: scene.split for scene in layout.scenes}
+
+
+def test_lists_choose_splits(tmp_path: Path) -> None:
+    names = ("a_1", "a_2", "b_1", "c_1", "d[1]")
+    touch(tmp_path, *(f"{kind}/{name}.tif" for name in names for kind in ("images", "labels")))
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "val.txt").write_text("# validation\n\na_1\nb_1.tif  # by file name\n", encoding="utf-8-sig")
+    (lists / "test.txt").write_text("images/c*.tif\r\nd[1]\r\n")
+    found = splits(tmp_path, val=(f"@{lists / 'val.txt'}",), test=(f"@{lists / 'test.txt'}",))
+    assert found == {"a_1": "val", "a_2": "train", "b_1": "val", "c_1": "test", "d[1]": "test"}
+    assert splits(tmp_path, val=(f"@{lists / 'val.txt'}", "a_2"))["a_2"] == "val"
+    layout = find_layout(tmp_path, PrepareConfig(val=(f"@{lists / 'val.txt'}", "a_2")), Findings())
+    assert layout.list_files == (lists / "val.txt",)
+
+
+def test_wrong_lists_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "labels/a.tif")
+    path = tmp_path / "val.txt"
+    path.write_text("a\nb\n\nc.tif\n")
+    with pytest.raises(UsageError, match=r"line 2 'b', line 4 'c\.tif' match no scene of .*; scenes: a$"):
+        splits(tmp_path, val=(f"@{path}",))
+    path.write_text("# nothing\n")
+    with pytest.raises(UsageError, match=r"--test @.*val\.txt: names no scene; write a scene name or pattern on each"):
+        splits(tmp_path, test=(f"@{path}",))
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"val\.txt: is no text in UTF-8"):
+        splits(tmp_path, val=(f"@{path}",))
+    with pytest.raises(InputNotFoundError, match=r"--val @none\.txt: not readable \(No such file or directory\)"):
+        splits(tmp_path, val=("@none.txt",))
+
+
+def test_known_bad_scenes_are_warned_of_or_left_out(tmp_path: Path) -> None:
+    for name in ("2_10", "7_10"):
+        touch(tmp_path, f"top_potsdam_{name}_RGB.tif", f"top_potsdam_{name}_label.tif")
+    findings = Findings()
+    with pytest.warns(
+        LabelWarning, match="^scene potsdam_7_10: labels are known to be wrong; leave out with --skip-known-bad$"
+    ):
+        kept = find_layout(tmp_path, PrepareConfig(), findings)
+    assert [scene.known_bad for scene in kept.scenes] == [False, True]
+    assert [(finding.level, finding.items) for finding in findings.entries] == [("warning", ("potsdam_7_10",))]
+    findings = Findings()
+    layout = find_layout(tmp_path, PrepareConfig(skip_known_bad=True), findings)
+    assert [scene.name for scene in layout.scenes] == ["potsdam_2_10"]
+    assert [(finding.level, finding.message) for finding in findings.entries] == [
+        ("note", "1 scene left out, labels known to be wrong: potsdam_7_10")
+    ]
+
+
+def test_extra_files_of_a_preset(tmp_path: Path) -> None:
+    for name in ("2_10", "2_11"):
+        touch(tmp_path, f"top_potsdam_{name}_RGB.tif", f"top_potsdam_{name}_label.tif")
+    touch(tmp_path, "1_DSM/dsm_potsdam_02_10.tif")
+    assert find_layout(tmp_path, PrepareConfig(), Findings()).scenes[0].extra == {}
+    findings = Findings()
+    first, second = find_layout(tmp_path, PrepareConfig(extra=("dsm",)), findings).scenes
+    assert first.extra == {"dsm": tmp_path / "1_DSM/dsm_potsdam_02_10.tif"}
+    assert second.extra == {}
+    ((scene, message),) = [(finding.scene, finding.message) for finding in findings.entries]
+    assert scene == "potsdam_2_11"
+    assert "top_potsdam_2_11_RGB.tif: no dsm file found for scene 2_11" in message
+    with pytest.raises(UsageError, match=r"--extra 'slope' found, but preset potsdam has: .*dsm"):
+        find_layout(tmp_path, PrepareConfig(extra=("slope",)), Findings())
+    generic = touch(tmp_path / "g", "images/a.tif", "labels/a.tif")
+    with pytest.raises(UsageError, match=r"--extra 'dsm' found, but .* follows no preset; choose with --preset"):
+        find_layout(generic, PrepareConfig(extra=("dsm",)), Findings())
+
+
+def test_labels_without_images_of_a_preset_are_said(tmp_path: Path) -> None:
+    touch(tmp_path, "top_potsdam_2_10_RGB.tif", "top_potsdam_2_10_label.tif", "top_potsdam_2_11_label.tif")
+    with pytest.warns(LabelWarning, match=r"1 label has no image and is left out: top_potsdam_2_11_label\.tif"):
+        find_layout(tmp_path, PrepareConfig(), Findings())
+
+
+def test_one_folder_in_the_source_is_entered(tmp_path: Path) -> None:
+    touch(tmp_path, "town/2020/images/a.tif", "town/2020/labels/a.tif", "readme.txt")
+    assert pairs(tmp_path) == {"a": ("train", "town/2020/images/a.tif", "town/2020/labels/a.tif")}
+
+
+def test_endings_in_capitals_hidden_files_and_loops(tmp_path: Path) -> None:
+    touch(tmp_path, "Images/a.TIF", "LABELS/a.GeoJSON", "Images/.b.tif", ".cache/images/c.tif", "Images/a.tif.aux.XML")
+    (tmp_path / "Images/again").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a_link").symlink_to(tmp_path / "Images", target_is_directory=True)
+    assert pairs(tmp_path) == {"a": ("train", "Images/a.TIF", "LABELS/a.GeoJSON")}
+
+
+def test_only_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "labels/a.tif", "labels/b.tif")
+    with pytest.raises(InputNotFoundError, match="no images found; put them into images/"):
+        find_layout(tmp_path, PrepareConfig(), Findings())
+    touch(tmp_path / "h", ".a.tif", ".images/b.tif", "images/.c.tif")
+    with pytest.raises(InputNotFoundError, match="h/images: no images found"):
+        find_layout(tmp_path / "h", PrepareConfig(), Findings())
+
+
+def test_all_images_with_several_labels_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{folder}.{end}" for folder in ("labels/a", "labels/b") for end in ("tif", "geojson")))
+    touch(tmp_path, "images/a.tif", "images/b.tif", "images/c.tif", "labels/c.tif")
+    messages = faults(tmp_path)
+    assert [message.partition(": several")[0].rpartition("/")[2] for message in messages] == ["a.tif", "b.tif"]
