@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import tomllib
@@ -41,7 +42,7 @@ class Preset:
 
     Args:
         name: Name of the preset.
-        text: The file that it was read from.
+        content: What its file says, without comments: tells presets apart in the same words in each process.
         title: What it is, in a few words.
         url: Where the data come from.
         tile_px: Edge of a tile in pixels.
@@ -65,7 +66,7 @@ class Preset:
     """
 
     name: str
-    text: str
+    content: str
     title: str
     url: str
     tile_px: int
@@ -84,7 +85,7 @@ class Preset:
     split_folders: Mapping[str, SplitName]
     split_lists: Mapping[SplitName, str]
     chip_px: int | None
-    # Sets of texts are written in another order by each process; the text says what they hold.
+    # Sets of texts are written in another order by each process; ``content`` says what they hold.
     unlabelled: frozenset[SplitName] = field(repr=False)
     known_bad: frozenset[str] = field(repr=False)
 
@@ -164,7 +165,7 @@ def parse_preset(text: str, *, name: str, where: str) -> Preset:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not readable as TOML ({error}); mend the file") from error
     mistakes: list[str] = []
-    preset = _read(document, text, name, mistakes)
+    preset = _read(document, name, mistakes)
     mistakes = list(dict.fromkeys(mistakes))
     if len(mistakes) > 1:
         for mistake in mistakes:
@@ -176,7 +177,7 @@ def parse_preset(text: str, *, name: str, where: str) -> Preset:
     return preset
 
 
-def _read(document: dict[str, Any], text: str, name: str, mistakes: list[str]) -> Preset | None:
+def _read(document: dict[str, Any], name: str, mistakes: list[str]) -> Preset | None:
     """Read the whole document and note every mistake; None where there is one that leaves nothing to return."""
     top = PresetTable(document, "", _KEYS, mistakes)
     files = PresetTable(document.get("files", {}), "files", ("label", "eroded", "signs"), mistakes)
@@ -228,7 +229,7 @@ def _read(document: dict[str, Any], text: str, name: str, mistakes: list[str]) -
         return None
     return Preset(
         name=name,
-        text=text,
+        content=json.dumps(document, sort_keys=True, default=str),
         title=title or name,
         url=url,
         tile_px=tile_px,
