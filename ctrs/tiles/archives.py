@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -90,26 +91,27 @@ def read_text(path: Path) -> str:
     """Return the text of a file, which may be a member of an archive.
 
     Raises:
-        RasterError: It is not readable.
-        DataError: The archive is damaged, or the text is not UTF-8.
+        DataError: It is not readable, or not UTF-8.
     """
     try:
-        return _read(path.as_posix()).decode("utf-8-sig")
-    except OSError as error:
-        raise RasterError(f"{shown(path)}: not readable ({error.strerror or error}); check the file") from error
-    except (KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{shown(path)}: not readable in its archive ({error}); unpack it") from error
+        with _open(path.as_posix()) as stream:
+            return stream.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{shown(path)}: is no text in UTF-8 ({error}); save it as such") from error
+        raise DataError(f"{shown(path)}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        raise DataError(f"{shown(path)}: not readable ({error}); check the file") from error
 
 
-def _read(name: str) -> bytes:
+@contextmanager
+def _open(name: str) -> Iterator[IO[bytes]]:
+    """Open a file, or a member of an archive, which may lie in another one."""
     if not in_archive(name):
-        return Path(name).read_bytes()
+        with Path(name).open("rb") as stream:
+            yield stream
+        return
     archive, _, member = name.removeprefix("/vsizip/{").rpartition("}/")
-    source = io.BytesIO(_read(archive)) if in_archive(archive) else archive
-    with zipfile.ZipFile(source) as opened:
-        return opened.read(member)
+    with _open(archive) as outer, zipfile.ZipFile(outer) as opened, opened.open(member) as inner:
+        yield inner
 
 
 def _members(stream: IO[bytes], archive: Path, depth: int, *, slow: bool) -> Iterator[Member]:

@@ -63,4 +63,6 @@ def find_layout(source: Path, config: PrepareConfig, findings: Findings, *, excl
     own_classes = source / CLASS_FILE
     class_file = config.classes or (own_classes if own_classes.is_file() else None)
     scenes = choose_splits(without_known_bad(layout.scenes, config, findings), config, source)
-    return replace(layout, scenes=scenes, class_file=class_file, list_files=list_files_of(config))
+    return replace(
+        layout, scenes=scenes, class_file=class_file, list_files=(*layout.list_files, *list_files_of(config))
+    )

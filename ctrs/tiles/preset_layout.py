@@ -80,7 +80,9 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
         for identifier, image in sorted(images.items(), key=lambda item: natural_key(item[0]))
         if identifier in labels
     ]
-    return Layout(root=source, scenes=tuple(scenes), preset=preset, band_names=image_pattern.bands)
+    return Layout(
+        root=source, scenes=tuple(scenes), preset=preset, band_names=image_pattern.bands, list_files=listed.files
+    )
 
 
 def without_known_bad(scenes: Iterable[SceneSource], config: PrepareConfig, findings: Findings) -> list[SceneSource]:

@@ -60,7 +60,7 @@ class Layout:
         preset: The preset that it follows, None for other folders.
         band_names: Names of the bands by the preset, empty to take the files' own.
         class_file: TOML file with the class table, None for the preset's or none.
-        list_files: Lists of scenes that the options name.
+        list_files: Lists that put scenes into splits: the preset's, then those that the options name.
     """
 
     root: Path

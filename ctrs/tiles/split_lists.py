@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from ctrs.config import PrepareConfig, SplitName
 from ctrs.errors import DataError, UsageError
 from ctrs.raster.names import file_name, shown
 from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.archives import read_text
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.preset_file import Preset, plain_id
 
 _SHOWN = 20
-_ARCHIVE = "/vsizip/{"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +59,12 @@ class ListedSplits:
     Args:
         scenes: Split of each image that a list names, by id.
         chips: Split by chips of each image, by id.
+        files: The lists.
     """
 
     scenes: Mapping[str, SplitName]
     chips: Mapping[str, ChipSplits]
+    files: tuple[Path, ...] = ()
 
 
 def read_listed_splits(
@@ -120,7 +119,7 @@ def read_listed_splits(
     entries = _read_entries(found)
     ids = {plain_id(key): identifier for identifier in images for key in _names(identifier, images[identifier])}
     if preset.chip_px is not None:
-        return _chips(entries, ids, preset.chip_px, preset, findings)
+        return replace(_chips(entries, ids, preset.chip_px, preset, findings), files=tuple(found.values()))
     scenes = {ids[entry]: split for entry, (split, _) in entries.items() if entry in ids}
     _tell_unknown([entry for entry in entries if entry not in ids], len(entries), preset, findings)
     unlisted = sorted(set(images) - set(scenes))
@@ -130,7 +129,7 @@ def read_listed_splits(
             f"scenes {_named(unlisted)} are in no list of {preset.name}; they are taken for training "
             "(choose with --val and --test)",
         )
-    return ListedSplits(scenes=scenes, chips={})
+    return ListedSplits(scenes=scenes, chips={}, files=tuple(found.values()))
 
 
 def _chips(
@@ -173,7 +172,7 @@ def _read_entries(lists: Mapping[SplitName, Path]) -> dict[str, tuple[SplitName,
     """Return the split of each line without folder, ending and leading zeros, and the list it stands in."""
     entries: dict[str, tuple[SplitName, Path]] = {}
     for split, path in lists.items():
-        for line in _read_text(path).splitlines():
+        for line in read_text(path).splitlines():
             name = PurePosixPath(line.strip().replace("\\", "/")).name
             if not name:
                 continue
@@ -184,28 +183,6 @@ def _read_entries(lists: Mapping[SplitName, Path]) -> dict[str, tuple[SplitName,
                     f"{shown(path)}: {name} is listed in {file_name(other[1]).name}, too; keep it in one of the two"
                 )
     return entries
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with _open(path.as_posix()) as stream:
-            return stream.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{shown(path)}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except (OSError, zipfile.BadZipFile, KeyError) as error:
-        raise DataError(f"{shown(path)}: not readable ({error}); check the file") from error
-
-
-@contextmanager
-def _open(name: str) -> Iterator[IO[bytes]]:
-    """Open a file, or a member of an archive, which may lie in another one."""
-    if not name.startswith(_ARCHIVE):
-        with Path(name).open("rb") as stream:
-            yield stream
-        return
-    archive, _, member = name.removeprefix(_ARCHIVE).rpartition("}/")
-    with _open(archive) as outer, zipfile.ZipFile(outer) as opened, opened.open(member) as stream:
-        yield stream
 
 
 def _names(identifier: str, image: Path) -> tuple[str, str]:
