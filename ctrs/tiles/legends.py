@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,11 +34,12 @@ def row_chunks(height: int, width: int, *, pixels: int = CHUNK_PIXELS) -> Iterat
 
 
 def survey_values(dataset: rasterio.DatasetReader) -> Counter[float]:
-    """Count the values of the first band of a class raster; nodata counts as any value, masked pixels do not."""
+    """Count the values of a class raster; nodata counts as any value, masked pixels and NaN do not."""
     counts: Counter[float] = Counter()
     for window in row_chunks(dataset.height, dataset.width):
         pixels, valid = read_window(dataset, window, bidx=[1])
-        band = pixels[0] if dataset.nodata is not None else pixels[0][valid]
+        declared = dataset.nodata is not None and not math.isnan(dataset.nodata)
+        band = pixels[0] if declared else pixels[0][valid]
         if band.dtype in (np.uint8, np.uint16):  # several times faster than sorting
             bins = np.bincount(band.ravel())
             values, numbers = np.flatnonzero(bins), bins[bins > 0]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from ctrs.classes import ClassMap
+from ctrs.classes import IGNORE_INDEX, ClassMap
 from ctrs.config import PrepareConfig
 from ctrs.errors import ConfigError, LabelError, LabelWarning
 from ctrs.tiles.findings import Findings
@@ -58,7 +58,7 @@ def paint_layers(
     without: dict[Path, int] = {}
     unwidened: dict[Path, int] = {}
     for path, layer in layers.items():
-        painted[path] = PaintedLayer(layer=replace(layer, frame=layer.frame[:0]), values=np.zeros(0, np.uint8))
+        painted[path] = _ignored(layer)  # stays where the layer has a fault
         with findings.gathering("classes"):
             rows = class_rows(layer, classes, config.class_field)
             widths = _widths(layer, config)
@@ -92,6 +92,12 @@ def paint_layers(
     if not config.paint_order and config.priority_field is None:
         _warn_overlaps(painted, classes, findings)
     return painted
+
+
+def _ignored(layer: PolygonLayer) -> PaintedLayer:
+    """Return a layer whose features are all ignored."""
+    size = len(layer.frame)
+    return PaintedLayer(layer=layer, values=np.full(size, IGNORE_INDEX, np.uint8), widths_m=np.ones(size))
 
 
 def first_of(paths: Sequence[Path] | Mapping[Path, object]) -> str:

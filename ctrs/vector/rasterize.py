@@ -28,6 +28,8 @@ VECTOR_SUFFIXES = frozenset({".geojson", ".json", ".gpkg", ".shp", ".fgb", ".par
 """File name endings that are read as vector labels."""
 
 
+_PARQUET = frozenset({".parquet", ".geoparquet"})
+
 _AREAS, _COLLECTION = (3, 6), 7
 """Type numbers of shapely."""
 
@@ -81,12 +83,12 @@ def read_polygons(
     if not is_virtual(file) and not file.exists():
         raise InputNotFoundError(f"{file}: not found; check the path")
     wanted = [name for name in dict.fromkeys((class_field, *fields)) if name is not None]
-    frame = _read_frame(file, layer)
+    frame = _read_frame(file, layer, wanted)
     for name in wanted:
         if name in frame.columns:
             continue
         if len(frame):
-            found = ", ".join(str(column) for column in frame.columns if column != frame.geometry.name) or "none"
+            found = ", ".join(_fields(file, layer, frame)) or "none"
             raise LabelError(f"{path}: no field {name!r} found, expected one of its fields: {found}")
         frame[name] = None  # a GeoJSON file without features has no fields
     frame = frame[[*wanted, frame.geometry.name]]
@@ -241,13 +243,21 @@ def _sorted_out(collection: Any, *, thin: bool) -> Any:
     return shapely.GeometryCollection([areas, *others]) if others else areas
 
 
-def _read_frame(path: Path, layer: str | None) -> geopandas.GeoDataFrame:
+def _fields(path: Path, layer: str | None, frame: geopandas.GeoDataFrame) -> list[str]:
+    import pyogrio
+
+    if path.suffix.lower() in _PARQUET:
+        return [str(column) for column in frame.columns if column != frame.geometry.name]
+    return [str(name) for name in pyogrio.read_info(gdal_name(path), layer=layer)["fields"]]
+
+
+def _read_frame(path: Path, layer: str | None, fields: Sequence[str]) -> geopandas.GeoDataFrame:
     import geopandas
     import pyogrio
     import pyogrio.errors
 
     try:
-        if path.suffix.lower() in {".parquet", ".geoparquet"}:
+        if path.suffix.lower() in _PARQUET:
             return geopandas.read_parquet(path)
         name = gdal_name(path)
         layers = [str(entry) for entry, kind in pyogrio.list_layers(name) if kind is not None]
@@ -257,7 +267,7 @@ def _read_frame(path: Path, layer: str | None) -> geopandas.GeoDataFrame:
             advice = f"; name one as {with_layer(path, layers[0]).name}" if layers else ""
             found = ", ".join(layers) or "none"
             raise LabelError(f"{path}: {len(layers)} layers with geometry found ({found}), expected one{advice}")
-        return geopandas.read_file(name, layer=layer or layers[0])
+        return geopandas.read_file(name, layer=layer or layers[0], columns=list(fields))
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError) as error:
         if isinstance(error, LabelError):
             raise

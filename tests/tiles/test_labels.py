@@ -103,6 +103,32 @@ def test_class_values_of_a_table(make: Maker, source: Path) -> None:
     assert np.array_equal(mask, np.where(truth == 3, 255, truth))
 
 
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32", "float64"])
+def test_class_values_of_any_dtype(make: Maker, source: Path, dtype: str) -> None:
+    values = np.array([-9999, 7, 30000 if dtype == "int16" else 70_000, -1]).astype(dtype)
+    truth = make.indices(H, W, num=4)
+    make.raster(source / "labels/a.tif", values[truth], **PLACED)
+    (source / "classes.json").write_text(
+        json.dumps({"a": {"value": -9999}, "b": {"value": 7}, "c": {"value": int(values[2])},
+                    "d": {"value": -1, "ignored": True}})
+    )  # fmt: skip
+    manifest, mask = prepare(source, classes=source / "classes.json")
+    assert manifest.classes.names == ("a", "b", "c")
+    assert np.array_equal(mask, np.where(truth == 3, 255, truth))
+
+
+def test_nan_of_a_class_raster_is_ignored(make: Maker, source: Path) -> None:
+    truth = make.indices(H, W, num=2)
+    for nodata in (None, float("nan")):
+        make.raster(
+            source / "labels/a.tif", np.where(truth == 0, np.nan, truth).astype("float32"), nodata=nodata, **PLACED
+        )
+        with pytest.warns(LabelWarning, match="hold no pixel|no label holds"):
+            manifest, mask = prepare(source)
+        assert manifest.classes == BUILDING_CLASSES
+        assert np.array_equal(mask, np.where(truth == 0, 255, truth))
+
+
 def test_unknown_values_are_named_with_counts_and_first_place(make: Maker, source: Path) -> None:
     pixels = (make.indices(H, W, num=4) + 1) * 10
     pixels[40, 50:60] = 77
@@ -374,6 +400,31 @@ def test_broken_polygons_are_mended_and_counted(source: Path) -> None:
     assert mask[10, 2] == 1
     assert mask[2, 10] == 0
     assert 150 < mask[:20, :20].sum() < 250
+
+
+def test_lines_and_points_are_drawn_where_a_width_is_given(source: Path) -> None:
+    line = shapely.LineString([TRANSFORM @ (10, 30), TRANSFORM @ (60, 30)])
+    shapes = [line, shapely.Point(*(TRANSFORM @ (30, 30))), pixel_box(70, 0, 80, 10)]
+    frame = geopandas.GeoSeries(shapes, crs=UTM).to_crs(3857)
+    write_polygons(source / "labels/a.gpkg", list(frame), 3857, kind=["road", "tree", "house"], width=[2.0, 5.0, None])
+    _, mask = prepare(source, class_field="kind", label_buffer_field="width", paint_order=("tree", "road"))
+    assert mask[[27, 33, 22, 5], [30, 15, 30, 75]].tolist() == [2, 2, 3, 1]
+    assert (mask == 2).sum() == pytest.approx(50 * 8 + np.pi * 16, rel=0.03)
+    _, mask = prepare(source, class_field="kind", label_buffer_m=1.0)
+    assert mask[[28, 33, 22], [15, 15, 30]].tolist() == [2, 0, 0]
+
+
+def test_lossy_and_smoothed_colors_are_read_as_the_nearest(make: Maker, source: Path) -> None:
+    truth = make.indices(H, W, num=3)
+    pixels = colors(truth).astype(int)
+    smooth = (pixels * 3 + np.roll(pixels, 1, axis=2)) // 4
+    make.raster(source / "labels/a.png", smooth.astype(np.uint8))
+    (source / "classes.toml").write_text(CLASSES)
+    with pytest.raises(UnknownColorError, match="as the nearest of the legend with --nearest-color"):
+        prepare(source)
+    with pytest.warns(LabelWarning, match="px have colours .* read as the nearest legend colour"):
+        _, mask = prepare(source, nearest_color=True)
+    assert np.array_equal(mask[:, 1:], truth[:, 1:])
 
 
 def test_polygons_elsewhere_are_said(source: Path) -> None:

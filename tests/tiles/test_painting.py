@@ -109,7 +109,8 @@ def test_wrong_priorities_and_orders_are_named() -> None:
 
 def test_faults_of_layers_are_gathered() -> None:
     findings = Findings()
-    assert not len(paint(NESTED, PrepareConfig(class_field="kind"), findings, kind=["hut"] * 4).values)
+    painted = paint(NESTED, PrepareConfig(class_field="kind"), findings, kind=["hut"] * 4)
+    assert np.unique(mask_of(painted)).tolist() == [0, IGNORE_INDEX]
     with pytest.raises(UnknownColorError, match="'hut' in 4 polygons"):
         findings.raise_faults()
 
