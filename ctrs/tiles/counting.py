@@ -135,17 +135,22 @@ class RowCounts:
         for total, part in zip((self._by_class, self._low, self._high), counts, strict=True):
             total += part
 
-    def count_tile(self, col: int, own: Mask, valid: npt.NDArray[np.bool_]) -> None:
+    def count_tile(self, col: int, own: Mask, valid: npt.NDArray[np.bool_], class_counts: Sequence[int]) -> None:
         """Count the cells of a tile that it is the first to hold, from its mask as it is written.
 
         Args:
             col: Column of the tile.
             own: Its mask, 255 where not valid.
             valid: Its valid mask.
+            class_counts: Pixels of the whole mask by class index.
         """
         grid = self._plan.grid
         window = grid.window(self.row, col)
         rows, cols = grid.rows.cells(self.row), grid.cols.cells(col)
+        if rows == (grid.rows.spans[self.row],) and cols == (grid.cols.spans[col],):
+            ignored = int(np.count_nonzero(valid)) - sum(class_counts)
+            self.cells[0, self._first_cell[col]] = (*class_counts, ignored)
+            return
         for number, (top, bottom) in enumerate(rows):
             for place, (left, right) in enumerate(cols, start=self._first_cell[col]):
                 inside = np.s_[

@@ -215,7 +215,7 @@ class Crew:
         inside = np.s_[:, window.col_off - place.col_off : window.col_off - place.col_off + window.width]
         valid = chunk.valid[inside]
         masks = [np.where(valid, mask[inside], np.uint8(IGNORE_INDEX)) for mask in chunk.masks]
-        row.tiles[col] = cut_tile(
+        tile = cut_tile(
             stream.scene,
             (row.number, col, window),
             chunk.pixels[(slice(None), *inside)],
@@ -225,4 +225,5 @@ class Crew:
             folder=self._folder,
             min_valid=self._min_valid,
         )
-        row.counts.count_tile(col, masks[0], valid)
+        row.counts.count_tile(col, masks[0], valid, tile.class_counts)
+        row.tiles[col] = tile

@@ -45,9 +45,10 @@ class CutTile:
         window: Its place in the scene.
         kept: Whether it is part of the data set: it has a valid pixel, and as many as were asked for.
         valid_fraction: Share of valid pixels.
-        class_counts: Pixels of the mask by class index; 0 for a tile that is not kept, like all that follow.
-        moments: Of the valid pixels.
-        hash: Of the pixels, whatever the file's name and compression; equal for copies of the same ground.
+        class_counts: Pixels of the mask by class index.
+        moments: Of the valid pixels; not measured where the tile is not kept.
+        hash: Of the pixels, whatever the file's name and compression; equal for copies of the same ground. Empty where
+            the tile is not kept.
         sizes: Bytes of its files, in the order of ``KINDS``; empty where nothing was written.
     """
 
@@ -113,6 +114,7 @@ def cut_tile(
     """
     row, col, window = place
     num_valid = int(np.count_nonzero(valid))
+    counts = count_classes(masks[0], classes.num_classes, num_valid)[: classes.num_classes]
     kept = num_valid > 0 and num_valid / valid.size >= min_valid
     tile = CutTile(
         scene=scene.name,
@@ -121,15 +123,13 @@ def cut_tile(
         window=window,
         kept=kept,
         valid_fraction=num_valid / valid.size,
-        class_counts=(0,) * classes.num_classes,
+        class_counts=tuple(counts.tolist()),
         moments=Moments.of(pixels, valid) if kept else NO_MOMENTS,
         hash=pixel_hash(pixels) if kept else "",
         sizes=(),
     )
     if not kept:
         return tile
-    counts = count_classes(masks[0], classes.num_classes, num_valid)[: classes.num_classes]
-    tile = replace(tile, class_counts=tuple(counts.tolist()))
     if folder is None:
         return tile
     grid = scene.grid.window(window)

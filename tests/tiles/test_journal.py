@@ -30,7 +30,7 @@ def a_row(number: int, folder: Path) -> CutRow:
     counts.label.add(unknown, window)
     tiles = []
     for col in range(2):
-        counts.count_tile(col, mask[:, 32 * col : 32 * col + 32], valid[:, 32 * col : 32 * col + 32])
+        counts.count_tile(col, mask[:, 32 * col : 32 * col + 32], valid[:, 32 * col : 32 * col + 32], (1, 2))
         tile = CutTile(
             scene="a",
             row=number,
