@@ -268,9 +268,10 @@ def test_maps_put_scenes_of_several_crs_together():
     assert all("NaN" not in (path.get("d") or "") for drawn in found for path in drawn.iter("path"))
     assert len(found) == 2
     # A scene of 200 m on the ground is as wide as it is high, though degrees of longitude are shorter.
-    ring = next(path for path in found[0].iter("path") if path.get("class") == "outline").get("d")
-    xs, ys = edges(ring)
+    tiles, outline = (path for path in found[0].iter("path") if path.get("transform"))
+    xs, ys = edges(outline.get("d"))
     assert np.ptp(xs) == pytest.approx(np.ptp(ys), rel=0.05)
+    assert [np.ptp(side) for side in edges(tiles.get("d"))] == [np.ptp(xs), np.ptp(ys)]
 
 
 def edges(path):
@@ -454,13 +455,19 @@ def test_histograms_show_which_scene_is_brighter():
     assert captions == ["dark, train", "bright, train see findings"]
 
 
-def test_histograms_of_whole_numbers_are_no_combs():
-    one = scene("a")
-    one.facts.preview.pixels[:] = np.arange(64 * 64).reshape(64, 64) % 256  # each value as often as any other
+@pytest.mark.parametrize(("dtype", "num_values"), [("uint8", 256), ("uint16", 100), ("int16", 150)])
+def test_histograms_of_whole_numbers_are_no_combs(dtype, num_values):
+    one = scene("a", dtype=dtype)
+    spread = np.arange(64 * 64) % num_values  # each value as often as any other
+    one.facts.preview.pixels[:] = spread.reshape(64, 64)
     one.facts.preview.valid[:] = True
-    page = Page(audit(one))
+    page = Page(audit(one, dtype=dtype))
     path = next(path for path in page.sections["radiometry"].iter("path") if path.get("class") != "behind").get("d")
-    assert len({y for _, y in re.findall(r"([\d.]+) ([\d.]+)", path)}) == 1
+    heights = np.array([84 - float(y) for _, y in re.findall(r"([\d.]+) ([\d.]+)", path)])
+    width = -(-num_values // 64)
+    full = heights[: num_values // width]
+    assert np.ptp(full) <= 4, "as high as each other, but for a value that occurs once more"
+    assert (heights[num_values // width + 1 :] == 0).all()
 
 
 def test_forty_scenes_stay_below_three_megabytes():
