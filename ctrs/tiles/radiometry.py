@@ -147,8 +147,9 @@ def _check_outliers(facts: Mapping[str, SceneFacts], band_names: Sequence[str], 
         scene, band = (int(place) for place in np.unravel_index(int(excess.argmax()), excess.shape))
         findings.warn(
             "radiometry",
-            f"{_scenes([names[number] for number in odd], len(names))} differ from the others: {what} of band "
-            f"{band_names[band]} {table[scene, band]:.4g} in {names[scene]}, median of all {centre[band]:.4g}; "
+            f"{_scenes([names[number] for number in odd], len(names))} {'differs' if len(odd) == 1 else 'differ'} "
+            f"from the others: {what} of band {band_names[band]} {table[scene, band]:.4g} in {names[scene]}, median of "
+            f"all {centre[band]:.4g}; "
             "look at them in the report",
             scene=names[scene] if len(odd) == 1 else None,
         )
