@@ -34,6 +34,8 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "GDAL_HTTP_MAX_RETRY": "2",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
+    # Reading a whole PNG at once, GDAL 3.10 keeps quiet about a file that was cut short, and returns what it has.
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
 }
 """Settings for every ``rasterio.Env`` of ctrs."""
 

@@ -14,6 +14,7 @@ from ctrs.errors import InputNotFoundError, MissingCrsWarning, RasterError
 from ctrs.raster.geotiff import (
     GDAL_CACHE_BYTES,
     Grid,
+    check_end,
     color_bands,
     crs_name,
     open_raster,
@@ -217,3 +218,25 @@ class TestOpenRaster:
         with open_raster(path) as dataset:
             assert dataset.driver == "JPEG"
             assert Grid.of(dataset).crs == CRS.from_epsg(4326)
+
+
+@pytest.mark.parametrize(("driver", "suffix"), [("PNG", "png"), ("JPEG", "jpg"), ("GTiff", "tif"), ("WEBP", "webp")])
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_whole_files_cut_short_are_never_read_as_if_complete(write_raster, rng, driver: str, suffix: str) -> None:
+    path = write_raster(rng.integers(0, 255, (3, 90, 80)).astype(np.uint8), f"a.{suffix}", driver=driver, crs=None)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    whole = PixelWindow(col_off=0, row_off=0, width=80, height=90)
+    with pytest.raises(RasterError, match=r"damaged or cut short: get it again"), open_raster(path) as dataset:
+        read_window(dataset, whole)
+    if driver == "GTiff":
+        with pytest.raises(RasterError, match=r"not readable at rows 89 to 89"), open_raster(path) as dataset:
+            check_end(dataset)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_not_valid(write_raster, value: float) -> None:
+    pixels = np.ones((2, 20, 30), np.float32)
+    pixels[1, 3, 4] = value
+    with open_raster(write_raster(pixels)) as dataset:
+        _, valid = read_window(dataset, PixelWindow(col_off=0, row_off=0, width=30, height=20))
+    assert np.argwhere(~valid).tolist() == [[3, 4]]
