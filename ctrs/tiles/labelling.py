@@ -24,12 +24,20 @@ logger = logging.getLogger(__name__)
 
 
 def read_layers(scenes: Sequence[SceneSource], config: PrepareConfig, findings: Findings) -> dict[Path, PolygonLayer]:
-    """Read each vector file once, and say what was mended or left out."""
+    """Read each vector file once, and say what was mended or left out.
+
+    Raises:
+        LabelError: A file cannot be read; findings hold the faults of all.
+    """
     layers: dict[Path, PolygonLayer] = {}
     thin = config.label_buffer_m is not None or config.label_buffer_field is not None
     fields = [name for name in (config.priority_field, config.label_buffer_field) if name is not None]
     for path in dict.fromkeys(scene.label for scene in scenes if is_vector(scene.label)):
-        layers[path] = read_polygons(path, class_field=config.class_field, fields=fields, thin=thin)
+        with findings.gathering("files"):
+            layers[path] = read_polygons(path, class_field=config.class_field, fields=fields, thin=thin)
+    findings.raise_faults()
+    if not layers:
+        _warn_without_effect(config, findings)
     repaired = {path: layer for path, layer in layers.items() if layer.num_repaired}
     if repaired:
         number = sum(layer.num_repaired for layer in repaired.values())
@@ -56,6 +64,23 @@ def read_layers(scenes: Sequence[SceneSource], config: PrepareConfig, findings: 
             LabelWarning,
         )
     return layers
+
+
+def _warn_without_effect(config: PrepareConfig, findings: Findings) -> None:
+    """Name options of vector labels that are given where there are none."""
+    given = {
+        "--class-field": config.class_field,
+        "--priority-field": config.priority_field,
+        "--paint-order": config.paint_order,
+        "--label-buffer": config.label_buffer_m or config.label_buffer_field,
+    }
+    names = [name for name, value in given.items() if value]
+    if names:
+        findings.warn(
+            "classes",
+            f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: no label is a vector file",
+            LabelWarning,
+        )
 
 
 def settle_classes(

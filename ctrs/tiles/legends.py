@@ -14,6 +14,7 @@ import rasterio
 from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, MAX_CLASSES, ClassMap, LandClass, default_color
 from ctrs.errors import LabelError, LabelWarning
 from ctrs.raster.geotiff import color_bands, open_raster, read_window
+from ctrs.raster.names import shown
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.findings import Findings
 from ctrs.vector.rasterize import PolygonLayer
@@ -91,22 +92,27 @@ def classes_of_rasters(paths: Sequence[Path], findings: Findings) -> ClassMap:
     colors: Counter[Color] = Counter()
     nodata: set[float] = set()
     for path in paths:
-        with open_raster(path) as dataset:
+        with findings.gathering("files"), open_raster(path) as dataset:
             if len(color_bands(dataset)) >= 3:
                 colors.update(survey_colors(dataset))
                 continue
-            for value, number in survey_values(dataset).items():
-                if not float(value).is_integer():
-                    raise LabelError(
-                        f"{path}: value {value} found, expected whole class numbers; is this a label? "
-                        "put labels into labels/ and images into images/"
-                    )
-                values[int(value)] += number
+            values.update(_whole_values(path, survey_values(dataset)))
             if dataset.nodata is not None and float(dataset.nodata).is_integer():
                 nodata.add(dataset.nodata)
+    findings.raise_faults()
     if colors:
         raise LabelError(_colors_message(paths, colors))
     return _classes_of_values(values, nodata, findings, where=_where(paths))
+
+
+def _whole_values(path: Path, counts: Counter[float]) -> Counter[int]:
+    for value in counts:
+        if not float(value).is_integer():
+            raise LabelError(
+                f"{path}: value {value} found, expected whole class numbers; is this a label? "
+                "put labels into labels/ and images into images/"
+            )
+    return Counter({int(value): number for value, number in counts.items()})
 
 
 def _classes_of_values(values: Counter[int], nodata: set[float], findings: Findings, *, where: str) -> ClassMap:
@@ -214,7 +220,7 @@ def _colors_message(paths: Sequence[Path], colors: Counter[Color]) -> str:
 
 
 def _where(paths: Sequence[Path]) -> str:
-    return str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} labels)"
+    return shown(paths[0]) if len(paths) == 1 else f"{shown(paths[0].parent)} ({len(paths)} labels)"
 
 
 def _ignored_row(value: int) -> LandClass:

@@ -22,7 +22,7 @@ from ctrs.tiles.labels import Label
 from ctrs.tiles.polygon_labels import PolygonLabel, background_value, polygon_values
 from ctrs.tiles.raster_labels import open_raster_label
 from ctrs.training.score_report import EvaluationReport, SceneScore
-from ctrs.vector.rasterize import VECTOR_SUFFIXES, place_polygons, read_polygons
+from ctrs.vector.rasterize import is_vector, place_polygons, read_polygons
 
 ReadMask = Callable[[PixelWindow], Mask]
 
@@ -107,7 +107,7 @@ def evaluate_masks(
         classes = _mask_classes(pred, config)
         read_pred, grid = stack.enter_context(_value_reader(pred, classes))
         label: Label
-        if truth.suffix.lower() in VECTOR_SUFFIXES:
+        if is_vector(truth):
             if config.class_field is None:
                 read_pred = _only(read_pred, classes.index("building"))
                 classes = BUILDING_CLASSES

@@ -61,3 +61,11 @@ def test_the_most_frequent_colors_are_printed(make: Maker, tmp_path: Path) -> No
     table = load_class_table(tmp_path / "classes.toml")
     assert table.num_classes == 20
     assert table.colors[0] == (5, 5, 5)
+
+
+def test_all_rasters_that_are_no_labels_are_told(make: Maker, tmp_path: Path) -> None:
+    paths = [make.raster(tmp_path / f"{n}.tif", np.full((8, 8), n + 0.5, np.float32)) for n in range(3)]
+    findings = Findings()
+    with pytest.raises(LabelError, match=r"0\.tif: value 0\.5 found, expected whole class numbers.*and 2 more faults"):
+        classes_of_rasters(paths, findings)
+    assert len(findings.faults) == 3

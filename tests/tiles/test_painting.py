@@ -22,6 +22,7 @@ from ctrs.tiles.findings import Findings
 from ctrs.tiles.labelling import read_layers
 from ctrs.tiles.painting import PaintedLayer, overlaps, paint_layers
 from ctrs.tiles.polygon_labels import polygon_values
+from ctrs.tiles.scene_source import SceneSource
 from ctrs.vector.rasterize import PolygonLayer, place_polygons, read_polygons
 
 UTM = "EPSG:32633"
@@ -195,8 +196,6 @@ def test_real_classes_survive_reprojection(real_data: Path, tmp_path: Path) -> N
 
 
 def test_reading_says_what_is_left_out_and_what_is_empty(tmp_path: Path) -> None:
-    from ctrs.tiles.layout import SceneSource
-
     scenes = []
     for name, shapes in (("a", [shapely.Point(1, 1), box(0, 0, 9, 9)]), ("b", [shapely.Point(1, 1)]), ("c", [])):
         path = tmp_path / f"{name}.gpkg"
@@ -214,3 +213,19 @@ def test_reading_says_what_is_left_out_and_what_is_empty(tmp_path: Path) -> None
     with pytest.warns(LabelWarning, match=r"c\.gpkg: no polygons found"):
         layers = read_layers(scenes, PrepareConfig(label_buffer_m=1.0), Findings())
     assert [len(layer.frame) for layer in layers.values()] == [2, 1, 0]
+
+
+def test_all_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    scenes = []
+    for name in "ab":
+        (tmp_path / f"{name}.geojson").write_text("{")
+        scenes.append(SceneSource(name=name, image=tmp_path / "x.tif", label=tmp_path / f"{name}.geojson", split=None))
+    with pytest.raises(LabelError, match=r"a\.geojson: not readable as polygons .*and 1 more fault"):
+        read_layers(scenes, PrepareConfig(), Findings())
+
+
+def test_options_of_vector_labels_without_any_are_said(tmp_path: Path) -> None:
+    scene = SceneSource(name="a", image=tmp_path / "x.tif", label=tmp_path / "y.tif", split=None)
+    config = PrepareConfig(class_field="kind", label_buffer_m=2.0)
+    with pytest.warns(LabelWarning, match="--class-field, --label-buffer have no effect: no label is a vector file"):
+        assert not read_layers([scene], config, Findings())
