@@ -105,6 +105,20 @@ def shown(path: Path | str) -> str:
     return text
 
 
+def absolute(path: Path) -> Path:
+    """Return a path that means the same in any folder.
+
+    >>> absolute(source_path("s3://imagery/town.tif")) == source_path("s3://imagery/town.tif")
+    True
+    """
+    if not is_virtual(path):
+        return path.absolute()
+    file = local_file(path)
+    if file is None or in_memory(path):
+        return path
+    return Path(path.as_posix().replace(f"{{{file.as_posix()}}}", f"{{{file.absolute().as_posix()}}}", 1))
+
+
 def local_file(path: Path) -> Path | None:
     """Return the file on a local disk that holds a raster: itself, or the outermost archive; None for remote ones.
 

@@ -98,8 +98,8 @@ def describe_scenes(ready: ReadySource, placed: Sequence[Placed], splits: dict[s
                 height=scene.grid.height,
                 crs_wkt=None if scene.grid.crs is None else scene.grid.crs.to_wkt(),
                 transform=(a, b, c, d, e, f),
-                source_image=str(scene.source.image.absolute()),
-                source_label=str(scene.source.label.absolute()),
+                source_image=scene.source.image_name,
+                source_label=scene.source.label_name,
                 known_bad=scene.source.known_bad,
             )
         )

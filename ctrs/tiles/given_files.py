@@ -21,7 +21,7 @@ from ctrs.tiles.folder_layout import (
     tell_apart,
     unique_names,
 )
-from ctrs.tiles.listing import FoundFile, Listing, list_files, list_source, natural_key
+from ctrs.tiles.listing import FoundFile, Listing, list_files, list_source, natural_key, require_source
 from ctrs.tiles.preset_layout import preset_split, report_unlabelled, report_unused
 from ctrs.tiles.presets import Preset, path_id
 from ctrs.tiles.scene_mosaic import mosaic_scene
@@ -52,8 +52,7 @@ def given_layout(
         InputNotFoundError: A name or pattern finds nothing.
         RasterError: Parts of a mosaic do not fit together.
     """
-    if not source.exists():
-        raise InputNotFoundError(f"{source}: not found; name a folder or zip archive with images and labels")
+    require_source(source)
     search = _Search(source, findings, exclude)
     labels = search.find("--labels", config.labels)
     if config.images:

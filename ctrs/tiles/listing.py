@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ctrs.errors import DataError, DataWarning, InputNotFoundError
-from ctrs.raster.names import archive_member, file_name, shown
+from ctrs.raster.names import archive_member, file_name, is_virtual, shown
 from ctrs.tiles.archives import Member, is_zip, list_archive, other_archive
 from ctrs.tiles.findings import Findings
 from ctrs.vector.rasterize import VECTOR_SUFFIXES
@@ -80,7 +80,8 @@ class Listing:
             return InputNotFoundError(f"{where}: no images found; unpack {self.packed[0].name} and name the folder")
         if self.archives == (self.root,):
             return InputNotFoundError(f"{where}: no images found in the archive; name one that holds images")
-        looked = f", neither there nor in its {len(self.archives)} zip archives" if self.archives else ""
+        number = "zip archive" if len(self.archives) == 1 else f"{len(self.archives)} zip archives"
+        looked = f", neither there nor in its {number}" if self.archives else ""
         return InputNotFoundError(
             f"{where}: no images found{looked}; put them into images/ and their labels into labels/, or name them "
             "with --images and --labels"
@@ -99,8 +100,7 @@ def list_source(source: Path, findings: Findings, *, exclude: Path | None = None
         InputNotFoundError: There is no such folder or file.
         DataError: It is a file of another kind, or a damaged archive.
     """
-    if not source.exists():
-        raise InputNotFoundError(f"{source}: not found; name a folder or zip archive with images and labels")
+    require_source(source)
     if source.is_dir():
         return _list_folder(source, findings, exclude)
     if other_archive(source):
@@ -112,6 +112,22 @@ def list_source(source: Path, findings: Findings, *, exclude: Path | None = None
         )
     files = _usable(source, list_archive(source), PurePosixPath(source.stem), findings)
     return Listing(root=source, files=_sorted(files), folders=_parents(files), archives=(source,))
+
+
+def require_source(source: Path) -> None:
+    """Refuse a source that is not there.
+
+    Raises:
+        InputNotFoundError: With what to do.
+    """
+    if source.exists():
+        return
+    if re.match(r"[a-z][a-z0-9]+:/", source.as_posix(), re.IGNORECASE) or is_virtual(source):
+        raise InputNotFoundError(
+            f"{source}: is no folder here; download archives first, name single rasters of a server with --images "
+            "and --labels"
+        )
+    raise InputNotFoundError(f"{source}: not found; name a folder or zip archive with images and labels")
 
 
 def _list_folder(source: Path, findings: Findings, exclude: Path | None) -> Listing:

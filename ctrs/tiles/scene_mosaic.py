@@ -10,7 +10,6 @@ from ctrs.config import PrepareConfig
 from ctrs.errors import DataError, LabelError
 from ctrs.raster.geotiff import Grid, open_raster
 from ctrs.raster.mosaic_parts import join_parts
-from ctrs.raster.names import shown
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.folder_layout import gather, pair_by_name
 from ctrs.tiles.listing import FoundFile, Listing, is_vector, named
@@ -113,8 +112,3 @@ def _grids_of_images(images: Sequence[Path], labels: Sequence[Path]) -> dict[Pat
         with open_raster(image) as dataset:
             grids[label] = Grid.of(dataset)
     return grids
-
-
-def shown_parts(scene: SceneSource) -> str:
-    """Return the files of a scene's image for messages."""
-    return named(scene.image_parts) if scene.image_parts else shown(scene.image)

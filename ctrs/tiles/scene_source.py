@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctrs.config import SplitName
+from ctrs.raster.names import absolute, shown
 from ctrs.tiles.presets import Preset
 from ctrs.tiles.split_lists import ChipSplits
 
@@ -48,6 +49,20 @@ class SceneSource:
         labels = self.label_parts or (self.label,)
         eroded = () if self.label_eroded is None else (self.label_eroded,)
         return (*images, *labels, *eroded, *self.extra.values())
+
+    @property
+    def image_name(self) -> str:
+        """Name of the image for the record: its absolute path, or those of its parts."""
+        return _record(self.image_parts or (self.image,))
+
+    @property
+    def label_name(self) -> str:
+        """Name of the label for the record: its absolute path, or those of its parts."""
+        return _record(self.label_parts or (self.label,))
+
+
+def _record(paths: tuple[Path, ...]) -> str:
+    return ", ".join(shown(absolute(path)) for path in paths)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -180,6 +180,8 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
         InputNotFoundError, match="nowhere: not found; name a folder or zip archive with images and labels"
     ):
         find_layout(tmp_path / "nowhere", PrepareConfig(), Findings())
+    with pytest.raises(InputNotFoundError, match=r"https:/host/a\.zip: is no folder here; download archives first"):
+        find_layout(Path("https://host/a.zip"), PrepareConfig(), Findings())
     with pytest.raises(
         InputNotFoundError, match="no images found; put them into images/ and their labels into labels/"
     ):

@@ -63,7 +63,9 @@ def test_parts_and_labels_are_one_scene(make: Maker, tmp_path: Path) -> None:
     config = PrepareConfig(mosaic=True, tile_px=128, val_fraction=0.0)
     manifest = prepare_tiles(tmp_path / "town", tmp_path / "out", config)
     (tile,) = manifest.tiles
-    assert [scene.name for scene in manifest.scenes] == ["town"]
+    (scene,) = manifest.scenes
+    assert scene.name == "town"
+    assert scene.source_label == f"{tmp_path}/town/labels/east.tif, {tmp_path}/town/labels/west.tif"
     with rasterio.open(tile.image) as image, rasterio.open(tile.mask) as mask:
         np.testing.assert_array_equal(image.read(), pixels)
         np.testing.assert_array_equal(mask.read(1), labels)
