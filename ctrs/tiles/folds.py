@@ -9,10 +9,17 @@ from scipy.optimize import linear_sum_assignment
 
 from ctrs.errors import DataError
 from ctrs.tiles.ground import Floats, Ints, Length, Place, locate
-from ctrs.tiles.splits import Parcels, compact_place
+from ctrs.tiles.splits import Parcels, compact_place, split_by
 
 
-def deal_into_folds(places: Sequence[Place], num_folds: int, *, seed: int, block: Length | None = None) -> list[int]:
+def deal_into_folds(
+    places: Sequence[Place],
+    num_folds: int,
+    *,
+    seed: int,
+    block: Length | None = None,
+    buffer: Length | None = None,
+) -> list[int]:
     """Deal tiles out to folds by place.
 
     A group of scenes that share ground is divided into compact places, one for each fold; scenes too small to be
@@ -23,6 +30,7 @@ def deal_into_folds(places: Sequence[Place], num_folds: int, *, seed: int, block
         num_folds: Number of folds.
         seed: Seed of the places.
         block: Edge of the blocks of ground that are dealt out; None: each tile with those that share ground with it.
+        buffer: Least distance of training and validation tiles, for the decision which scenes are large enough.
 
     Returns:
         Fold of each tile, from 0.
@@ -41,12 +49,11 @@ def deal_into_folds(places: Sequence[Place], num_folds: int, *, seed: int, block
             f"{'' if num_parcels == 1 else 's'}; choose fewer --folds, a smaller --block or smaller tiles"
         )
     counts, centers = parcels.counts, parcels.centers
-    every = np.arange(len(places))
+    least = max(num_folds, parcels.least(buffer))
     small: list[int] = []
     pieces: list[list[Ints]] = []
-    for group in np.unique(parcels.groups):
-        own = every[parcels.groups == group]
-        if len(np.unique(parcels.numbers[own])) < num_folds:
+    for own in split_by(parcels.groups, np.arange(len(places))):
+        if len(np.unique(parcels.numbers[own])) < least:
             small += own.tolist()
             continue
         rng = parcels.generator(seed, own, "folds")
@@ -57,7 +64,7 @@ def deal_into_folds(places: Sequence[Place], num_folds: int, *, seed: int, block
         if len(np.unique(parcels.groups[rest])) >= num_folds:
             pieces.append(_divide(rest, parcels.groups, parcels.group_centers, counts, num_folds, rng))
         elif pieces:
-            pieces += [[rest[parcels.groups[rest] == group]] for group in np.unique(parcels.groups[rest])]
+            pieces += [[part] for part in split_by(parcels.groups[rest], rest)]
         else:
             pieces.append(_divide(rest, parcels.numbers, parcels.group_centers, counts, num_folds, rng))
     folds: list[int] = _assign(pieces, counts, num_folds).tolist()

@@ -106,7 +106,12 @@ def place_tiles(
     own = [number for number, split in enumerate(dealt) if split == "train"]
     mine = [places[number] for number in own]
     chosen = deal_by_place(
-        mine, val_fraction=val_fraction, test_fraction=config.test_fraction, seed=config.seed, block=block
+        mine,
+        val_fraction=val_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.seed,
+        block=block,
+        buffer=buffer,
     )
     for number, split in zip(own, chosen, strict=True):
         dealt[number] = split
@@ -224,7 +229,7 @@ def deal_folds(
     own = [number for number, (_, split) in enumerate(placed) if split == "train"]
     places = _places([placed[number][0] for number in own], ready)
     buffer = Length.of(config.split_buffer_px, config.split_buffer_m)
-    folds = deal_into_folds(places, config.folds, seed=config.seed, block=_block(ready, config))
+    folds = deal_into_folds(places, config.folds, seed=config.seed, block=_block(ready, config), buffer=buffer)
     near = near_folds(places, folds, config.folds, buffer)
     for number, fold, others in zip(own, folds, near, strict=True):
         result[number] = FoldPlace(fold=fold, near=others)

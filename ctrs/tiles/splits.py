@@ -35,6 +35,9 @@ _NUM_STARTS = 24
 _RUNAWAY_TILES, _RUNAWAY_SHARE = 32, 0.25
 """Where more tiles than this, and a larger share of all, are tied together, blocks of a grid take their place."""
 
+_LEAST_PARCELS = 16
+"""Parcels of a scene below which dividing it would cost most of its tiles, where those near the border are left out."""
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -94,8 +97,7 @@ class Parcels:
         )
         on_ground = self.ground.centers
         names = np.unique([place.scene for place in self.places], return_inverse=True)[1]
-        for group in np.unique(self.groups):
-            members = self.groups == group
+        for members in split_by(self.groups, np.arange(len(self.places))):
             if len(np.unique(names[members])) > 1:
                 centers[members] = on_ground[members]
         return centers
@@ -109,23 +111,30 @@ class Parcels:
             result[:, 0] = self.groups  # numbered in the order of names
             return result
         on_ground = self.ground.centers
-        for group in np.unique(self.groups):
-            members = self.groups == group
+        for members in split_by(self.groups, np.arange(len(self.places))):
             result[members] = on_ground[members].mean(axis=0)
         return result
+
+    def least(self, buffer: Length | None) -> int:
+        """Return how many parcels a group of scenes needs to be divided: more where tiles on the border are lost."""
+        is_lossless = not self.are_blocks and (buffer is None or not (buffer.px or buffer.m))
+        return 2 if is_lossless else _LEAST_PARCELS
 
     def generator(self, seed: int, members: Ints, stage: str = "") -> np.random.Generator:
         """Return a generator for a choice among tiles, the same whatever other scenes there are."""
         return _generator(seed, (self.places[number].scene for number in members.tolist()), stage)
 
-    def take(self, members: Ints, fraction: float, *, seed: int, stage: str = "") -> Bools:
+    def take(self, members: Ints, fraction: float, *, seed: int, stage: str = "", least: int = 2) -> Bools:
         """Choose about a share of some tiles: a compact place in each group of scenes that is large enough.
+
+        Where none is, whole groups are chosen; a lone one is divided all the same.
 
         Args:
             members: Numbers of the tiles to choose from.
             fraction: Share of them.
             seed: Seed of the places.
             stage: Name of the choice; choices of other names are made independently.
+            least: Parcels of a group that is divided.
 
         Returns:
             (n,), True for each tile that was chosen. All are False where nothing can be divided.
@@ -134,10 +143,9 @@ class Parcels:
         if not len(members) or fraction == 0:
             return chosen
         counts, centers = self.counts, self.centers
-        for group in np.unique(self.groups[members]):
-            own = members[self.groups[members] == group]
+        for own in split_by(self.groups[members], members):
             wanted = round(fraction * len(own))
-            if wanted and len(np.unique(self.numbers[own])) > 1:
+            if wanted and len(np.unique(self.numbers[own])) >= least:
                 rng = self.generator(seed, own, stage)
                 chosen[own[compact_place(self.numbers[own], centers[own], counts[own], wanted, rng)]] = True
         if chosen.any():
@@ -153,50 +161,40 @@ class Parcels:
         return chosen
 
 
-def choose_validation(
-    places: Sequence[Place], *, val_fraction: float, seed: int, block: Length | None = None
-) -> list[bool]:
-    """Choose validation tiles by place among the training tiles.
-
-    Args:
-        places: All training tiles.
-        val_fraction: Share of the tiles to choose; 0 chooses none.
-        seed: Seed of the places.
-        block: Edge of the blocks of ground that are dealt out; None: each tile with those that share ground with it.
-
-    Returns:
-        True for each tile that is for validation. All are False where nothing can be divided. With blocks, tiles of
-        both sides may share ground: see ``near_other_splits``.
-    """
-    if not places or val_fraction == 0:
-        return [False] * len(places)
-    chosen: list[bool] = Parcels.of(places, block).take(np.arange(len(places)), val_fraction, seed=seed).tolist()
-    return chosen
-
-
 def deal_by_place(
-    places: Sequence[Place], *, val_fraction: float, test_fraction: float, seed: int, block: Length | None = None
+    places: Sequence[Place],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    block: Length | None = None,
+    buffer: Length | None = None,
 ) -> list[SplitName]:
     """Deal all tiles out to training, validation and test by place.
+
+    Each scene gives a share to each split, if it is large enough; where none is, scenes are dealt out as a whole.
 
     Args:
         places: All tiles.
         val_fraction: Share of all tiles for validation.
         test_fraction: Share of all tiles for the test.
         seed: Seed of the places.
-        block: As in ``choose_validation``.
+        block: Edge of the blocks of ground that are dealt out; None: each tile with those that share ground with it.
+        buffer: Least distance of tiles of two splits, for the decision which scenes are large enough.
 
     Returns:
-        Split of each tile. The places of the test do not depend on ``val_fraction``.
+        Split of each tile. Tiles of two splits may still be too near: see ``near_other_splits``. The places of the test
+        do not depend on ``val_fraction``.
     """
     splits: npt.NDArray[np.object_] = np.full(len(places), "train", object)
     if not places or val_fraction == test_fraction == 0:
         return ["train"] * len(places)
     parcels = Parcels.of(places, block)
-    is_test = parcels.take(np.arange(len(places)), test_fraction, seed=seed, stage="test")
+    least = parcels.least(buffer)
+    is_test = parcels.take(np.arange(len(places)), test_fraction, seed=seed, stage="test", least=least)
     rest = np.flatnonzero(~is_test)
     of_rest = min(1.0, val_fraction * len(places) / max(1, len(rest)))
-    is_val = parcels.take(rest, of_rest, seed=seed)
+    is_val = parcels.take(rest, of_rest, seed=seed, least=least)
     splits[is_test], splits[is_val] = "test", "val"
     dealt: list[SplitName] = splits.tolist()
     return dealt
@@ -230,6 +228,17 @@ def near_other_splits(
         left[near], kept[near] = guarded, False
     found: list[SplitName | None] = left.tolist()
     return found
+
+
+def split_by(keys: Ints, values: Ints) -> list[Ints]:
+    """Return the values of each key, in the order of keys.
+
+    >>> [part.tolist() for part in split_by(np.array([1, 0, 1]), np.array([7, 8, 9]))]
+    [[8], [7, 9]]
+    """
+    order = np.argsort(keys, kind="stable")
+    parts: list[Ints] = np.split(values[order], np.flatnonzero(np.diff(keys[order])) + 1)
+    return parts
 
 
 def tie_overlapping(places: Sequence[Place]) -> Ints:
@@ -284,30 +293,26 @@ def compact_place(
     where = np.stack([np.bincount(of_tile, centers[:, axis]) / sizes for axis in (0, 1)], axis=1)
     shares = _shares(counts.sum(axis=0))
     best: tuple[float, Bools] | None = None
+    _, near = KDTree(where).query(where, k=min(5, len(where)))
     for start in rng.permutation(len(names))[:_NUM_STARTS]:
         order = np.argsort(np.hypot(*(where - where[start]).T), kind="stable")[:-spare]
         totals = np.cumsum(sizes[order])
-        block = order[: int(np.argmin(np.abs(totals - wanted))) + 1]
-        taken = np.isin(of_tile, block)
+        block = np.zeros(len(names), bool)
+        block[order[: int(np.argmin(np.abs(totals - wanted))) + 1]] = True
+        taken = block[of_tile]
         inside, outside = counts[taken].sum(axis=0), counts[~taken].sum(axis=0)
         unlike = np.abs(_shares(inside) - shares).sum() / 2
         missing = float(((inside == 0) & (shares > 0)).mean())
         lost = float(((outside == 0) & (shares > 0)).sum())  # classes that training would never see
         size_error = abs(int(taken.sum()) - wanted) / wanted
-        score = unlike + missing + lost + size_error + 0.1 * _exposure(where, block)
+        # Share of the nearest neighbours that lie outside: 0 is a block in a far corner.
+        exposure = float((~block[near[block, 1:]]).mean())
+        score = unlike + missing + lost + size_error + 0.1 * exposure
         if best is None or score < best[0]:
             best = score, taken
     if best is None:
         raise ValueError("no pieces to choose from")
     return best[1]
-
-
-def _exposure(where: Floats, block: npt.NDArray[np.intp]) -> float:
-    """Share of the block's nearest neighbours that lie outside it: 0 is a block in a far corner."""
-    inside = np.zeros(len(where), bool)
-    inside[block] = True
-    _, near = KDTree(where).query(where[block], k=min(5, len(where)))
-    return float((~inside[near[:, 1:]]).mean())
 
 
 def _shares(counts: Floats) -> Floats:
