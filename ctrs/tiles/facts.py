@@ -56,8 +56,8 @@ def preview_step(height: int, width: int, edge: int = PREVIEW_PX) -> int:
 class SceneFacts:
     """Counts over a scene's grid.
 
-    Ground that no tile holds, because of ``min_valid``, is counted as left out. Ground in several tiles is counted in
-    the first.
+    Ground that no tile holds, because of ``min_valid`` or because its tiles are in no split, is counted as left out.
+    Ground in several tiles is counted in the first.
 
     Args:
         num_px: Pixels of the grid.

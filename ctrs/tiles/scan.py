@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
 from ctrs.progress import Progress, no_progress
-from ctrs.tiles.counting import CountPlan, scene_facts
+from ctrs.tiles.counting import CountPlan, RowCounts, scene_facts
 from ctrs.tiles.crew import BrokenScene, Crew, FinishedRow
 from ctrs.tiles.cutting import KINDS, CutTile
 from ctrs.tiles.facts import SceneFacts, preview_edge, preview_step
@@ -34,10 +35,31 @@ class Scan:
     Args:
         tiles: All tiles, those not kept too, in the order of scene, row, column.
         facts: By the name of the scene.
+        rows: Counts of the rows of tiles that the facts were added up from, by the name of the scene.
     """
 
     tiles: list[CutTile]
     facts: dict[str, SceneFacts]
+    rows: dict[str, tuple[CountPlan, list[RowCounts]]] = field(repr=False)
+
+    def facts_of(self, placed: Iterable[CutTile]) -> dict[str, SceneFacts]:
+        """Return the facts where only these tiles are kept: the others were cut, but are in no split."""
+        kept: dict[str, set[tuple[int, int]]] = {name: set() for name in self.facts}
+        before: dict[str, int] = dict.fromkeys(self.facts, 0)
+        for tile in placed:
+            kept[tile.scene].add((tile.row, tile.col))
+        for tile in self.tiles:
+            if tile.scene in before:
+                before[tile.scene] += tile.kept
+        facts = dict(self.facts)
+        for name, places in kept.items():
+            if len(places) < before[name]:
+                plan, rows = self.rows[name]
+                flags = np.zeros((len(plan.grid.rows.spans), len(plan.grid.cols.spans)), bool)
+                for row, col in places:
+                    flags[row, col] = True
+                facts[name] = scene_facts(plan, rows, flags, self.facts[name].num_px)
+        return facts
 
 
 def scan(
@@ -110,15 +132,17 @@ def scan(
         Crew(streams, folder if write else None, min_valid).run(workers, take)
     tiles: list[CutTile] = []
     facts: dict[str, SceneFacts] = {}
+    counted: dict[str, tuple[CountPlan, list[RowCounts]]] = {}
     for scene in ready.scenes:
         plan, finished = plans[scene.name], rows.pop(scene.name)
         if len(finished) < len(plan.grid.rows.spans):
             continue
         own = [finished[number] for number in sorted(finished)]
         kept = np.array([[tile.kept for tile in row.tiles] for row in own])
-        facts[scene.name] = scene_facts(plan, [row.counts for row in own], kept, scene.grid.height * scene.grid.width)
+        counted[scene.name] = plan, [row.counts for row in own]
+        facts[scene.name] = scene_facts(*counted[scene.name], kept, scene.grid.height * scene.grid.width)
         tiles.extend(tile for row in own for tile in row.tiles)
-    return Scan(tiles=tiles, facts=facts)
+    return Scan(tiles=tiles, facts=facts, rows=counted)
 
 
 def _plan(scene: ReadyScene, ready: ReadySource) -> CountPlan:

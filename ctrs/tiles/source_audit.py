@@ -91,6 +91,7 @@ def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Pa
     placed: list[Placed] = []
     with findings.gathering("coverage"):
         placed = place_tiles(found.tiles, ready, splits, config, findings)
+        facts = found.facts_of(tile for tile, _ in placed)
         deal_folds(placed, ready, config, findings)
         pixel_size_m(ready.scenes, findings)
         warn_about(found.tiles, placed, ready, findings)
@@ -98,7 +99,7 @@ def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Pa
         name,
         layout,
         ready,
-        Pass(cut=found.tiles, facts=found.facts, placed=placed, splits=splits),
+        Pass(cut=found.tiles, facts=facts, placed=placed, splits=splits),
         findings,
         source_tiles,
         written=False,

@@ -120,6 +120,7 @@ def _prepare(
     name = work.final.absolute().name
     with georeference_quietly():
         placed = place_tiles(found.tiles, ready, splits, config, findings)
+        facts = found.facts_of(tile for tile, _ in placed)
         folds = deal_folds(placed, ready, config, findings)
         tiles = arrange_tiles(
             placed, folds, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes)
@@ -130,7 +131,7 @@ def _prepare(
             name,
             layout,
             ready,
-            Pass(cut=found.tiles, facts=found.facts, placed=placed, splits=splits),
+            Pass(cut=found.tiles, facts=facts, placed=placed, splits=splits),
             findings,
             written_tiles(tiles),
             written=True,
@@ -156,7 +157,7 @@ def _prepare(
         config=replace(config, overwrite=False, workers=None),
         notes=tuple(finding.message for finding in findings.entries if finding.level != "fault"),
         findings=tuple(findings.entries),
-        facts={scene: plain_facts(facts) for scene, facts in found.facts.items()},
+        facts={scene: plain_facts(fact) for scene, fact in facts.items()},
         source_hashes={str(path): digest for path, digest in hashes.items()},
     )
 

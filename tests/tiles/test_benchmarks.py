@@ -193,6 +193,12 @@ def test_landcover_ai_is_split_by_chips(write_fake: Write, tmp_path: Path) -> No
         assert (read(tile.mask)[0] == fake.scenes[tile.scene].mask[tile.window.slices]).all()
     assert not [text for text in said if "training tiles hold no pixel" not in text]
     assert manifest.splits == ("train", "val", "test")
+    for key, scene in fake.scenes.items():  # what is in no split is said to be left out
+        facts = manifest.facts[key]
+        tiled = np.sum([tile.class_counts for tile in manifest.tiles if tile.scene == key], axis=0)
+        assert facts["tiled_counts"] == tiled.tolist()
+        assert (tiled + facts["left_out_counts"]).tolist() == facts["label_counts"] == counts([scene], 5)
+        assert sum(facts["left_out_counts"]) == scene.mask.size - 4 * 512**2
 
 
 def test_smaller_tiles_of_chips_keep_their_split(write_fake: Write, tmp_path: Path) -> None:
