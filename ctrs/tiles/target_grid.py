@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -45,12 +46,11 @@ def parse_crs(text: str, option: str) -> CRS:
         UsageError: It names none, or none of places on the ground.
     """
     try:
-        crs = CRS.from_user_input(text)
-        placed = crs.is_projected or crs.is_geographic
+        with rasterio.Env():  # else PROJ writes to stderr
+            crs = CRS.from_user_input(text)
+            placed = crs.is_projected or crs.is_geographic
     except CRSError as error:
-        raise UsageError(
-            f"{option}: {text!r} names no CRS that is known, expected one like EPSG:32633 ({_one_line(error)})"
-        ) from error
+        raise UsageError(f"{option}: {text!r} names no CRS that is known, expected one like EPSG:32633") from error
     if not placed:
         raise UsageError(
             f"{option}: {text!r} is neither a projected nor a geographic CRS, expected one like EPSG:32633"
@@ -207,7 +207,3 @@ def _no_crs(grid: Grid, path: Path, crs: CRS | None, gsd_m: float | None) -> str
             "with --src-crs), or leave out --crs and --gsd"
         )
     return f"{shown(path)}: no CRS found, so {wanted} cannot be had; name the image's CRS with --src-crs"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
