@@ -162,7 +162,7 @@ def _names(lines: Sequence[tuple[str, npt.NDArray[np.int64]]]) -> list[Html]:
     for name, ring in lines:
         left, top = (ring.min(axis=0) / _FINE).tolist()
         right, bottom = (ring.max(axis=0) / _FINE).tolist()
-        width = 6.3 * len(name)
+        width = 6.8 * len(name)
         if width > right - left - 4 or bottom - top < 14:
             continue
         box = (left + 4, top + 2, left + 4 + width, top + 15)

@@ -47,6 +47,9 @@ _MAX_NAMES = 12
 _MANY = 6
 """Scenes from which on a map is drawn large."""
 
+_FEW_TILES = 12
+"""Up to so many tiles a small map is enough."""
+
 _PLAN_PX, _SMALL_PX, _LARGE_PX = 160.0, 320.0, 660.0
 
 Areas = Mapping[SplitName | None, Sequence[Ring]]
@@ -70,12 +73,13 @@ def split_maps(audit: Audit) -> Html:
     total = len(groups) + len(unplaced)
     if not total:
         return paragraph("There are no scenes.")
+    is_alone = total <= 2 and len(audit.tiles) > _FEW_TILES
     maps = [
-        _map_of(group, crs, tiles, key=f"map-{number}", is_large=total <= 2 or len(group) >= _MANY)
+        _map_of(group, crs, tiles, key=f"map-{number}", is_large=is_alone or len(group) >= _MANY)
         for number, group in enumerate(groups[:MAX_MAPS])
     ]
     plans = [
-        _plan_of(scene, tiles, key=f"plan-{number}", is_large=total <= 2)
+        _plan_of(scene, tiles, key=f"plan-{number}", is_large=is_alone)
         for number, scene in enumerate(unplaced[: MAX_MAPS - len(maps)])
     ]
     parts = [_legend(audit)]
@@ -86,7 +90,7 @@ def split_maps(audit: Audit) -> Html:
     if unplaced:
         drawn = "it is drawn in its" if len(unplaced) == 1 else "each is drawn in its"
         text = f"{count(len(unplaced), 'scene')} without a place on the ground: {drawn} own pixels."
-        kind = "gallery" if total <= 2 else "gallery small"
+        kind = "gallery" if is_alone else "gallery small"
         parts += [paragraph(text, class_="soft"), element("div", *plans, class_=kind)]
     parts.append(more(total, len(maps) + len(plans), "map"))
     return join(parts)

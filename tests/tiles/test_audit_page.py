@@ -541,3 +541,18 @@ def test_nothing_from_elsewhere_is_needed():
 def test_a_page_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(OutputError, match=r"missing/report\.html: cannot be written"):
         write_page(tmp_path / "missing" / "report.html", audit(scene()))
+
+
+def test_odd_scenes_can_be_shown():
+    thin = scene("thin")
+    mask = np.full((200, 1), IGNORE_INDEX, np.uint8)
+    preview = Preview(step=1, pixels=paint(mask), valid=np.zeros(mask.shape, bool), mask=mask)
+    empty = {"valid_px": 0, "label_counts": (0,) * 3, "tiled_counts": (0,) * 3, "left_out_counts": (0,) * 3}
+    facts = replace(thin.facts, preview=preview, coverage=(), ignored_px=0, **empty)
+    thin = replace(thin, facts=facts, grid=replace(thin.grid, width=1, height=200), num_tiles=0)
+    page = Page(audit(thin, tiles=(), class_px={"train": (0, 0, 0)}))
+    assert page.rows("scenes")[1][2:3] == ["1 × 200"]
+    assert page.rows("classes")[1] == [" ground", "0", "–", "0", "0", "= equal"]
+    assert decode(next(page.sections["previews"].iter("image")).get("href")).size == (1, 200)
+    assert "thin: no tiles" in page.words("map")
+    assert "nan" not in "".join(path.get("d") for path in page.root.iter("path"))
