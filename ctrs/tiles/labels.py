@@ -38,5 +38,9 @@ class Label(Protocol):
     def block_px(self) -> tuple[int, int]:
         """Height and width of the blocks in which it is stored; (1, 1) where it is drawn, not stored."""
 
+    @property
+    def sequential(self) -> bool:
+        """Whether it can only be read well from top to bottom (PNG, archives)."""
+
     def reader(self) -> AbstractContextManager[ReadLabel]:
         """Return a context manager that gives a reader of windows; each thread opens its own."""

@@ -34,6 +34,11 @@ class PolygonLabel:
         """Nothing is stored."""
         return 1, 1
 
+    @property
+    def sequential(self) -> bool:
+        """Any part can be painted by itself."""
+        return False
+
     @contextmanager
     def reader(self) -> Iterator[ReadLabel]:
         """Give a function that paints a window."""

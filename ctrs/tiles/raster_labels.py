@@ -16,8 +16,17 @@ import rasterio
 from ctrs.classes import ClassMap
 from ctrs.config import LabelKind
 from ctrs.errors import GridMismatchError, LabelError
-from ctrs.raster.geotiff import Grid, check_end, color_bands, crs_name, open_raster, read_window
+from ctrs.raster.geotiff import (
+    SEQUENTIAL_DRIVERS,
+    Grid,
+    check_end,
+    color_bands,
+    crs_name,
+    open_raster,
+    read_window,
+)
 from ctrs.raster.locate import locate
+from ctrs.raster.names import in_archive
 from ctrs.raster.warp import GridWarp
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.decoding import Coding, Decode, known_positions, label_decoder
@@ -59,6 +68,12 @@ class RasterLabel:
         with open_raster(self.path) as dataset:
             height, width = dataset.block_shapes[0]
         return height, width
+
+    @property
+    def sequential(self) -> bool:
+        """Whether the file can only be read well from its beginning."""
+        with open_raster(self.path) as dataset:
+            return dataset.driver in SEQUENTIAL_DRIVERS or in_archive(self.path)
 
     @contextmanager
     def reader(self) -> Iterator[ReadLabel]:

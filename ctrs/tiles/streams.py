@@ -14,7 +14,7 @@ from ctrs.classes import ClassMap, Mask
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.counting import CountPlan, LabelCounts, RowCounts
 from ctrs.tiles.cutting import CutTile
-from ctrs.tiles.imagery import ReadPixels
+from ctrs.tiles.imagery import Imagery, ReadPixels
 from ctrs.tiles.labels import Label, ReadLabel
 from ctrs.tiles.scenes import ReadyScene
 from ctrs.tiles.strips import Arrays, StripReader, round_up
@@ -82,6 +82,7 @@ class SceneLayout:
         classes: Class table.
         blocks: Heights and widths of the blocks of the image and the labels.
         chunks: Columns of tiles that are read at a time.
+        sequential: One of its files can only be read well from its beginning; one thread reads it all.
         keep: Pixels of a block that the next row of tiles needs are kept; else, where a scene is so wide that they
             would not fit into memory, the block is read again.
     """
@@ -91,14 +92,18 @@ class SceneLayout:
     classes: ClassMap
     blocks: tuple[tuple[int, int], ...]
     chunks: tuple[range, ...]
+    sequential: bool
     keep: bool
 
     @classmethod
     def of(cls, scene: ReadyScene, plan: CountPlan, classes: ClassMap, *, workers: int) -> SceneLayout:
         """Lay out the reading of a scene for a number of threads."""
-        rows, cols = scene.imagery.block_px
-        image_block = (rows, scene.grid.width) if scene.imagery.sequential else (rows, cols)
-        blocks = (image_block, *(label.block_px for label in labels_of(scene)))
+        sources: list[Imagery | Label] = [scene.imagery, *labels_of(scene)]
+        is_sequential = [source.sequential for source in sources]
+        blocks = tuple(
+            (source.block_px[0], scene.grid.width) if from_the_top else source.block_px
+            for source, from_the_top in zip(sources, is_sequential, strict=True)
+        )
         block_rows = max(rows for rows, _ in blocks)
         spans = plan.grid.cols.spans
         height = scene.tile_px + block_rows
@@ -110,7 +115,8 @@ class SceneLayout:
             classes=classes,
             blocks=blocks,
             chunks=tuple(range(first, min(first + size, len(spans))) for first in range(0, len(spans), size)),
-            keep=scene.imagery.sequential or (block_rows + overlap) * plan.width * pixel_bytes(scene) <= READ_BYTES,
+            sequential=any(is_sequential),
+            keep=any(is_sequential) or (block_rows + overlap) * plan.width * pixel_bytes(scene) <= READ_BYTES,
         )
 
     def segments(self, parts: int) -> list[range]:
@@ -123,7 +129,7 @@ class SceneLayout:
             if not self.keep
             or all(round_up(spans[number - 1][1], rows, height) <= spans[number][0] for rows, _ in self.blocks)
         ]
-        if self.scene.imagery.sequential:
+        if self.sequential:
             starts = []
         size = -(-len(spans) // parts)
         chosen = [0]

@@ -97,12 +97,15 @@ class FakeLabel:
 
     values: np.ndarray
     block_px: tuple[int, int]
+    sequential: bool = False
 
     def __post_init__(self) -> None:
         self.touches = Touches(self.block_px)
 
     @contextmanager
     def reader(self) -> Iterator[ReadLabel]:
+        self.touches.num_readers += 1
+
         def read(window: PixelWindow) -> DecodedLabel:
             self.touches.add(window)
             values = self.values[window.slices]
@@ -278,11 +281,16 @@ def test_threads_blocks_and_writing_change_nothing(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "none").exists()
 
 
-def test_a_sequential_image_is_opened_once(tmp_path: Path) -> None:
+def test_sequential_files_are_opened_once(tmp_path: Path) -> None:
     scene = a_scene(block=(1, 190), label_block=(1, 190), sequential=True)
     scan(a_source(scene), tmp_path, write=False, workers=4)
     assert isinstance(scene.imagery, FakeImagery)
     assert scene.imagery.touches.num_readers == 1
+    scene = a_scene(label_block=(1, 190), eroded=True)
+    assert isinstance(scene.eroded, FakeLabel)
+    scene.eroded.sequential = True
+    scan(a_source(scene), tmp_path, write=False, workers=4)
+    assert scene.eroded.touches.num_readers == 1
 
 
 def test_a_big_scene_is_read_by_all_threads_where_blocks_allow() -> None:
