@@ -11,8 +11,11 @@ from ctrs.errors import DataError
 from ctrs.tiles.facts import SceneFacts
 from ctrs.tiles.findings import Findings
 
-MAX_SATURATED = 0.05
-"""Share of valid pixels at the end of a dtype's range above which a band counts as saturated."""
+MAX_SATURATED = 0.1
+"""Share of valid pixels at the end of a dtype's range above which is warned of a band as saturated."""
+
+SOME_SATURATED = 0.05
+"""Share from which it is noted: white roofs in the sun fill as much."""
 
 MIN_SCENES = 5
 """Fewest scenes among which one can stand out."""
@@ -85,19 +88,26 @@ def _check_saturated(
     if np.dtype(dtype).kind not in "iu":
         return
     limits = np.iinfo(dtype)
-    for number, band in enumerate(band_names):
-        for end, name_of_end, field in ((limits.max, "greatest", "high_px"), (limits.min, "least", "low_px")):
-            shares = {name: getattr(fact, field)[number] / fact.valid_px for name, fact in facts.items()}
-            clipped = {name: share for name, share in shares.items() if MAX_SATURATED < share < 1}
-            if clipped:
-                worst = max(clipped, key=lambda name: clipped[name])
-                findings.warn(
-                    "radiometry",
-                    f"band {band} is saturated in {_scenes(list(clipped), len(facts))}: {clipped[worst]:.1%} of "
-                    f"scene {worst} have the {name_of_end} value {end}; if that is not the ground (white roofs, "
-                    "deep shade) but missing imagery, declare it as nodata",
-                    scene=worst if len(clipped) == 1 else None,
-                )
+    for end, name_of_end, field in ((limits.max, "greatest", "high_px"), (limits.min, "least", "low_px")):
+        worst: dict[str, tuple[float, str]] = {}
+        for name, fact in facts.items():
+            shares = [number / fact.valid_px for number in getattr(fact, field)]
+            share, band = max(zip(shares, band_names, strict=True), key=lambda pair: pair[0] if pair[0] < 1 else 0)
+            if SOME_SATURATED < share < 1:
+                worst[name] = share, band
+        if not worst:
+            continue
+        scene = max(worst, key=lambda name: worst[name][0])
+        share, band = worst[scene]
+        say = findings.warn if share > MAX_SATURATED else findings.note
+        say(
+            "radiometry",
+            f"saturated in {_scenes(list(worst), len(facts))}: {share:.1%} of band {band} of scene {scene} have the "
+            f"{name_of_end} value {end}; if that is not the ground (white roofs, deep shade) but missing imagery, "
+            "declare it as nodata",
+            scene=scene if len(worst) == 1 else None,
+            items=[f"{name}: {share:.1%} of band {band}" for name, (share, band) in worst.items()],
+        )
 
 
 def _check_depth(facts: Mapping[str, SceneFacts], dtype: str, findings: Findings) -> None:

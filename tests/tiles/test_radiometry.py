@@ -71,13 +71,18 @@ def test_constant_bands() -> None:
 @pytest.mark.parametrize(("value", "end"), [(255, "greatest"), (0, "least")])
 def test_saturated_bands(value: int, end: str) -> None:
     clipped = noise()
-    clipped[0, :4] = value  # 10 %
+    clipped[0, :6] = value  # 15 %
     barely = noise(1)
     barely[0, :1] = value  # 2.5 %
     (message,) = found({"a": facts(barely), "b": facts(clipped)})
-    assert message.startswith(
-        f"warning: band red is saturated in scene b: 10.0% of scene b have the {end} value {value}"
-    )
+    expected = f"warning: saturated in scene b: 15.0% of band red of scene b have the {end} value {value};"
+    assert message.startswith(expected)
+    clipped[1, :8] = value
+    (message,) = found({"a": facts(barely), "b": facts(clipped)})
+    assert "20.0% of band green" in message, "the worst band is named"
+    barely[1, :3] = value
+    (message,) = found({"a": facts(barely)})
+    assert message.startswith("note: saturated in scene a: 7.5% of band green")
 
 
 def test_eight_bit_values_in_sixteen_bits() -> None:
