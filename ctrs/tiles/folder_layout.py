@@ -12,7 +12,7 @@ from ctrs.errors import DataError, LabelError
 from ctrs.raster.names import file_name, shown
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.listing import FoundFile, Listing, natural_key
-from ctrs.tiles.pairing import IMAGE_MARKS, LABEL_MARKS, find_label, strip_mark
+from ctrs.tiles.pairing import IMAGE_MARKS, LABEL_MARKS, LabelIndex, strip_mark
 from ctrs.tiles.preset_layout import report_unlabelled, report_unused
 from ctrs.tiles.scene_source import Layout, SceneSource
 
@@ -128,16 +128,18 @@ def pair_by_name(
     by_folder: dict[PurePosixPath, list[Path]] = {}
     for label in labels:
         by_folder.setdefault(label.place.parent.relative_to(label_root), []).append(label.path)
+    indices = {folder: LabelIndex(paths) for folder, paths in by_folder.items()}
+    nothing = LabelIndex([])
     found: dict[Path, Path] = {}
     unclear: dict[Path, list[Path]] = {}
     for image in images:
         relative = image.place.parent.relative_to(image_root)
-        candidates = by_folder.get(relative, by_folder.get(PurePosixPath(), []))
+        index = indices.get(relative, indices.get(PurePosixPath(), nothing))
         try:
-            match = find_label(image.path, candidates)
+            match = index.find(image.path)
         except LabelError as error:
             findings.fault("files", error)
-            unclear[image.path] = candidates
+            unclear[image.path] = list(index.labels)
             continue
         if match is not None:
             found[image.path] = match
@@ -158,8 +160,11 @@ def tell_apart(
     marked = [file for file, stem in stems.items() if strip_mark(stem, LABEL_MARKS) != stem]
     marked = [file for file in marked if strip_mark(stems[file], LABEL_MARKS) in cores]
     jpegs = {stem for file, stem in stems.items() if _is_jpeg(file)}
-    marked += [file for file, stem in stems.items() if stem in jpegs and not _is_jpeg(file) and file not in marked]
-    rest = [file for file in images if file not in marked]
+    taken = set(marked)
+    twins = [file for file, stem in stems.items() if stem in jpegs and not _is_jpeg(file) and file not in taken]
+    marked += twins
+    taken.update(twins)
+    rest = [file for file in images if file not in taken]
     return rest, marked if kind in ("values", "colors") else [*marked, *vectors]
 
 

@@ -32,36 +32,48 @@ def strip_mark(stem: str, marks: Sequence[str]) -> str:
     return stem
 
 
-def find_label(image: Path, labels: Iterable[Path]) -> Path | None:
-    """Return the label of an image.
-
-    The first of these that finds anything decides: the same stem; the same stem without words such as ``_mask`` or
-    ``_RGB``; the longest label stem that begins the image's stem and ends at an underscore, so that
-    ``zanzibar_a.geojson`` serves ``zanzibar_a_z20.tif``.
+class LabelIndex:
+    """Labels by their names, to find that of an image.
 
     Args:
-        image: The image.
         labels: Candidates.
-
-    Raises:
-        LabelError: Two candidates fit equally well.
     """
-    stem = file_name(image).stem
-    core = strip_mark(stem, IMAGE_MARKS)
-    stems = {label: file_name(label).stem for label in labels}
-    begins = {label: strip_mark(text, LABEL_MARKS) for label, text in stems.items()}
-    exact = [label for label, text in stems.items() if text == stem]
-    marked = [label for label, start in begins.items() if start in (stem, core)]
-    begins = {label: start for label, start in begins.items() if stem.startswith(f"{start}_") and start}
-    longest = max((len(start) for start in begins.values()), default=0)
-    prefixes = [label for label, start in begins.items() if len(start) == longest]
-    for found in (exact, marked, prefixes):
-        if len(found) > 1:
-            names = " and ".join(shown(label) for label in found[:2])
-            raise LabelError(
-                f"{shown(image)}: several labels fit: {names}; keep one, or choose with --label-kind values, colors or "
-                "polygons"
-            )
-        if found:
-            return found[0]
-    return None
+
+    def __init__(self, labels: Iterable[Path]) -> None:
+        self.labels = tuple(labels)
+        self._by_stem: dict[str, list[Path]] = {}
+        self._by_start: dict[str, list[Path]] = {}
+        for label in self.labels:
+            stem = file_name(label).stem
+            self._by_stem.setdefault(stem, []).append(label)
+            self._by_start.setdefault(strip_mark(stem, LABEL_MARKS), []).append(label)
+
+    def find(self, image: Path) -> Path | None:
+        """Return the label of an image.
+
+        The first of these that finds anything decides: the same stem; the same stem without words such as ``_mask`` or
+        ``_RGB``; the longest label stem that begins the image's stem and ends at an underscore, so that
+        ``zanzibar_a.geojson`` serves ``zanzibar_a_z20.tif``.
+
+        >>> index = LabelIndex([Path("zanzibar.geojson"), Path("zanzibar_a.geojson"), Path("town_mask.png")])
+        >>> [str(index.find(Path(name))) for name in ("zanzibar_a_z20.tif", "town_RGB.tif", "other.tif")]
+        ['zanzibar_a.geojson', 'town_mask.png', 'None']
+
+        Raises:
+            LabelError: Two labels fit equally well.
+        """
+        stem = file_name(image).stem
+        cores = dict.fromkeys((stem, strip_mark(stem, IMAGE_MARKS)))
+        marked = [label for core in cores for label in self._by_start.get(core, [])]
+        starts = [stem[:end] for end in range(len(stem) - 1, 0, -1) if stem[end] == "_"]
+        longest = next((self._by_start[start] for start in starts if start in self._by_start), [])
+        for found in (self._by_stem.get(stem, []), marked, longest):
+            if len(found) > 1:
+                names = " and ".join(shown(label) for label in found[:2])
+                raise LabelError(
+                    f"{shown(image)}: several labels fit: {names}; keep one, or choose with --label-kind values, "
+                    "colors or polygons"
+                )
+            if found:
+                return found[0]
+        return None

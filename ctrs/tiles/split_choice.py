@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -39,12 +40,14 @@ def choose_splits(scenes: Sequence[SceneSource], config: PrepareConfig, source: 
     """
     if not (config.val or config.test):
         return tuple(scenes)
-    val, test = _entries("--val", config.val), _entries("--test", config.test)
-    for entries in (val, test):
-        _refuse_unknown(entries, scenes, source)
+    names = _Names(scenes)
+    val, test = (
+        _named_scenes(_entries(option, texts), names, source)
+        for option, texts in (("--val", config.val), ("--test", config.test))
+    )
     chosen: list[SceneSource] = []
-    for scene in scenes:
-        in_val, in_test = _is_named(scene, val), _is_named(scene, test)
+    for number, scene in enumerate(scenes):
+        in_val, in_test = number in val, number in test
         if in_val and in_test:
             raise UsageError(f"scene {scene.name} matches both --val and --test; make the patterns exclude each other")
         split = scene.split
@@ -83,21 +86,35 @@ def _entries(option: str, texts: Sequence[str]) -> list[_Entry]:
     return entries
 
 
-def _refuse_unknown(entries: Sequence[_Entry], scenes: Sequence[SceneSource], source: Path) -> None:
-    """Refuse entries that match no scene, all at once."""
-    unknown = [entry for entry in entries if not any(_is_named(scene, [entry]) for scene in scenes)]
+class _Names:
+    """All names by which options may call scenes."""
+
+    def __init__(self, scenes: Sequence[SceneSource]) -> None:
+        self.scenes = scenes
+        self._numbers: dict[str, set[int]] = {}
+        self._paths = [PurePosixPath(shown(scene.image)) for scene in scenes]
+        for number, scene in enumerate(scenes):
+            image = file_name(scene.image)
+            for name in (scene.name, *scene.aliases, image.name, image.stem):
+                self._numbers.setdefault(name, set()).add(number)
+
+    def matches(self, pattern: str) -> set[int]:
+        """Return the numbers of the scenes that a name or pattern matches."""
+        found = set(self._numbers.get(pattern, ()))
+        if any(sign in pattern for sign in "*?["):
+            fits = re.compile(fnmatch.translate(pattern)).match
+            found.update(number for name, numbers in self._numbers.items() if fits(name) for number in numbers)
+        if "/" in pattern:
+            found.update(number for number, path in enumerate(self._paths) if path.match(pattern))
+        return found
+
+
+def _named_scenes(entries: Sequence[_Entry], names: _Names, source: Path) -> set[int]:
+    """Return the numbers of the scenes that entries match; entries that match none are refused, all at once."""
+    found = [names.matches(entry.pattern) for entry in entries]
+    unknown = [entry.where for entry, numbers in zip(entries, found, strict=True) if not numbers]
     if unknown:
-        known = named(scene.name for scene in scenes)
+        known = named(scene.name for scene in names.scenes)
         verb = "matches" if len(unknown) == 1 else "match"
-        raise UsageError(f"{named(entry.where for entry in unknown)} {verb} no scene of {source}; scenes: {known}")
-
-
-def _is_named(scene: SceneSource, entries: Sequence[_Entry]) -> bool:
-    image = file_name(scene.image)
-    names = {scene.name, *scene.aliases, image.name, image.stem}
-    return any(
-        entry.pattern in names
-        or any(fnmatch.fnmatchcase(name, entry.pattern) for name in names)
-        or ("/" in entry.pattern and PurePosixPath(shown(scene.image)).match(entry.pattern))
-        for entry in entries
-    )
+        raise UsageError(f"{named(unknown)} {verb} no scene of {source}; scenes: {known}")
+    return set().union(*found)

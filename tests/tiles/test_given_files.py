@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from affine import Affine
+from rasterio.crs import CRS
 
 from ctrs.config import PrepareConfig
-from ctrs.errors import CtrsError, InputNotFoundError, LabelError, LabelWarning, RasterError
+from ctrs.errors import CtrsError, InputNotFoundError, LabelError, LabelWarning, OutputExistsError, RasterError
+from ctrs.raster.geotiff import Grid, open_raster
+from ctrs.raster.mosaic import mosaic_vrt
 from ctrs.raster.names import gdal_name, shown
+from ctrs.raster.windows import PixelWindow
 from ctrs.tiles import prepare_tiles
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.given_files import glob_pattern
@@ -141,6 +146,28 @@ def test_patterns(pattern: str, yes: list[str], no: list[str]) -> None:
     expression = glob_pattern(pattern)
     assert [name for name in yes if not expression.fullmatch(name)] == []
     assert [name for name in no if expression.fullmatch(name)] == []
+
+
+def test_a_vrt_is_an_image_and_its_sources_count(make: Maker, tmp_path: Path) -> None:
+    place = Affine(0.5, 0, 400000, 0, -0.5, 5800000)
+    pixels = make.noise(64, 128)
+    for number in range(2):
+        part = pixels[:, :, number * 64 : number * 64 + 64]
+        path = tmp_path / f"parts/{number}.tif"
+        make.raster(path, part, transform=place @ Affine.translation(number * 64, 0), crs="EPSG:32633")
+    windows = [PixelWindow(row_off=0, col_off=start, width=64, height=64) for start in (0, 64)]
+    grid = Grid(crs=CRS.from_epsg(32633), transform=place, width=128, height=64)
+    mosaic_vrt([(tmp_path / f"parts/{n}.tif", windows[n]) for n in range(2)], grid, tmp_path / "images/town.vrt")
+    make.raster(tmp_path / "labels/town.tif", make.indices(64, 128), transform=place, crs="EPSG:32633")
+    config = PrepareConfig(tile_px=64, val_fraction=0.0)
+    manifest = prepare_tiles(tmp_path, tmp_path / "out", config)
+    for tile, start in zip(manifest.tiles, (0, 64), strict=True):
+        with open_raster(tile.image) as dataset:
+            np.testing.assert_array_equal(dataset.read(), pixels[:, :, start : start + 64])
+    assert prepare_tiles(tmp_path, tmp_path / "out", config).fingerprint == manifest.fingerprint
+    os.utime(tmp_path / "parts/1.tif", ns=(0, 0))
+    with pytest.raises(OutputExistsError, match="is the result of other inputs or options"):
+        prepare_tiles(tmp_path, tmp_path / "out", config)
 
 
 SERVER = """
