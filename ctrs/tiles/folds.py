@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial import KDTree
 
 from ctrs.errors import DataError
 from ctrs.tiles.ground import Floats, Ints, Length, Place, locate
 from ctrs.tiles.splits import Parcels, compact_place, split_by
+
+_NUM_TRIES = 6
+"""Divisions into compact places that are tried, and as many into strips."""
 
 
 def deal_into_folds(
@@ -22,8 +26,8 @@ def deal_into_folds(
 ) -> list[int]:
     """Deal tiles out to folds by place.
 
-    A group of scenes that share ground is divided into compact places, one for each fold; scenes too small to be
-    divided go to folds as a whole, neighbours together.
+    A group of scenes that share ground is divided into compact places or strips, one for each fold; scenes too small to
+    be divided go to folds as a whole, neighbours together.
 
     Args:
         places: The tiles.
@@ -43,10 +47,10 @@ def deal_into_folds(
     parcels = Parcels.of(places, block)
     num_parcels = len(np.unique(parcels.numbers))
     if num_parcels < num_folds:
-        noun = "block" if parcels.are_blocks else "piece that shares no ground with others"
+        one, several = ("block", "blocks") if parcels.are_blocks else ("piece", "pieces that share no ground")
         raise DataError(
-            f"{num_folds} folds asked for, but the training ground has {num_parcels} {noun}"
-            f"{'' if num_parcels == 1 else 's'}; choose fewer --folds, a smaller --block or smaller tiles"
+            f"{num_folds} folds asked for, but the training ground has {num_parcels} "
+            f"{one if num_parcels == 1 else several}; choose fewer --folds, a smaller --block or smaller tiles"
         )
     counts, centers = parcels.counts, parcels.centers
     least = max(num_folds, parcels.least(buffer))
@@ -66,7 +70,8 @@ def deal_into_folds(
         elif pieces:
             pieces += [[part] for part in split_by(parcels.groups[rest], rest)]
         else:
-            pieces.append(_divide(rest, parcels.numbers, parcels.group_centers, counts, num_folds, rng))
+            side_by_side = parcels.ground.centers + parcels.ground.shifts
+            pieces.append(_divide(rest, parcels.numbers, side_by_side, counts, num_folds, rng))
     folds: list[int] = _assign(pieces, counts, num_folds).tolist()
     return folds
 
@@ -74,16 +79,62 @@ def deal_into_folds(
 def _divide(
     members: Ints, numbers: Ints, centers: Floats, counts: Floats, num_parts: int, rng: np.random.Generator
 ) -> list[Ints]:
-    """Divide tiles into compact parts of about the same size."""
-    parts: list[Ints] = []
-    left = members
-    for number in range(num_parts - 1):
-        more = num_parts - number - 1
+    """Divide tiles into parts of about the same size: compact places or strips, whichever are more alike."""
+    own = numbers[members], centers[members], counts[members]
+    parcels, of_tile = np.unique(own[0], return_inverse=True)
+    sizes = np.bincount(of_tile)
+    where: Floats = np.stack([np.bincount(of_tile, own[1][:, axis]) / sizes for axis in (0, 1)], axis=1)
+    _, neighbours = KDTree(where).query(where, k=min(5, len(parcels)))
+    candidates = [_compact_parts(*own, num_parts, rng) for _ in range(_NUM_TRIES)]
+    angles = np.pi * (np.arange(_NUM_TRIES) + rng.random()) / _NUM_TRIES
+    candidates += [_strips(of_tile, where, num_parts, float(angle)) for angle in angles]
+    costs = [_cost(part, of_tile, own[2], neighbours, num_parts) for part in candidates]
+    best = candidates[int(np.argmin(costs))]
+    return [members[best == part] for part in range(num_parts)]
+
+
+def _compact_parts(numbers: Ints, centers: Floats, counts: Floats, num_parts: int, rng: np.random.Generator) -> Ints:
+    """Return the part of each tile where compact places are taken one after the other."""
+    parts = np.full(len(numbers), num_parts - 1)
+    left = np.arange(len(numbers))
+    for part in range(num_parts - 1):
+        more = num_parts - part - 1
         wanted = max(1, round(len(left) / (more + 1)))
         taken = compact_place(numbers[left], centers[left], counts[left], wanted, rng, spare=more)
-        parts.append(left[taken])
+        parts[left[taken]] = part
         left = left[~taken]
-    return [*parts, left]
+    return parts
+
+
+def _strips(of_tile: Ints, where: Floats, num_parts: int, angle: float) -> Ints:
+    """Return the part of each tile where parcels are cut into strips across a direction."""
+    order = np.argsort(where @ (np.cos(angle), np.sin(angle)), kind="stable")
+    sizes = np.bincount(of_tile)[order]
+    middles = np.cumsum(sizes) - sizes / 2
+    parts = np.minimum(num_parts - 1, middles * num_parts / sizes.sum()).astype(np.int64)
+    # Each part gets a parcel at least, however large others are.
+    rank = np.arange(len(order))
+    parts = np.clip(parts, num_parts - (len(order) - rank), rank)
+    by_parcel = np.empty(len(order), np.int64)
+    by_parcel[order] = parts
+    return by_parcel[of_tile]
+
+
+def _cost(parts: Ints, of_tile: Ints, counts: Floats, neighbours: Ints, num_parts: int) -> float:
+    """Return how unlike parts are in size and classes, and how long their borders."""
+    sizes = np.bincount(parts, minlength=num_parts)
+    if not sizes.all():
+        return float("inf")
+    by_class = np.stack([counts[parts == part].sum(axis=0) for part in range(num_parts)])
+    total = by_class.sum(axis=0)
+    shares = by_class / np.maximum(1.0, by_class.sum(axis=1, keepdims=True))
+    unlike = np.abs(shares - total / max(1.0, total.sum())).sum(axis=1).mean() / 2
+    missing = ((by_class == 0) & (total > 0)).sum(axis=1).mean()
+    uneven = np.abs(sizes / sizes.mean() - 1).mean()
+    by_parcel = np.zeros(int(of_tile.max()) + 1, np.int64)
+    by_parcel[of_tile] = parts
+    exposure = (by_parcel[neighbours[:, 1:]] != by_parcel[:, None]).mean() if neighbours.shape[1] > 1 else 0.0
+    return float(unlike + missing + uneven + 0.3 * exposure)
 
 
 def _assign(pieces: Sequence[list[Ints]], counts: Floats, num_folds: int) -> Ints:
