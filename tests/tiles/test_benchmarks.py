@@ -280,6 +280,46 @@ def test_an_edited_copy_of_a_preset(
     assert "vehicle" in result["classes"]
 
 
+def test_a_preset_of_polygons_with_a_class_field(tmp_path: Path) -> None:
+    """Written by a user from nothing; the field's values are names or values of the class table."""
+    where = {"transform": rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5000000), "crs": "EPSG:32633"}
+    pixels = fakes.picture(np.zeros((64, 64), np.uint8), 1)
+    fakes.write(tmp_path / "src/ortho/north.tif", pixels, **where)
+    shapes = {"road": (0, 0, 32, 8), "2": (8, 8, 16, 16)}
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"kind": kind},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [
+                    [
+                        [500000 + x, 5000000 - y]
+                        for x, y in ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
+                    ]
+                ],
+            },
+        }
+        for kind, (left, top, right, bottom) in shapes.items()
+    ]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    label = tmp_path / "src/map/north.geojson"
+    label.parent.mkdir()
+    label.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+    preset = tmp_path / "city.toml"
+    preset.write_text(
+        "labels = 'polygons'\nclass_field = 'kind'\n"
+        "[[image]]\npattern = 'ortho/(?P<id>\\w+)\\.tif'\n[files]\nlabel = ['map/(?P<id>\\w+)\\.geojson']\n"
+        "[[class]]\nname = 'background'\n[[class]]\nname = 'road'\n[[class]]\nname = 'building'\n"
+    )
+    with gather():
+        manifest = prepare_tiles(
+            tmp_path / "src", tmp_path / "out", PrepareConfig(preset=str(preset), tile_px=64, val_fraction=0)
+        )
+    assert manifest.preset == "city"
+    assert manifest.class_counts("train") == (64 * 64 - 64 * 16 - 16 * 16, 64 * 16, 16 * 16)
+
+
 def test_massachusetts_white_labels_mean_the_same(write_fake: Write, tmp_path: Path) -> None:
     """The TIFF labels are red, the PNG ones white; masks are equal."""
     masks = []
