@@ -14,11 +14,15 @@ import numpy.typing as npt
 
 from ctrs.classes import Mask
 from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.decoding import MAX_UNKNOWN_KINDS
 from ctrs.tiles.facts import Preview, SceneFacts
 from ctrs.tiles.labels import DecodedLabel
 from ctrs.tiles.tile_grid import TileGrid
 
 Counts = npt.NDArray[np.int64]
+
+OTHERS = "others"
+"""Unknown values that are too many kinds to be counted each by its own text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ class LabelCounts:
     def add(self, decoded: DecodedLabel, window: PixelWindow) -> None:
         """Add a window."""
         self.num_changed += decoded.num_changed
-        self.unknown.update(decoded.unknown)
+        self._add_unknown(decoded.unknown)
         if decoded.first_unknown is not None:
             row, col = decoded.first_unknown
             self._come_first((window.row_off + row, window.col_off + col))
@@ -61,13 +65,22 @@ class LabelCounts:
     def join(self, other: LabelCounts) -> None:
         """Add the counts of other windows."""
         self.num_changed += other.num_changed
-        self.unknown.update(other.unknown)
+        self._add_unknown(other.unknown)
         if other.first_unknown is not None:
             self._come_first(other.first_unknown)
 
     def clear(self) -> None:
         """Begin anew."""
         self.num_changed, self.unknown, self.first_unknown = 0, Counter(), None
+
+    def _add_unknown(self, unknown: Mapping[str, int]) -> None:
+        """Add counts; the rarest of too many kinds are counted together, as in each window."""
+        self.unknown.update(unknown)
+        if len(self.unknown) > 4 * MAX_UNKNOWN_KINDS:
+            others = self.unknown.pop(OTHERS, 0)
+            ranked = sorted(self.unknown.items(), key=lambda entry: (-entry[1], entry[0]))
+            others += sum(number for _, number in ranked[MAX_UNKNOWN_KINDS:])
+            self.unknown = Counter({**dict(ranked[:MAX_UNKNOWN_KINDS]), OTHERS: others})
 
     def _come_first(self, place: tuple[int, int]) -> None:
         self.first_unknown = place if self.first_unknown is None else min(self.first_unknown, place)

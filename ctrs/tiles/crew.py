@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -132,18 +132,13 @@ class Crew:
         """Read a stream to its end, and cut tiles in between."""
         chunks = stream.chunks()
         try:
-            while self._make_room(stream.chunk_bytes) and stream.scene.name not in self._broken:
-                try:
-                    chunk = next(chunks, None)
-                except FAULTS as error:
-                    self._give_up(stream, error)
-                    break
+            while self._make_room(stream.chunk_bytes):
+                chunk = self._read_chunk(stream, chunks)
                 if chunk is None:
                     break
                 jobs = [partial(self._do, stream, chunk, partial(self._count, stream, chunk))]
                 jobs += [partial(self._do, stream, chunk, partial(self._cut, stream, chunk, col)) for col in chunk.cols]
                 with self._state:
-                    self._waiting_bytes += chunk.num_bytes
                     self._jobs.extend(jobs)
                     self._state.notify_all()
         finally:
@@ -153,8 +148,22 @@ class Crew:
                 self._kept_bytes -= stream.kept_bytes
                 self._state.notify_all()
 
+    def _read_chunk(self, stream: Stream, chunks: Iterator[Chunk]) -> Chunk | None:
+        """Read a chunk for which room was made; None at the end of the stream, or where it breaks off."""
+        chunk: Chunk | None = None
+        try:
+            if stream.scene.name not in self._broken:
+                chunk = next(chunks, None)
+        except FAULTS as error:
+            self._give_up(stream, error)
+        finally:
+            with self._state:
+                self._waiting_bytes += (chunk.num_bytes if chunk is not None else 0) - stream.chunk_bytes
+                self._state.notify_all()
+        return chunk
+
     def _make_room(self, num_bytes: int) -> bool:
-        """Cut tiles until a chunk may be read; False when the work has been stopped."""
+        """Cut tiles until a chunk may be read, and count its bytes; False when the work has been stopped."""
         while True:
             with self._state:
                 while True:
@@ -162,6 +171,7 @@ class Crew:
                         return False
                     fits = not self._waiting_bytes or self._waiting_bytes + num_bytes <= READ_BYTES
                     if fits and len(self._jobs) < 2 * self._num_threads:
+                        self._waiting_bytes += num_bytes
                         return True
                     if self._jobs:
                         job = self._jobs.popleft()

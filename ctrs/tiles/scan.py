@@ -99,7 +99,7 @@ def scan(
     parts = max(1, -(-4 * workers // len(ready.scenes)))
     for scene in ready.scenes:
         plan = plans[scene.name]
-        layout = SceneLayout.of(scene, plan, ready.classes, workers=workers)
+        layout = SceneLayout.of(scene, plan, ready.classes)
         for segment in layout.segments(parts):
             pending: list[int] = []
             for number in segment:

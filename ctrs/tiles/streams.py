@@ -23,8 +23,12 @@ from ctrs.tiles.tile_grid import Span
 READ_BYTES = 192 * 2**20
 """Most bytes of pixels that wait to be cut, and most bytes that open scenes keep for later, over all threads."""
 
-CHUNK_BYTES = 16 * 2**20
-"""Bytes of pixels read at a time, where that is more than a tile."""
+CHUNK_BYTES = 8 * 2**20
+"""Bytes of pixels read at a time, where that is more than a tile; the same for any number of threads, so that counts
+of the commonest unknown colours of a chunk are."""
+
+MAX_READS = 5
+"""Most times that a block is read where what it holds for later would not fit into memory; else it is kept anyway."""
 
 
 @dataclass(kw_only=True)
@@ -96,8 +100,8 @@ class SceneLayout:
     keep: bool
 
     @classmethod
-    def of(cls, scene: ReadyScene, plan: CountPlan, classes: ClassMap, *, workers: int) -> SceneLayout:
-        """Lay out the reading of a scene for a number of threads."""
+    def of(cls, scene: ReadyScene, plan: CountPlan, classes: ClassMap) -> SceneLayout:
+        """Lay out the reading of a scene."""
         sources: list[Imagery | Label] = [scene.imagery, *labels_of(scene)]
         is_sequential = [source.sequential for source in sources]
         blocks = tuple(
@@ -107,8 +111,9 @@ class SceneLayout:
         block_rows = max(rows for rows, _ in blocks)
         spans = plan.grid.cols.spans
         height = scene.tile_px + block_rows
-        size = max(1, min(CHUNK_BYTES, READ_BYTES // (2 * workers)) // (scene.tile_px * height * pixel_bytes(scene)))
+        size = max(1, CHUNK_BYTES // (scene.tile_px * height * pixel_bytes(scene)))
         overlap = scene.tile_px - scene.stride_px
+        fits = (block_rows + overlap) * plan.width * pixel_bytes(scene) <= READ_BYTES
         return cls(
             scene=scene,
             plan=plan,
@@ -116,7 +121,7 @@ class SceneLayout:
             blocks=blocks,
             chunks=tuple(range(first, min(first + size, len(spans))) for first in range(0, len(spans), size)),
             sequential=any(is_sequential),
-            keep=any(is_sequential) or (block_rows + overlap) * plan.width * pixel_bytes(scene) <= READ_BYTES,
+            keep=any(is_sequential) or fits or block_rows > (MAX_READS - 1) * scene.stride_px,
         )
 
     def segments(self, parts: int) -> list[range]:

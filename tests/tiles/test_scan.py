@@ -20,7 +20,9 @@ from ctrs.classes import ClassMap, LandClass
 from ctrs.errors import RasterError
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.counting import LabelCounts
 from ctrs.tiles.cutting import cut_tile
+from ctrs.tiles.decoding import MAX_UNKNOWN_KINDS
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.imagery import ReadPixels
 from ctrs.tiles.labels import DecodedLabel, ReadLabel
@@ -297,7 +299,7 @@ def test_a_big_scene_is_read_by_all_threads_where_blocks_allow() -> None:
     def segments(block: int, tile: int, stride: int, parts: int) -> list[range]:
         scene = a_scene(shape=(640, 64), block=(block, block), label_block=(1, 1), tile=tile, stride=stride)
         plan = _plan_of(scene)
-        return SceneLayout.of(scene, plan, CLASSES, workers=4).segments(parts)
+        return SceneLayout.of(scene, plan, CLASSES).segments(parts)
 
     assert segments(64, 64, 64, 100) == [range(number, number + 1) for number in range(10)]
     assert segments(32, 64, 64, 4) == [range(3), range(3, 6), range(6, 9), range(9, 10)]
@@ -373,6 +375,18 @@ def test_a_broken_scene_is_gathered_and_the_others_go_on(tmp_path: Path) -> None
     assert calls == sorted(calls)
     with pytest.raises(RasterError, match="damaged"):
         scan(a_source(*scenes), tmp_path / "other", write=True, workers=2)
+
+
+def test_too_many_kinds_of_unknown_values_are_counted_together() -> None:
+    counts = LabelCounts()
+    mask = np.zeros((1, 1), np.uint8)
+    for part in range(20):
+        unknown = {str(value): 1 + (value == 3) for value in range(500 * part, 500 * part + 500)}
+        counts.add(DecodedLabel(mask=mask, unknown=unknown), PixelWindow(col_off=0, row_off=0, width=1, height=1))
+    assert sum(counts.unknown.values()) == 20 * 500 + 1
+    assert len(counts.unknown) <= 4 * MAX_UNKNOWN_KINDS < 20 * 500
+    assert counts.unknown["3"] == 2
+    assert counts.unknown["others"] > 0
 
 
 def test_previews_of_many_scenes_are_small(tmp_path: Path) -> None:
