@@ -65,6 +65,26 @@ def test_as_rasterio_paints_and_the_same_for_any_window(seed: int, num: int, siz
     assert np.array_equal(whole(polygons, GRID, size), expected)
 
 
+@settings(max_examples=10)
+@given(st.integers(0, 2**32 - 1), st.integers(7, 70))
+def test_long_outlines_are_painted_window_by_window_as_in_one(seed: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    angles = np.linspace(0, 2 * np.pi, 900, endpoint=False)
+    shapes = []
+    for inner, outer in ((10, 39), (2, 30), (0, 12)):
+        ring = [
+            TRANSFORM @ (80 + r * np.cos(a), 60 + r * np.sin(a))
+            for a, r in zip(angles, rng.uniform(inner, outer, 900), strict=True)
+        ]
+        hole = shapely.box(*(TRANSFORM @ (70, 66)), *(TRANSFORM @ (83, 58)))
+        shapes.append(shapely.make_valid(shapely.Polygon(ring)).difference(hole))
+    values = np.array([1, 2, 3], np.uint8)
+    expected = rasterize(zip(shapes, values.tolist(), strict=True), GRID.shape, transform=TRANSFORM, dtype="uint8")
+    polygons = place_polygons(layer_of(shapes), GRID, values)
+    assert np.array_equal(whole(polygons, GRID), expected)
+    assert np.array_equal(whole(polygons, GRID, size), expected)
+
+
 def test_other_crs_and_rotated_grids() -> None:
     shapes = random_shapes(1, 12)
     values = np.arange(1, 13, dtype=np.uint8)
