@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 
 from ctrs.config import PrepareConfig
 from ctrs.errors import CtrsError, DataError, DataWarning, InputNotFoundError
@@ -267,3 +269,20 @@ def test_large_archives_that_are_compressed_twice_are_said_to_be_slow(
         find_layout(outer, PrepareConfig(), Findings())
     stored = zip_of(tmp_path / "s/Potsdam.zip", {path.name: path for path in zips.iterdir()}, method=zipfile.ZIP_STORED)
     find_layout(stored, PrepareConfig(), Findings())
+
+
+@pytest.mark.parametrize("end", ["geojson", "shp", "gpkg"])
+def test_vector_labels_in_archives(make: Maker, tmp_path: Path, end: str) -> None:
+    place = rasterio.Affine(0.5, 0, 400000, 0, -0.5, 5800000)
+    make.raster(tmp_path / "town/images/a.tif", make.noise(64, 64), transform=place, crs="EPSG:32633")
+    (tmp_path / "town/labels").mkdir()
+    house = shapely.box(400000 + 8, 5800000 - 16, 400000 + 16, 5800000 - 8)
+    frame = geopandas.GeoDataFrame(geometry=[house], crs="EPSG:32633")
+    frame.to_file(tmp_path / f"town/labels/a.{end}")
+    archive = zip_folder(tmp_path / "town", tmp_path / "town.zip")
+    manifest = prepare_tiles(archive, tmp_path / "out", PrepareConfig(tile_px=64, val_fraction=0.0))
+    (tile,) = manifest.tiles
+    expected = np.zeros((64, 64), np.uint8)
+    expected[16:32, 16:32] = 1
+    with rasterio.open(tile.mask) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), expected)
