@@ -254,7 +254,7 @@ class Manifest:
                 fingerprint=document["fingerprint"],
                 config=from_mapping(PrepareConfig, document["config"], where=str(folder / PREPARED_FILE)),
                 notes=tuple(document["notes"]),
-                findings=tuple(Finding(**row) for row in document["findings"]),
+                findings=tuple(Finding(**{**row, "items": tuple(row["items"])}) for row in document["findings"]),
                 facts=document["facts"],
                 source_hashes=document["source_hashes"],
             )

@@ -61,12 +61,12 @@ def _check_options(ready: ReadySource, config: PrepareConfig) -> None:
     if config.split == "place" and (config.val or config.test):
         option = "--val" if config.val else "--test"
         raise UsageError(
-            f"--split place deals all ground out by place, and {option} names scenes; leave one of both out"
+            f"--split place deals all ground out by place, and {option} names scenes; leave out one of the two"
         )
     if config.folds and config.val:
         raise UsageError(
-            "--folds validates on each part of the training ground in turn, and --val names scenes for it; "
-            "leave one of both out"
+            "--folds validates on each part of the training ground in turn, and --val names scenes for that; leave out "
+            "one of the two"
         )
     without = next((scene.name for scene in ready.scenes if scene.grid.crs is None), None)
     for option, value in (("--block", config.block_m), ("--split-buffer", config.split_buffer_m)):

@@ -111,7 +111,7 @@ def write_scenes(make: Maker, root: Path) -> Path:
     for number, name in enumerate("abc"):
         seed = 0 if name == "c" else number
         transform = TRANSFORM @ Affine.translation(5000 * number, 0)
-        blocks = np.kron(make.indices(4, 4, num=2, seed=seed), np.ones((32, 32), np.uint8))
+        blocks = np.kron(np.random.default_rng(seed).integers(0, 2, (4, 4)), np.ones((32, 32))).astype(np.uint8)
         image = blocks[None] * 100 + 50 + make.noise(128, 128, seed=seed) // 8
         make.raster(root / f"images/{name}.tif", image.astype(np.uint8), transform=transform, crs="EPSG:32633")
         make.raster(root / f"labels/{name}.tif", blocks, transform=transform, crs="EPSG:32633")
