@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,21 +67,17 @@ def estimate_displacements(
         progress: Called after each scene.
     """
     number = max(1, min(TILES_PER_SCENE, MAX_TILES // max(1, len(scenes))))
-    found: dict[str, Correlation] = {}
-    with ThreadPoolExecutor(max_workers=max(1, min(workers, len(scenes)))) as pool:
-        work = partial(_correlate_scene, open_tiles=open_tiles)
-        futures = {
-            pool.submit(work, scene, most_divided(tiles.get(scene.name, ()), number)): scene.name for scene in scenes
-        }
-        for done, future in enumerate(as_completed(futures), start=1):
-            found[futures[future]] = future.result()
-            progress(done, len(scenes), "comparing edges of images and labels")
+    chosen = [most_divided(tiles.get(scene.name, ()), number) for scene in scenes]
+    by_scene: dict[str, Shift | None] = {}
     together = no_correlation()
-    for scene in scenes:  # in their order: sums of floats depend on it
-        together += found[scene.name]
-    return Displacements(
-        by_scene={scene.name: shift_of(found[scene.name]) for scene in scenes}, together=shift_of(together)
-    )
+    with ThreadPoolExecutor(max_workers=max(1, min(workers, len(scenes)))) as pool:
+        # In their order: sums of floats depend on it.
+        found = pool.map(partial(_correlate_scene, open_tiles=open_tiles), scenes, chosen)
+        for scene, correlation in zip(scenes, found, strict=True):
+            by_scene[scene.name] = shift_of(correlation)
+            together += correlation
+            progress(len(by_scene), len(scenes), "comparing edges of images and labels")
+    return Displacements(by_scene=by_scene, together=shift_of(together))
 
 
 def check_displacements(displacements: Displacements, grids: Mapping[str, Grid], findings: Findings) -> None:
@@ -109,6 +105,7 @@ def check_displacements(displacements: Displacements, grids: Mapping[str, Grid],
             f"{what} (estimated from edges); {advice}",
             LabelWarning,
             scene=first if len(off) == 1 else None,
+            items=[f"{name}: {_vector(shift, grids[name])}" for name, shift in off.items()],
         )
     elif displacements.together is not None and is_displaced(displacements.together) and len(grids) > 1:
         shift = displacements.together
