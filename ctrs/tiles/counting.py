@@ -228,7 +228,22 @@ def count_extremes(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> tu
     return low, high
 
 
-def scene_facts(plan: CountPlan, rows: Sequence[RowCounts], kept: npt.NDArray[np.bool_], num_px: int) -> SceneFacts:
+def scene_preview(plan: CountPlan, rows: Sequence[RowCounts]) -> Preview:
+    """Lay the pictures of all rows below each other, and take them from the rows, which need them no more."""
+    preview = Preview(
+        step=plan.step,
+        pixels=np.concatenate([row._pixels for row in rows], axis=1),
+        valid=np.concatenate([row._valid for row in rows]),
+        mask=np.concatenate([row._mask for row in rows]),
+    )
+    for row in rows:
+        row._pixels, row._valid, row._mask = row._pixels[:, :0].copy(), row._valid[:0].copy(), row._mask[:0].copy()
+    return preview
+
+
+def scene_facts(
+    plan: CountPlan, rows: Sequence[RowCounts], kept: npt.NDArray[np.bool_], num_px: int, preview: Preview
+) -> SceneFacts:
     """Add up the rows of a scene.
 
     Args:
@@ -236,6 +251,7 @@ def scene_facts(plan: CountPlan, rows: Sequence[RowCounts], kept: npt.NDArray[np
         rows: Counts of all rows of tiles, from top to bottom.
         kept: (rows, columns) of tiles: whether each was kept.
         num_px: Pixels of the scene.
+        preview: From ``scene_preview``.
     """
     classes = plan.num_classes
     by_class = sum((row._by_class for row in rows), np.zeros(classes + 1, np.int64))
@@ -277,10 +293,5 @@ def scene_facts(plan: CountPlan, rows: Sequence[RowCounts], kept: npt.NDArray[np
         eroded_first_unknown=eroded.first_unknown,
         low_px=tuple(np.sum([row._low for row in rows], axis=0).tolist()),
         high_px=tuple(np.sum([row._high for row in rows], axis=0).tolist()),
-        preview=Preview(
-            step=plan.step,
-            pixels=np.concatenate([row._pixels for row in rows], axis=1),
-            valid=np.concatenate([row._valid for row in rows]),
-            mask=np.concatenate([row._mask for row in rows]),
-        ),
+        preview=preview,
     )

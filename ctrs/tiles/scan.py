@@ -11,7 +11,7 @@ import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
 from ctrs.progress import Progress, no_progress
-from ctrs.tiles.counting import CountPlan, RowCounts, scene_facts
+from ctrs.tiles.counting import CountPlan, RowCounts, scene_facts, scene_preview
 from ctrs.tiles.crew import BrokenScene, Crew, FinishedRow
 from ctrs.tiles.cutting import KINDS, CutTile
 from ctrs.tiles.facts import SceneFacts, preview_edge, preview_step
@@ -58,7 +58,7 @@ class Scan:
                 flags = np.zeros((len(plan.grid.rows.spans), len(plan.grid.cols.spans)), bool)
                 for row, col in places:
                     flags[row, col] = True
-                facts[name] = scene_facts(plan, rows, flags, self.facts[name].num_px)
+                facts[name] = scene_facts(plan, rows, flags, self.facts[name].num_px, self.facts[name].preview)
         return facts
 
 
@@ -139,8 +139,10 @@ def scan(
             continue
         own = [finished[number] for number in sorted(finished)]
         kept = np.array([[tile.kept for tile in row.tiles] for row in own])
-        counted[scene.name] = plan, [row.counts for row in own]
-        facts[scene.name] = scene_facts(*counted[scene.name], kept, scene.grid.height * scene.grid.width)
+        counts = [row.counts for row in own]
+        counted[scene.name] = plan, counts
+        num_px = scene.grid.height * scene.grid.width
+        facts[scene.name] = scene_facts(plan, counts, kept, num_px, scene_preview(plan, counts))
         tiles.extend(tile for row in own for tile in row.tiles)
     return Scan(tiles=tiles, facts=facts, rows=counted)
 

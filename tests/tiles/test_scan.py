@@ -405,6 +405,17 @@ def _plan_of(scene: ReadyScene) -> Any:
     return CountPlan(grid=grid, num_classes=3, num_bands=3, dtype="uint8", step=1)
 
 
+def test_tiles_that_no_split_takes_are_left_out(tmp_path: Path) -> None:
+    scene = a_scene(stride=40)
+    found = scan(a_source(scene), tmp_path, write=False)
+    placed = [tile for tile in found.tiles if tile.kept and tile.row != 2]
+    tiles = [dataclasses.replace(tile, kept=tile in placed) for tile in found.tiles]
+    facts = found.facts_of(placed)
+    check_facts(scene, dataclasses.replace(found, tiles=tiles, facts=facts))
+    assert sum(facts["a"].left_out_counts) > 0
+    assert found.facts_of([tile for tile in found.tiles if tile.kept])["a"] is found.facts["a"]
+
+
 def test_moments_and_hashes_are_those_of_the_pixels(tmp_path: Path) -> None:
     scene, copy = a_scene("a"), a_scene("b")
     found = scan(a_source(scene, copy), tmp_path, write=True, workers=2)
