@@ -32,10 +32,12 @@ def read_layers(scenes: Sequence[SceneSource], config: PrepareConfig, findings: 
     layers: dict[Path, PolygonLayer] = {}
     thin = config.label_buffer_m is not None or config.label_buffer_field is not None
     fields = [name for name in (config.priority_field, config.label_buffer_field) if name is not None]
-    for path in dict.fromkeys(scene.label for scene in scenes if is_vector(scene.label)):
+    paths = dict.fromkeys(scene.label for scene in scenes if is_vector(scene.label))
+    for path in paths:
         with findings.gathering("files"):
             layers[path] = read_polygons(path, class_field=config.class_field, fields=fields, thin=thin)
-    findings.raise_faults()
+    if len(layers) < len(paths):
+        findings.raise_faults()
     if not layers:
         _warn_without_effect(config, findings)
     repaired = {path: layer for path, layer in layers.items() if layer.num_repaired}

@@ -12,7 +12,7 @@ import numpy as np
 import rasterio
 
 from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, MAX_CLASSES, ClassMap, LandClass, default_color
-from ctrs.errors import LabelError, LabelWarning
+from ctrs.errors import LabelError, LabelWarning, RasterError
 from ctrs.raster.geotiff import color_bands, open_raster, read_window
 from ctrs.raster.names import shown
 from ctrs.raster.windows import PixelWindow
@@ -91,15 +91,25 @@ def classes_of_rasters(paths: Sequence[Path], findings: Findings) -> ClassMap:
     values: Counter[int] = Counter()
     colors: Counter[Color] = Counter()
     nodata: set[float] = set()
+    damaged: list[RasterError] = []  # those of scenes are told when these are opened or read
+    faults = len(findings.faults)
     for path in paths:
-        with findings.gathering("files"), open_raster(path) as dataset:
-            if len(color_bands(dataset)) >= 3:
-                colors.update(survey_colors(dataset))
-                continue
-            values.update(_whole_values(path, survey_values(dataset)))
-            if dataset.nodata is not None and float(dataset.nodata).is_integer():
-                nodata.add(dataset.nodata)
-    findings.raise_faults()
+        try:
+            with open_raster(path) as dataset:
+                if len(color_bands(dataset)) >= 3:
+                    colors.update(survey_colors(dataset))
+                    continue
+                values.update(_whole_values(path, survey_values(dataset)))
+                if dataset.nodata is not None and float(dataset.nodata).is_integer():
+                    nodata.add(dataset.nodata)
+        except RasterError as error:
+            damaged.append(error)
+        except LabelError as error:
+            findings.fault("classes", error)
+    if not values and not colors and len(findings.faults) == faults and damaged:
+        findings.fault("files", damaged[0])
+    if not values and not colors:
+        findings.raise_faults()
     if colors:
         raise LabelError(_colors_message(paths, colors))
     return _classes_of_values(values, nodata, findings, where=_where(paths))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ctrs.classes import load_class_table
-from ctrs.errors import LabelError
+from ctrs.errors import LabelError, RasterError
 from ctrs.raster.geotiff import open_raster
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.legends import classes_of_rasters, row_chunks, survey_colors, survey_values
@@ -69,3 +69,14 @@ def test_all_rasters_that_are_no_labels_are_told(make: Maker, tmp_path: Path) ->
     with pytest.raises(LabelError, match=r"0\.tif: value 0\.5 found, expected whole class numbers.*and 2 more faults"):
         classes_of_rasters(paths, findings)
     assert len(findings.faults) == 3
+
+
+def test_damaged_rasters_do_not_hide_the_classes_of_others(make: Maker, tmp_path: Path) -> None:
+    good = make.raster(tmp_path / "a.tif", np.array([[1, 5]], np.uint8))
+    (tmp_path / "b.tif").write_bytes(b"II*")
+    findings = Findings()
+    findings.fault("files", LabelError("earlier"))
+    assert classes_of_rasters([tmp_path / "b.tif", good], findings).names == ("class_1", "class_5")
+    assert len(findings.faults) == 1
+    with pytest.raises(RasterError, match=r"b\.tif: not readable as a raster"):
+        classes_of_rasters([tmp_path / "b.tif"], Findings())

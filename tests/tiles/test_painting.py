@@ -227,5 +227,7 @@ def test_all_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
 def test_options_of_vector_labels_without_any_are_said(tmp_path: Path) -> None:
     scene = SceneSource(name="a", image=tmp_path / "x.tif", label=tmp_path / "y.tif", split=None)
     config = PrepareConfig(class_field="kind", label_buffer_m=2.0)
+    findings = Findings()
+    findings.fault("files", LabelError("of an image"))  # is not raised here
     with pytest.warns(LabelWarning, match="--class-field, --label-buffer have no effect: no label is a vector file"):
-        assert not read_layers([scene], config, Findings())
+        assert not read_layers([scene], config, findings)
