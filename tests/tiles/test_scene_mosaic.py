@@ -114,6 +114,7 @@ def test_only_valid_pixels_cover_and_gaps_are_invalid(make: Maker, tmp_path: Pat
         if name == "below":
             invalid[32:, 32:] = False
         profile: dict[str, Any] = {}
+        part[:, invalid] = 255 - part[:, invalid]  # what an invalid pixel holds must not show
         if kind in ("nodata", "nan"):
             value = 0 if kind == "nodata" else np.nan
             part[:, invalid] = value
