@@ -17,12 +17,11 @@ from ctrs.classes import IGNORE_INDEX, ClassMap, LandClass
 from ctrs.errors import ConfigError, LabelError
 from ctrs.raster.geotiff import open_raster
 from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.color_table import color_table, nearest_rows
 from ctrs.tiles.decoding import (
     MAX_UNKNOWN_KINDS,
-    color_table,
     decode_colors,
     decode_values,
-    nearest_rows,
     unknown_message,
     unknown_noun,
 )
