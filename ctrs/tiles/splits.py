@@ -241,12 +241,6 @@ def split_by(keys: Ints, values: Ints) -> list[Ints]:
     return parts
 
 
-def tie_overlapping(places: Sequence[Place]) -> Ints:
-    """Number the pieces of ground: tiles that overlap, directly or through others, have the same number."""
-    every = np.arange(len(places))
-    return tie(len(places), *locate(places).near(every, every))
-
-
 def _scene_numbers(places: Sequence[Place]) -> tuple[list[str], Ints]:
     """Return the names of the scenes, sorted, and the number of each tile's."""
     names = sorted({place.scene for place in places})

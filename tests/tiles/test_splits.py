@@ -20,7 +20,6 @@ from ctrs.tiles.splits import (
     deal_by_place,
     near_other_splits,
     shared_ground,
-    tie_overlapping,
 )
 
 UTM = CRS.from_epsg(32633)
@@ -118,7 +117,7 @@ def test_the_same_ground_at_two_resolutions_moves_as_one() -> None:
 
 def test_overlapping_scenes_off_the_grid_stay_together() -> None:
     places = cut("a", make_grid(200, 64)) + cut("b", make_grid(200, 64, x=170.3))
-    pieces = tie_overlapping(places).tolist()
+    pieces = Parcels.of(places).numbers.tolist()
     assert pieces[2] == pieces[3] == pieces[4]  # a's shifted edge and b's first tile
     assert len(set(pieces)) == 5
     assert shared_area(places, choose_validation(places, val_fraction=0.3, seed=0)) == 0
@@ -126,7 +125,7 @@ def test_overlapping_scenes_off_the_grid_stay_together() -> None:
 
 def test_neighbouring_files_with_rounded_grids_are_no_overlap() -> None:
     places = cut("a", make_grid(64, 64)) + cut("b", make_grid(64, 64, x=63.7))
-    assert len(set(tie_overlapping(places))) == 2
+    assert len(set(Parcels.of(places).numbers.tolist())) == 2
 
 
 def test_scenes_too_small_to_divide_stay_in_training_beside_larger_ones() -> None:
