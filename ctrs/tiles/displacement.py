@@ -36,7 +36,7 @@ ACCURACY_PX = 0.5
 """How far an estimate may be off: what is nearer than this to ``MAX_DISTANCE_PX`` is not said to exceed it."""
 
 MIN_SCORE = 5.0
-"""Score from which an estimate is trusted: it keeps 163 of 187 right ones on real scenes, and none of 60 on noise."""
+"""Score from which an estimate is trusted: 246 of 297 on moved real labels have it, all right to 1 px."""
 
 _SHOWN = 5
 

@@ -163,7 +163,7 @@ def test_shifts_near_two_pixels_are_not_called_displaced() -> None:
     assert not is_displaced(Shift(cols=8, rows=0, score=MIN_SCORE - 0.1))
 
 
-def test_rasterio_is_not_asked_for_more_than_it_has(real_data: Path) -> None:
+def test_a_few_barns_give_no_estimate_to_be_trusted(real_data: Path) -> None:
     """The label that its origin calls shifted has too few barns for an estimate that could be trusted."""
     folder = real_data / "nrcan_gdl_fixtures/quebec_aerial_chips"
     with rasterio.open(folder / "image_30cm.tif") as image, rasterio.open(folder / "label_30cm.tif") as label:
