@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from ctrs.config import PrepareConfig, SplitName
@@ -44,12 +44,22 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
     eroded = first_matches(relative, preset.eroded_patterns)
     missing = [identifier for identifier in images if identifier not in labels]
     left_out = {identifier for identifier in missing if splits[identifier] in preset.unlabelled}
+    held_back = _held_back(splits, missing, left_out)
+    expected_of = set(missing) - left_out - set(held_back)
     report_unlabelled(
-        [images[identifier] for identifier in missing if identifier not in left_out],
+        [images[identifier] for identifier in missing if identifier in expected_of],
         f"expected where preset {preset.name} has them",
         findings,
     )
     report_unused([labels[identifier] for identifier in labels if identifier not in images], findings)
+    if held_back:
+        findings.warn(
+            "files",
+            f"{source}: none of the {len(held_back)} images of the {preset.name} test split has a label; they are left "
+            "out, and scores will be those of val (add the labels of the test split, if you have them)",
+            LabelWarning,
+            items=[shown(images[identifier]) for identifier in held_back],
+        )
     if left_out:
         findings.note(
             "files",
@@ -83,6 +93,13 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
     return Layout(
         root=source, scenes=tuple(scenes), preset=preset, band_names=image_pattern.bands, list_files=listed.files
     )
+
+
+def _held_back(splits: Mapping[str, SplitName], missing: Sequence[str], left_out: Set[str]) -> list[str]:
+    """Return the ids of the test split if none of it has a label, as participants of a contest get the data."""
+    test = [identifier for identifier, split in splits.items() if split == "test" and identifier not in left_out]
+    others = len(splits) - len(test)
+    return test if test and others and set(test) <= set(missing) else []
 
 
 def without_known_bad(scenes: Iterable[SceneSource], config: PrepareConfig, findings: Findings) -> list[SceneSource]:

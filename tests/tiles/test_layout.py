@@ -151,6 +151,19 @@ def test_loveda_leaves_out_the_unlabelled_test_split(tmp_path: Path) -> None:
     ]
 
 
+def test_a_test_split_without_labels_is_left_out_as_a_whole(tmp_path: Path) -> None:
+    touch(tmp_path, "top_potsdam_2_10_RGB.tif", "top_potsdam_2_10_label.tif")
+    touch(tmp_path, "top_potsdam_2_13_RGB.tif", "top_potsdam_2_14_RGB.tif")
+    findings = Findings()
+    with pytest.warns(LabelWarning, match="none of the 2 images of the potsdam test split has a label"):
+        layout = find_layout(tmp_path, PrepareConfig(), findings)
+    assert [scene.name for scene in layout.scenes] == ["potsdam_2_10"]
+    touch(tmp_path, "top_potsdam_2_14_label.tif")  # now the other is missing
+    findings = Findings()
+    find_layout(tmp_path, PrepareConfig(), findings)
+    assert [finding.message for finding in findings.entries if "1 image without a label" in finding.message]
+
+
 def test_unknown_ids_of_a_benchmark_are_said(tmp_path: Path) -> None:
     touch(tmp_path, "top_potsdam_9_99_RGB.tif", "top_potsdam_9_99_label.tif")
     with pytest.warns(DataWarning, match="scenes 9_99 are not in the official split of potsdam"):
