@@ -116,9 +116,8 @@ class StripReader:
         skip = self._rows[row + 1][0] - self._rows[row][0]
         if skip >= whole[0].shape[-2]:
             return
-        views = tuple(array[..., skip:, first_col:] for array in whole)
-        small = 2 * views[0].size < whole[0].size
-        self._kept[row + 1, chunk] = tuple(view.copy() for view in views) if small else views
+        # Copies: a view would keep the whole chunk in memory, twice as much over the width of a scene.
+        self._kept[row + 1, chunk] = tuple(array[..., skip:, first_col:].copy() for array in whole)
 
     def _rows_before(self, row: int) -> int:
         return round_up(self._rows[row - 1][1], self._block_rows, self._height) if row else 0
