@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,17 @@ def _same_random_numbers_in_any_order() -> None:
     """Seed torch before each test, so that no result depends on which tests ran before in the same process."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _library_logger_as_it_was() -> Iterator[None]:
+    """Undo what a command run in this process does: its console listens to the library's logger for good."""
+    logger = logging.getLogger("ctrs")
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    with warnings.catch_warnings():
+        yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 RunCtrs = Callable[..., subprocess.CompletedProcess[str]]

@@ -111,8 +111,8 @@ def _check_changed(scenes: Sequence[ReadyScene], facts: Mapping[str, SceneFacts]
         first = next(iter(changed))
         findings.warn(
             "colours",
-            f"{shown(labels[first])}: {changed[first]} px have colours a little off the legend and were read as the "
-            f"nearest legend colour; {sum(changed.values())} px in {len(changed)} of {len(scenes)} labels",
+            f"{shown(labels[first])}: {changed[first]} px have colours that the legend does not hold and were read as "
+            f"the nearest one; {sum(changed.values())} px in {len(changed)} of {len(scenes)} labels",
             LabelWarning,
         )
 

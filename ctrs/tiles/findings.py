@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ctrs.errors import CtrsError, CtrsWarning, DataWarning, InputNotFoundError, LabelError, RasterError
+from ctrs.errors import (
+    CtrsError,
+    CtrsWarning,
+    DataWarning,
+    GridMismatchError,
+    InputNotFoundError,
+    LabelError,
+    RasterError,
+)
 from ctrs.errors import DataError as _DataError
 
 logger = logging.getLogger(__name__)
@@ -80,11 +88,14 @@ class Findings:
 
     @contextmanager
     def gathering(self, check: Check, *, scene: str | None = None) -> Iterator[None]:
-        """Take an error of the data that leaves the block as a fault; the code after the block goes on."""
+        """Take an error of the data that leaves the block as a fault; the code after the block goes on.
+
+        Grids that differ are always a fault of alignment.
+        """
         try:
             yield
         except FAULTS as error:
-            self.fault(check, error, scene=scene)
+            self.fault("alignment" if isinstance(error, GridMismatchError) else check, error, scene=scene)
 
     @property
     def faults(self) -> tuple[CtrsError, ...]:

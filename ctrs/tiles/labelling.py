@@ -9,6 +9,7 @@ from pathlib import Path
 from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, ClassMap
 from ctrs.config import PrepareConfig
 from ctrs.errors import LabelWarning
+from ctrs.raster.names import shown
 from ctrs.tiles.class_tables import read_class_table
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.imagery import Imagery
@@ -157,14 +158,14 @@ def open_label(
         lacking, owner = (path, "image") if frame.crs is None else (scene.image, "labels")
         findings.warn(
             "georeference",
-            f"{lacking}: no CRS found; its coordinates are taken to be those of its {owner}",
+            f"{shown(lacking)}: no CRS found; its coordinates are taken to be those of its {owner}",
             LabelWarning,
         )
     polygons = place_polygons(layer.layer, imagery.grid, layer.values, widths_m=layer.widths_m)
     if len(frame) and not len(polygons.shapes):
         findings.warn(
             "alignment",
-            f"{path}: none of its {len(frame)} polygons lies on {scene.image}, which is all background; "
+            f"{shown(path)}: none of its {len(frame)} polygons lies on {shown(scene.image)}, which is all background; "
             "check CRS and place if that is wrong",
             LabelWarning,
         )

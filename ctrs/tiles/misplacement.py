@@ -211,7 +211,7 @@ def _meets(first: Bounds, first_crs: pyproj.CRS, second: Bounds, second_crs: pyp
 
 def _label_place(path: Path) -> _LabelPlace | None:
     """Return bounds and CRS of a vector file; None where it is empty."""
-    frame = read_polygons(path).frame
+    frame = read_polygons(path, thin=True).frame
     if not len(frame):
         return None
     left, bottom, right, top = (float(value) for value in frame.total_bounds)

@@ -44,7 +44,8 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
     eroded = first_matches(relative, preset.eroded_patterns)
     missing = [identifier for identifier in images if identifier not in labels]
     left_out = {identifier for identifier in missing if splits[identifier] in preset.unlabelled}
-    held_back = _held_back(splits, missing, left_out)
+    # Not where an archive that may hold the labels cannot be read.
+    held_back = [] if findings.faults else _held_back(splits, missing, left_out)
     expected_of = set(missing) - left_out - set(held_back)
     report_unlabelled(
         [images[identifier] for identifier in missing if identifier in expected_of],
@@ -55,8 +56,8 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
     if held_back:
         findings.warn(
             "files",
-            f"{source}: none of the {len(held_back)} images of the {preset.name} test split has a label; they are left "
-            "out, and scores will be those of val (add the labels of the test split, if you have them)",
+            f"{source}: the {preset.name} test split has no labels; {len(held_back)} images are left out, and "
+            "scores will be those of val (add the labels of the test split, if you have them)",
             LabelWarning,
             items=[shown(images[identifier]) for identifier in held_back],
         )

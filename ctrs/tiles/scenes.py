@@ -121,7 +121,7 @@ def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> R
         return replace(label, warp=grid_warp(grid, target)) if isinstance(label, RasterLabel) else label
 
     for image in images:
-        with findings.gathering("alignment", scene=image.source.name):
+        with findings.gathering("files", scene=image.source.name):
             source = image.source
             label = open_on_tiles(source.label, image)
             eroded = open_on_tiles(source.label_eroded, image) if source.label_eroded is not None else None

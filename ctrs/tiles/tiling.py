@@ -61,7 +61,8 @@ def prepare_tiles(
     gets a new time of change, so that the next command, which takes the newest prepared data, takes these.
 
     Args:
-        source: Folder in a known layout (ISPRS, LoveDA, UAVid, Inria) or any folder with images and labels.
+        source: Folder or zip archive in a known layout, or any folder with images and labels; where ``config.images``
+            says where the images are, the folder that relative patterns start from.
         out_dir: Folder to write; it appears when everything in it is complete.
         config: Options; None for the defaults.
         progress: Called after each row of tiles.

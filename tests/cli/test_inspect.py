@@ -176,7 +176,7 @@ def test_the_newest_run_is_taken_and_the_missing_one_is_told(
         (["runs/plain", "--split", "test"], 2, "'--split': 'test' is not one of 'train', 'val'"),
         (["runs/plain", "--alone", "--beside", "runs/contrast"], 2, "--alone and --beside were both given"),
         (["runs/plain", "--out", "folder"], 2, "expected a file that ends in .png"),
-        (["runs/plain", "--samples", "1"], 2, "samples = 1 found, expected 2 to 5000"),
+        (["runs/plain", "--samples", "1"], 2, "--samples 1 found, expected 2 to 5000"),
     ],
 )
 def test_what_is_wrong_with_a_run_is_one_line(

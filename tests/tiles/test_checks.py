@@ -110,7 +110,7 @@ def test_unknown_colours_up_to_a_share() -> None:
 
 def test_changed_colours_are_counted() -> None:
     (message,) = said(colours({"a": facts(), "b": facts(num_changed=5), "c": facts(num_changed=2)}, PrepareConfig()))
-    assert message.startswith("warning colours: b_label.tif: 5 px have colours a little off the legend")
+    assert message.startswith("warning colours: b_label.tif: 5 px have colours that the legend does not hold")
     assert message.endswith("7 px in 2 of 3 labels")
 
 

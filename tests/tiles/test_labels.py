@@ -422,7 +422,7 @@ def test_lossy_and_smoothed_colors_are_read_as_the_nearest(make: Maker, source: 
     (source / "classes.toml").write_text(CLASSES)
     with pytest.raises(UnknownColorError, match="as the nearest of the legend with --nearest-color"):
         prepare(source)
-    with pytest.warns(LabelWarning, match="px have colours .* read as the nearest legend colour"):
+    with pytest.warns(LabelWarning, match="px have colours .* read as the nearest one"):
         _, mask = prepare(source, nearest_color=True)
     assert np.array_equal(mask[:, 1:], truth[:, 1:])
 

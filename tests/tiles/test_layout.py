@@ -155,7 +155,7 @@ def test_a_test_split_without_labels_is_left_out_as_a_whole(tmp_path: Path) -> N
     touch(tmp_path, "top_potsdam_2_10_RGB.tif", "top_potsdam_2_10_label.tif")
     touch(tmp_path, "top_potsdam_2_13_RGB.tif", "top_potsdam_2_14_RGB.tif")
     findings = Findings()
-    with pytest.warns(LabelWarning, match="none of the 2 images of the potsdam test split has a label"):
+    with pytest.warns(LabelWarning, match="the potsdam test split has no labels; 2 images are left out"):
         layout = find_layout(tmp_path, PrepareConfig(), findings)
     assert [scene.name for scene in layout.scenes] == ["potsdam_2_10"]
     touch(tmp_path, "top_potsdam_2_14_label.tif")  # now the other is missing

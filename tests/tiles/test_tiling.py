@@ -128,7 +128,8 @@ def test_colors_a_little_off_are_counted(make: Maker, tmp_path: Path) -> None:
     off[100:] = False
     pixels[:, off] = 252
     make.raster(path, pixels)
-    with pytest.warns(LabelWarning, match=f"label.tif: {off.sum()} px have colours a little off") as caught:
+    said = f"label.tif: {off.sum()} px have colours that the legend does not hold"
+    with pytest.warns(LabelWarning, match=said) as caught:
         manifest = prepare_tiles(tmp_path / "p", tmp_path / "out", SMALL)
     assert any(str(caught[0].message) == note for note in manifest.notes)
 
