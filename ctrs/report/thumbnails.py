@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,14 @@ OVERLAY_OPACITY = 0.45
 """Of a class's colour over the image; its borders are opaque."""
 
 _JPEG_QUALITY = 80
+_FEW_COLORS = 256
+"""Colours up to which a PNG takes less room than a JPEG, and shows them as they are."""
+
 _GAP_PX = 6
 
 
 def data_uri(image: Image) -> str:
-    """Return an image as text that a page can hold: lossless where that takes less room, else a JPEG.
+    """Return an image as text that a page can hold: a PNG where it has few colours, else a JPEG.
 
     Args:
         image: uint8 (3, H, W).
@@ -30,12 +32,12 @@ def data_uri(image: Image) -> str:
     from PIL import Image as Picture
 
     picture = Picture.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1)))
-    lossless, lossy = io.BytesIO(), io.BytesIO()
-    picture.save(lossless, "PNG", optimize=True)
-    picture.save(lossy, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    if len(lossless.getvalue()) <= len(lossy.getvalue()):
-        return _uri("png", lossless.getvalue())
-    return _uri("jpeg", lossy.getvalue())
+    stream = io.BytesIO()
+    if picture.getcolors(_FEW_COLORS) is not None:
+        picture.save(stream, "PNG")
+        return _uri("png", stream.getvalue())
+    picture.save(stream, "JPEG", quality=_JPEG_QUALITY)
+    return _uri("jpeg", stream.getvalue())
 
 
 def overlay_uri(mask: Mask, colors: Sequence[tuple[int, int, int]]) -> str:
@@ -47,28 +49,22 @@ def overlay_uri(mask: Mask, colors: Sequence[tuple[int, int, int]]) -> str:
     """
     from PIL import Image as Picture
 
-    opacity = np.zeros((256, 1), np.uint8)
-    opacity[: len(colors)] = round(255 * OVERLAY_OPACITY)
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(colors)] = colors
-    painted = np.concatenate([table, opacity], axis=1)[mask]
-    painted[class_borders(mask) & (mask < len(colors)), 3] = 255
+    num = len(colors)
+    # Entries of a palette: the classes translucent, the classes opaque, nothing.
+    table = np.zeros((2 * num + 1, 4), np.uint8)
+    table[:num, :3] = table[num : 2 * num, :3] = colors
+    table[:num, 3], table[num : 2 * num, 3] = round(255 * OVERLAY_OPACITY), 255
+    entries = np.where(mask < num, mask, np.uint16(2 * num))
+    entries[class_borders(mask) & (mask < num)] += np.uint16(num)
+    if len(table) <= 256:  # a palette takes a quarter of the room
+        picture = Picture.fromarray(entries.astype(np.uint8))
+        picture.putpalette(table[:, :3].tobytes())
+        picture.info["transparency"] = table[:, 3].tobytes()
+    else:
+        picture = Picture.fromarray(table[entries])
     stream = io.BytesIO()
-    _with_palette(painted, Picture).save(stream, "PNG", optimize=True)
+    picture.save(stream, "PNG")
     return _uri("png", stream.getvalue())
-
-
-def _with_palette(painted: npt.NDArray[np.uint8], pictures: Any) -> Any:
-    """Return RGBA pixels as a picture with a palette, which takes a quarter of the room, if 256 entries are enough."""
-    packed = np.ascontiguousarray(painted).view(np.uint32)[..., 0]
-    values, places = np.unique(packed, return_inverse=True)
-    if len(values) > 256:
-        return pictures.fromarray(painted)
-    entries = values[:, None].view(np.uint8)
-    picture = pictures.fromarray(places.reshape(packed.shape).astype(np.uint8))
-    picture.putpalette(entries[:, :3].tobytes())
-    picture.info["transparency"] = entries[:, 3].tobytes()
-    return picture
 
 
 def _uri(kind: str, content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -112,15 +113,21 @@ def most_divided(tiles: Sequence[CutTile], number: int) -> list[CutTile]:
 
 def _varied(tiles: Sequence[CutTile], classes: ClassMap, room: int) -> list[CutTile]:
     chosen: list[CutTile] = []
+    taken = Counter[str]()
     left = sorted(tiles, key=lambda tile: (tile.hash, tile.file_name))
     for rank in range(len(left)):
         index = rank % (classes.num_classes + 1)
         if len(chosen) >= room or not left:
             break
         # Every class in turn, then one by chance (by its hash), so that the sheet shows ordinary tiles too.
-        best = left[0] if index == classes.num_classes else max(left, key=lambda tile: tile.class_counts[index])
+        # A scene that has given tiles already has to offer more.
+        if index == classes.num_classes:
+            best = min(left, key=lambda tile: taken[tile.scene])
+        else:
+            best = max(left, key=lambda tile: tile.class_counts[index] / (1 + taken[tile.scene]))
         left.remove(best)
         chosen.append(best)
+        taken[best.scene] += 1
     return sorted(chosen, key=lambda tile: (tile.scene, tile.row, tile.col))
 
 
