@@ -91,10 +91,10 @@ def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Pa
     placed: list[Placed] = []
     with findings.gathering("coverage"):
         placed = place_tiles(found.tiles, ready, splits, config, findings)
-        facts = found.facts_of(tile for tile, _ in placed)
         deal_folds(placed, ready, config, findings)
         pixel_size_m(ready.scenes, findings)
         warn_about(found.tiles, placed, ready, findings)
+    facts = found.facts_of(tile for tile, _ in placed)
     return audit_tiles(
         name,
         layout,
