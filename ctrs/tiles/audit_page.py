@@ -89,7 +89,11 @@ def _verdict(audit: Audit) -> tuple[str, str]:
     """Return the kind of the verdict, and the verdict."""
     warnings = sum(finding.level == "warning" for finding in audit.findings)
     done = "tiles were written" if audit.written else "checked only, nothing was written"
+    unread = {finding.scene for finding in audit.findings if finding.level == "fault" and finding.scene is not None}
+    unread -= {scene.name for scene in audit.scenes}
     kept = "each label pixel is accounted for" if audit.scenes else "no scene could be read"
+    if unread and audit.scenes:
+        kept = f"{count(len(unread), 'scene')} could not be read; of the others, {kept}"
     if not is_complete(audit.scenes):
         kept = "class counts before and after differ"
     summary = f"{count(audit.num_faults, 'fault')}, {count(warnings, 'warning')}: {kept}; {done}."

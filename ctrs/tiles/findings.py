@@ -103,7 +103,7 @@ class Findings:
         return tuple(self._errors)
 
     def raise_faults(self) -> None:
-        """Raise what was found: the only fault as it is; of several the first, after all have been logged.
+        """Raise what was found: the only fault as it is; of several the first, after the others have been logged.
 
         Raises:
             CtrsError: There are faults.
@@ -113,7 +113,7 @@ class Findings:
         first = self._errors[0]
         if len(self._errors) == 1:
             raise first
-        for error in self._errors:
+        for error in self._errors[1:]:
             logger.error("%s", error)
         others = len(self._errors) - 1
         noun = "fault" if others == 1 else "faults"

@@ -108,6 +108,7 @@ def test_check_lists_all_faults_and_fails(town: Path, tmp_path: Path, capsys: py
     out, err = capsys.readouterr()
     assert out == ""
     assert "and 1 more fault: `ctrs prepare --check` shows all in a report" in err
+    assert err.count("px, first at row 10") == 2
     assert not Path("prepared/broken").exists()
 
 

@@ -136,6 +136,9 @@ def test_the_verdict_comes_first():
     page = Page(audit(scene(), findings=(warning, fault)))
     assert page.verdict.get("class") == "verdict fault"
     assert page.verdict.text.startswith("1 fault, 1 warning: each label pixel is accounted for; tiles were written.")
+    unread = Finding(level="fault", check="files", message="cut short", scene="b")
+    page = Page(audit(scene(), findings=(fault, unread)))
+    assert "2 faults, 0 warnings: 1 scene could not be read; of the others, each label pixel" in page.verdict.text
     warned = Page(audit(scene(), findings=(warning,), written=False)).verdict
     assert warned.get("class") == "verdict warning"
     assert "0 faults, 1 warning" in warned.text
