@@ -33,6 +33,10 @@ def prepare(
         str | None,
         typer.Option(help="Name from `ctrs presets` or a TOML file; recognised unless given.", rich_help_panel=_INPUT),
     ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="Kind of images where a preset has several: IRRG.", rich_help_panel=_INPUT),
+    ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option(help="Images: a pattern, path or URL; may be repeated.", rich_help_panel=_INPUT),
@@ -145,6 +149,7 @@ def prepare(
     console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
     config = PrepareConfig(
         preset=preset,
+        variant=variant,
         images=tuple(images or ()),
         labels=tuple(labels or ()),
         mosaic=mosaic,
@@ -262,9 +267,28 @@ def _check(source: Path, report: Path, config: PrepareConfig, console: Console) 
 
 def _show_classes(record: dict[str, Any], console: Console) -> None:
     """Show the pixels of each class before and after: what the labels hold, and what became of it."""
+    classes: dict[str, dict[str, Any]] = record["classes"]
     columns = {"label px": "label_px", "tiles px": "tiled_px", "left out": "left_out_px"}
-    rows = [[name, *(str(counts[key]) for key in columns.values())] for name, counts in record["classes"].items()]
-    console.table("classes before and after, each pixel once", ["", *columns], rows)
+    title = "classes before and after, each pixel once"
+    if not any(counts.get("source_px") is not None for counts in classes.values()):
+        rows = [[name, *(str(counts[key]) for key in columns.values())] for name, counts in classes.items()]
+        console.table(title, ["", *columns], rows)
+        return
+    shares = [_shares(classes, key) for key in ("source_px", "label_px")]
+    rows = [
+        [name, str(counts["source_px"]), before, *(str(counts[key]) for key in columns.values()), after]
+        for (name, counts), before, after in zip(classes.items(), *shares, strict=True)
+    ]
+    console.table(title, ["", "source px", "share", *columns, "share"], rows)
+    size = record["resampled_to_m"]
+    pixels = "to another grid" if size is None else f"to ground pixels of {size:.4g} m"
+    console.line(f"resampled {pixels}; source px: in the label files, where there is imagery")
+
+
+def _shares(classes: dict[str, dict[str, Any]], key: str) -> list[str]:
+    """Return the share that each class has of the pixels of all."""
+    whole = max(1, sum(counts[key] for counts in classes.values()))
+    return [f"{counts[key] / whole:.2%}" for counts in classes.values()]
 
 
 def _source(source: Path | None, config: PrepareConfig) -> tuple[Path, str]:

@@ -38,6 +38,7 @@ def presets(
                 "splits": preset.split_summary,
                 "classes": list(preset.classes.names),
                 "extra": list(preset.extras),
+                "variants": list(preset.variants),
                 "url": preset.url,
             }
             for preset in known

@@ -20,11 +20,14 @@ class PrepareConfig:
 
     Args:
         preset: Name of a preset, or a path to one; None recognises the layout.
+        variant: Name of the kind of images to take where a preset knows several (``IRRG``), upper or lower case; None:
+            the first that is there.
         images: Glob patterns, paths or URLs of images, below the source where they are relative; empty: by layout.
         labels: Glob patterns, paths or URLs of label rasters or vector files; empty: by layout.
         mosaic: All images are parts of one scene, and all raster labels parts of its label.
         extra: Names of further files of a preset that become bands (``dsm``).
-        bidx: Bands to take, from 1, in this order; an alpha band named here is data. Empty: all that are not alpha.
+        bidx: Bands to take, from 1, in this order; an alpha band named here is data. Empty: all that are not alpha, or
+            all where a preset names them all.
         src_crs: CRS of images that name none.
         classes: Class table: TOML with ``[[class]]``, a JSON palette, or a colour table as text (QGIS, GDAL); None
             takes ``classes.toml`` of the source, then the preset's.
@@ -61,6 +64,7 @@ class PrepareConfig:
     """
 
     preset: str | None = None
+    variant: str | None = None
     images: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     mosaic: bool = False

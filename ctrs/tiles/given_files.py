@@ -22,8 +22,9 @@ from ctrs.tiles.folder_layout import (
     unique_names,
 )
 from ctrs.tiles.listing import FoundFile, Listing, list_files, list_source, natural_key, require_source
-from ctrs.tiles.preset_layout import preset_split, report_unlabelled, report_unused
-from ctrs.tiles.presets import Preset, path_id
+from ctrs.tiles.preset_files import find_preset_files
+from ctrs.tiles.preset_layout import report_unlabelled, report_unused
+from ctrs.tiles.presets import Preset
 from ctrs.tiles.scene_mosaic import mosaic_scene
 from ctrs.tiles.scene_source import Layout, SceneSource
 
@@ -60,21 +61,36 @@ def given_layout(
         images = [file for file in search.find("--images", config.images) if file.path not in own]
     else:
         images = _images_by_layout(search.listing, labels, preset, config, findings)
+    known = find_preset_files(images, preset, lambda: search.listing, config, findings)
+    own_labels = {} if config.labels else {file.path: path for file in images if (path := known.label(file.path))}
     if not config.labels:
-        labels = _labels_by_layout(images, config)
+        labels = _labels_by_layout([file for file in images if file.path not in own_labels], config)
     if config.mosaic:
-        scene = mosaic_scene(source, [file.path for file in images], [file.path for file in labels])
-        return Layout(root=source, scenes=(scene,), preset=preset, band_names=_band_names(images, preset))
+        parts = [*own_labels.values(), *(file.path for file in labels)]
+        scene = mosaic_scene(source, [file.path for file in images], parts)
+        return Layout(root=source, scenes=(scene,), preset=preset, band_names=known.band_names)
     image_root = _common_folder(images)
-    label_of, unclear = _pair(images, labels, image_root, findings)
+    others = [file for file in images if file.path not in own_labels]
+    label_of, unclear = _pair(others, labels, image_root, findings) if others else ({}, {})
+    label_of |= own_labels
     missing = [file.path for file in images if file.path not in label_of and file.path not in unclear]
     where = ", ".join(config.labels) if config.labels else "folders of labels beside the images"
-    report_unlabelled(missing, f"looked for the same stem in {where} (choose with --labels)", findings)
+    looked = f"looked for the same stem in {where} (choose with --labels)"
+    if known.found and not config.labels and preset is not None:
+        looked = f"expected where preset {preset.name} has them below {source}; {looked}"
+    report_unlabelled(missing, looked, findings)
     used = {*label_of.values(), *(path for paths in unclear.values() for path in paths)}
     if config.labels and label_of:
         report_unused([file.path for file in labels if file.path not in used], findings)
-    scenes = [_scene(file, label_of[file.path], image_root, preset) for file in images if file.path in label_of]
-    return Layout(root=source, scenes=unique_names(scenes), preset=preset, band_names=_band_names(images, preset))
+    places = {file.path: file.place for file in labels}
+    scenes: list[SceneSource] = []
+    for file in images:
+        if file.path in label_of:
+            label = label_of[file.path]
+            place = places.get(label, PurePosixPath(shown(label)))
+            scenes.append(known.scene(file.path, label, place) or _scene(file, label, image_root))
+    known.report_left_out(scenes, findings)
+    return Layout(root=source, scenes=unique_names(scenes), preset=preset, band_names=known.band_names)
 
 
 class _Search:
@@ -255,27 +271,7 @@ def _common_folder(files: Sequence[FoundFile]) -> PurePosixPath:
     return common
 
 
-def _scene(file: FoundFile, label: Path, image_root: PurePosixPath, preset: Preset | None) -> SceneSource:
-    """Return the scene of an image; a preset that knows its name gives it an id and a split."""
-    for pattern in preset.images if preset is not None else ():
-        match = pattern.pattern.fullmatch(file.place.as_posix()) or pattern.pattern.fullmatch(shown(file.path))
-        if match is not None and preset is not None:
-            identifier = path_id(match)
-            return SceneSource(
-                name=f"{preset.name}_{identifier}",
-                split=preset_split(preset, identifier, match.groupdict().get("split")),
-                image=file.path,
-                label=label,
-                known_bad=identifier in preset.known_bad,
-                aliases=(identifier, file_name(file.path).stem),
-            )
+def _scene(file: FoundFile, label: Path, image_root: PurePosixPath) -> SceneSource:
+    """Return the scene of an image whose name no preset knows."""
     name, split = scene_name(file, image_root)
     return SceneSource(name=name, split=split or "train", image=file.path, label=label)
-
-
-def _band_names(images: Sequence[FoundFile], preset: Preset | None) -> tuple[str, ...]:
-    """Return the names of the bands where a preset knows the images."""
-    for pattern in preset.images if preset is not None else ():
-        if any(pattern.pattern.fullmatch(file.place.as_posix()) for file in images):
-            return pattern.bands
-    return ()

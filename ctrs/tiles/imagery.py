@@ -131,13 +131,14 @@ def open_imagery(path: Path, *, bidx: Sequence[int] = (), names: Sequence[str] =
     Args:
         path: The file.
         bidx: Bands to take; empty: all that are not alpha.
-        names: Their names, where the file need not be asked; taken only if there are as many as bands.
+        names: Their names, where the file need not be asked; taken only if there are as many as bands. Names of all
+            bands of the file make all of them data: GDAL calls the infrared of many four-band files alpha.
 
     Raises:
         RasterError: It is not readable, or its bands cannot serve as imagery.
     """
     with open_raster(path) as dataset:
-        bands = tuple(bidx) or color_bands(dataset)
+        bands = tuple(bidx) or (dataset.indexes if len(names) == dataset.count else color_bands(dataset))
         if bidx:
             check_bands(dataset, bands)
         kinds = sorted({dataset.dtypes[number - 1] for number in bands})

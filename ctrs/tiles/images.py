@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 
 from ctrs.config import PrepareConfig
 from ctrs.errors import BandMismatchError, GridMismatchError, MissingCrsWarning, RasterError
@@ -183,7 +184,9 @@ def _warn_tilted(tilted: Mapping[SceneSource, str], findings: Findings) -> None:
 
 
 def _warn_odd_alpha(images: Sequence[SceneImage], findings: Findings) -> None:
-    odd = {image.own.path: number for image in images if (number := odd_alpha(image.own.path)) is not None}
+    # Where alpha is among the bands, it is data.
+    paths = [image.own.path for image in images if ColorInterp.alpha not in image.own.colors]
+    odd = {path: number for path in paths if (number := odd_alpha(path)) is not None}
     if odd:
         findings.warn(
             "bands",

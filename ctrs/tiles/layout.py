@@ -12,7 +12,7 @@ from ctrs.tiles.folder_layout import folder_layout
 from ctrs.tiles.given_files import given_layout
 from ctrs.tiles.listing import list_source
 from ctrs.tiles.preset_layout import preset_layout, without_known_bad
-from ctrs.tiles.presets import load_preset, recognise
+from ctrs.tiles.presets import Preset, load_preset, recognise
 from ctrs.tiles.scene_mosaic import mosaic_layout
 from ctrs.tiles.scene_source import Layout, SceneSource
 from ctrs.tiles.split_choice import choose_splits, list_files_of
@@ -40,9 +40,16 @@ def find_layout(source: Path, config: PrepareConfig, findings: Findings, *, excl
         UsageError: Options do not fit the source.
     """
     preset = None if config.preset is None else load_preset(config.preset)
+    if config.mosaic and config.extra:
+        raise UsageError("--extra found with --mosaic, which joins images and labels alone; go without one of the two")
     if config.images or config.labels:
-        if config.extra:
-            raise UsageError("--extra takes files of a preset; it does not go with --images and --labels")
+        if config.variant is not None and config.images:
+            raise UsageError(f"--variant {config.variant!r} found with --images, which names the images; go without it")
+        if preset is None and config.extra:
+            raise UsageError(
+                f"--extra {config.extra[0]!r} found, which is a file of a preset; name it with --preset, too"
+            )
+        preset = _of_variant(preset, config, source)
         layout = given_layout(source, preset, config, findings, exclude=exclude)
     else:
         listing = list_source(source, findings, exclude=exclude)
@@ -50,6 +57,7 @@ def find_layout(source: Path, config: PrepareConfig, findings: Findings, *, excl
             preset = recognise(file.place.as_posix() for file in listing.files)
         if preset is None and config.extra:
             raise UsageError(f"--extra {config.extra[0]!r} found, but {source} follows no preset; choose with --preset")
+        preset = _of_variant(preset, config, source)
         if config.mosaic:
             layout = mosaic_layout(listing, preset, config, findings)
         elif preset is not None:
@@ -66,3 +74,20 @@ def find_layout(source: Path, config: PrepareConfig, findings: Findings, *, excl
     return replace(
         layout, scenes=scenes, class_file=class_file, list_files=(*layout.list_files, *list_files_of(config))
     )
+
+
+def _of_variant(preset: Preset | None, config: PrepareConfig, source: Path) -> Preset | None:
+    """Return the preset with the kind of images that is asked for alone.
+
+    Raises:
+        UsageError: There is no preset, or it has no such kind.
+    """
+    if config.variant is None:
+        return preset
+    if preset is None:
+        raise UsageError(f"--variant {config.variant!r} found, but {source} follows no preset; choose with --preset")
+    chosen = preset.of_variant(config.variant)
+    if chosen is None:
+        known = ", ".join(preset.variants) or "none"
+        raise UsageError(f"--variant {config.variant!r} found, but preset {preset.name} has: {known}")
+    return chosen

@@ -7,7 +7,7 @@ import logging
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from ctrs.classes import ClassMap
@@ -30,10 +30,12 @@ class ImagePattern:
     Args:
         pattern: Regular expression over the path below the source; its groups make up the id.
         bands: Band names in file order, empty to take the file's own.
+        name: What kind of images it finds, where there are several to choose from; empty: it cannot be chosen.
     """
 
     pattern: re.Pattern[str]
     bands: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,21 @@ class Preset:
             parts.append(f"{', '.join(hidden)} unlabelled")
         return "; ".join(parts)
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The kinds of images that can be chosen.
+
+        >>> from ctrs.tiles.presets import load_preset
+        >>> load_preset("potsdam").variants
+        ('RGB', 'IRRG', 'RGBIR')
+        """
+        return tuple(image.name for image in self.images if image.name)
+
+    def of_variant(self, name: str) -> Preset | None:
+        """Return the preset with one kind of images alone, None if it has none of this name in upper or lower case."""
+        chosen = tuple(image for image in self.images if image.name and image.name.casefold() == name.casefold())
+        return replace(self, images=chosen) if chosen else None
+
     def image_pattern(self, paths: Iterable[str]) -> ImagePattern | None:
         """Return the first image pattern that finds anything among paths below the source."""
         found = tuple(paths)
@@ -188,10 +205,13 @@ def _read(document: dict[str, Any], name: str, mistakes: list[str]) -> Preset | 
         mistakes,
     )
     images = tuple(
-        ImagePattern(pattern=pattern, bands=row.unique("bands"))
-        for row in top.rows("image", ("pattern", "bands"))
+        ImagePattern(pattern=pattern, bands=row.unique("bands"), name=next(iter(row.one("name", required=False)), ""))
+        for row in top.rows("image", ("name", "pattern", "bands"))
         for pattern in row.patterns(row.one("pattern"), "pattern")
     )
+    kinds = [image.name.casefold() for image in images if image.name]
+    for twice in dict.fromkeys(kind for kind in kinds if kinds.count(kind) > 1):
+        mistakes.append(f"image.name {twice!r} found twice (upper and lower case are the same); give each another name")
     labels = files.patterns(files.texts("label"), "label")
     eroded = files.patterns(files.texts("eroded"), "eroded")
     extras: dict[str, tuple[re.Pattern[str], ...]] = {}

@@ -36,7 +36,11 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
     if image_pattern is None:
         findings.raise_faults()
         expected = " or ".join(pattern.pattern.pattern for pattern in preset.images)
-        raise InputNotFoundError(f"{source}: no images of preset {preset.name} found, expected paths like {expected}")
+        kind = "" if config.variant is None else f"variant {preset.variants[0]} of "
+        raise InputNotFoundError(
+            f"{source}: no images of {kind}preset {preset.name} found, expected paths like {expected}"
+        )
+    _note_variants(relative, image_pattern, preset, findings)
     images, splits = _images(relative, image_pattern, preset)
     listed = read_listed_splits(preset, relative, images, config, findings)
     splits.update(listed.scenes)
@@ -75,7 +79,7 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
             "they are taken for training (choose with --val and --test)",
             items=strange,
         )
-    extra = _extra_files(relative, images, preset, config.extra, findings)
+    extra = extra_files(relative, images, preset, config.extra, findings)
     scenes = [
         SceneSource(
             name=f"{preset.name}_{identifier}",
@@ -192,14 +196,39 @@ def first_matches(relative: Mapping[str, Path], patterns: Iterable[re.Pattern[st
     return found
 
 
-def _extra_files(
+def _note_variants(relative: Iterable[str], taken: ImagePattern, preset: Preset, findings: Findings) -> None:
+    """Say which kinds of images were there to choose from."""
+    paths = tuple(relative)
+    there = [
+        image.name for image in preset.images if image.name and any(image.pattern.fullmatch(path) for path in paths)
+    ]
+    if taken.name and len(there) > 1:
+        findings.note(
+            "bands",
+            f"images of {' and '.join(there)} found: {taken.name} is taken (choose with --variant)",
+            items=there,
+        )
+
+
+def extra_files(
     relative: Mapping[str, Path],
     images: Mapping[str, Path],
     preset: Preset,
     names: Iterable[str],
     findings: Findings,
 ) -> dict[str, dict[str, Path]]:
-    """Return the extra files of each id, by name in the order asked for; a missing one is a fault of its scene."""
+    """Return the extra files of each id, by name in the order asked for; a missing one is a fault of its scene.
+
+    Args:
+        relative: Files by their paths below the source.
+        images: The image of each id.
+        preset: Has the patterns.
+        names: What is asked for.
+        findings: Takes what is missing.
+
+    Raises:
+        UsageError: The preset has no extra files of a name.
+    """
     extra: dict[str, dict[str, Path]] = {identifier: {} for identifier in images}
     for name in dict.fromkeys(names):
         patterns = preset.extras.get(name)

@@ -42,6 +42,7 @@ class FakeScene:
         mask: What a prepared mask of the whole scene must hold.
         eroded: The same with eroded class borders.
         dsm: Heights (H, W).
+        variants: Pixels (C, H, W) of each kind of images, by name; empty where there is one kind.
         labelled: Its label was written.
         known_bad: Its labels are known to be wrong.
         chips: Split of each chip by row and column; empty where the scene is in one split.
@@ -52,6 +53,7 @@ class FakeScene:
     mask: np.ndarray
     eroded: np.ndarray | None = None
     dsm: np.ndarray | None = None
+    variants: Mapping[str, np.ndarray] = field(default_factory=dict)
     labelled: bool = True
     known_bad: bool = False
     chips: Mapping[tuple[int, int], str] = field(default_factory=dict)
@@ -142,9 +144,11 @@ ISPRS_CLASSES = ("impervious surface", "building", "low vegetation", "tree", "ca
 def potsdam(root: Path) -> Fake:
     """Unzipped folders; TIFFs without CRS but with world files, a label with 252 for 255, heights with padded ids.
 
-    Labels of the training scenes are there twice, and there are files that nobody asks for.
+    Labels of the training scenes are there twice, and there are files that nobody asks for. GDAL calls the infrared of
+    RGBIR alpha; it is 0 in places, as water is.
     """
     scenes: dict[str, FakeScene] = {}
+    kinds = {"RGB": (0, 1, 2), "IRRG": (3, 0, 1), "RGBIR": (0, 1, 2, 3)}
     for seed, (name, split) in enumerate({"2_10": "train", "7_10": "train", "2_13": "test"}.items()):
         row, col = (int(part) for part in name.split("_"))
         mask = blocks(6, seed)
@@ -152,12 +156,9 @@ def potsdam(root: Path) -> Fake:
         image = picture(mask, seed, bands=4)
         dsm = (40 + 3.0 * mask + np.random.default_rng(seed).normal(0, 0.1, mask.shape)).astype(np.float32)
         transform = Affine(0.05, 0, 366000 + col * 0.05 * SIZE_PX, 0, -0.05, 5808000 - row * 0.05 * SIZE_PX)
-        for folder, kind, bands in (
-            ("2_Ortho_RGB", "RGB", (0, 1, 2)),
-            ("3_Ortho_IRRG", "IRRG", (3, 0, 1)),
-            ("4_Ortho_RGBIR", "RGBIR", (0, 1, 2, 3)),
-        ):
-            path = write(root / folder / f"top_potsdam_{name}_{kind}.tif", image[list(bands)])
+        image[3, 20:40, 50:80] = 0
+        for number, (kind, bands) in enumerate(kinds.items(), 2):
+            path = write(root / f"{number}_Ortho_{kind}" / f"top_potsdam_{name}_{kind}.tif", image[list(bands)])
             write_world_file(path, transform)
         path = write(root / "1_DSM" / f"dsm_potsdam_{row:02d}_{col:02d}.tif", dsm)
         write_world_file(path, transform)
@@ -175,8 +176,9 @@ def potsdam(root: Path) -> Fake:
         name = f"dsm_potsdam_{row:02d}_{col:02d}_normalized_lastools.jpg"
         write(root / "1_DSM_normalisation" / name, grey)
         scenes[f"potsdam_{row}_{col}"] = FakeScene(
-            split=split, image=image[:3], mask=mask, eroded=eroded, dsm=dsm, known_bad=(row, col) == (7, 10)
-        )
+            split=split, image=image[:3], mask=mask, eroded=eroded, dsm=dsm, known_bad=(row, col) == (7, 10),
+            variants={kind: image[list(bands)] for kind, bands in kinds.items()},
+        )  # fmt: skip
     return Fake(root=root, preset="potsdam", scenes=scenes, classes=ISPRS_CLASSES, crs="EPSG:32633", pixel_size_m=0.05)
 
 

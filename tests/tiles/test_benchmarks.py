@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from ctrs.cli.app import main
 from ctrs.config import PrepareConfig
-from ctrs.errors import CtrsWarning, UsageError
+from ctrs.errors import CtrsWarning, DataError, InputNotFoundError, UsageError
 from ctrs.synthetic.town import TownConfig, make_town
 from ctrs.tiles import Manifest, prepare_tiles
 from ctrs.tiles.findings import Findings
@@ -270,6 +272,144 @@ def test_heights_become_a_band(write_fake: Write, tmp_path: Path, name: str) -> 
         assert (image[3] == truth.dsm).all()
 
 
+POTSDAM_BANDS = {
+    "RGB": ("red", "green", "blue"),
+    "IRRG": ("near infrared", "red", "green"),
+    "RGBIR": ("red", "green", "blue", "near infrared"),
+}
+FOLDERS = {"RGB": "2_Ortho_RGB", "IRRG": "3_Ortho_IRRG", "RGBIR": "4_Ortho_RGBIR"}
+
+
+def check_variant(manifest: Manifest, fake: Fake, variant: str) -> None:
+    """Check that every pixel of a kind of images, its labels and its eroded labels are there."""
+    assert manifest.preset == "potsdam"
+    assert manifest.bands.names == POTSDAM_BANDS[variant]
+    assert manifest.has_eroded
+    assert {scene.name for scene in manifest.scenes} == set(fake.scenes)
+    for key, truth in fake.scenes.items():
+        assert (joined(manifest, key, "image") == truth.variants[variant]).all(), key
+        assert (joined(manifest, key, "mask")[0] == truth.mask).all(), key
+        assert (joined(manifest, key, "mask_eroded")[0] == truth.eroded).all(), key
+        assert {tile.scene for tile in manifest.split("test")} == {"potsdam_2_13"}
+    total = sum(np.array(manifest.class_counts(split)) for split in manifest.splits)
+    assert total.tolist() == counts(list(fake.scenes.values()), len(fake.classes))
+
+
+@pytest.mark.parametrize("variant", POTSDAM_BANDS)
+@pytest.mark.parametrize("name", ["potsdam", "potsdam_archives", "potsdam_zipped"])
+def test_each_kind_of_images_is_whole(write_fake: Write, tmp_path: Path, name: str, variant: str) -> None:
+    """GDAL calls the infrared of four bands alpha; it is 0 in places, and no pixel may vanish for that."""
+    fake = write_fake(name)
+    with gather() as said:
+        manifest = prepare_tiles(fake.root, tmp_path / "out", PrepareConfig(variant=variant.lower(), tile_px=TILE_PX))
+    check_variant(manifest, fake, variant)
+    assert not [text for text in said if "alpha" in text]
+    assert not [note for note in manifest.notes if "--variant" in note]
+
+
+def test_the_infrared_of_the_fake_is_called_alpha(write_fake: Write) -> None:
+    """What the tests of kinds of images rest on."""
+    path = write_fake("potsdam").root / "4_Ortho_RGBIR" / "top_potsdam_2_10_RGBIR.tif"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as dataset:
+            assert dataset.colorinterp[3] == rasterio.enums.ColorInterp.alpha
+            assert (dataset.dataset_mask() == 0).any()
+
+
+def test_kinds_of_images_that_are_not_taken_are_noted(write_fake: Write, tmp_path: Path) -> None:
+    with gather():
+        manifest = prepare_tiles(write_fake("potsdam").root, tmp_path / "out", PrepareConfig(tile_px=TILE_PX))
+    assert "images of RGB and IRRG and RGBIR found: RGB is taken (choose with --variant)" in manifest.notes
+
+
+@pytest.mark.parametrize("variant", POTSDAM_BANDS)
+def test_named_images_of_a_preset_keep_its_labels(write_fake: Write, tmp_path: Path, variant: str) -> None:
+    """``--images`` with ``--preset``: labels, eroded labels and heights lie where the preset has them."""
+    fake = write_fake("potsdam")
+    config = PrepareConfig(preset="potsdam", images=(f"{FOLDERS[variant]}/*.tif",), tile_px=TILE_PX)
+    with gather() as said:
+        manifest = prepare_tiles(fake.root, tmp_path / "out", config)
+        check_variant(manifest, fake, variant)
+        with_dsm = prepare_tiles(fake.root, tmp_path / "dsm", replace(config, extra=("dsm",)))
+    assert not [text for text in said if "alpha" in text]
+    assert with_dsm.bands.names == (*POTSDAM_BANDS[variant], "dsm")
+    for key, truth in fake.scenes.items():
+        assert (joined(with_dsm, key, "image")[:-1] == truth.variants[variant]).all()
+        assert (joined(with_dsm, key, "image")[-1] == truth.dsm).all()
+
+
+def test_named_images_in_archives_keep_the_labels_of_the_preset(write_fake: Write, tmp_path: Path) -> None:
+    fake = write_fake("potsdam_archives")
+    config = PrepareConfig(preset="potsdam", images=("**/*_RGBIR.tif",), tile_px=TILE_PX)
+    with gather():
+        manifest = prepare_tiles(fake.root, tmp_path / "out", config)
+    check_variant(manifest, fake, "RGBIR")
+
+
+def test_named_labels_of_a_preset_keep_the_eroded_ones(write_fake: Write, tmp_path: Path) -> None:
+    fake = write_fake("potsdam")
+    config = PrepareConfig(
+        preset="potsdam", images=("4_Ortho_RGBIR/*.tif",), labels=("5_Labels_all/*.tif",), tile_px=TILE_PX
+    )
+    with gather():
+        manifest = prepare_tiles(fake.root, tmp_path / "out", config)
+        check_variant(manifest, fake, "RGBIR")
+        # Only labels are named: the images are the preset's, of the kind that is asked for.
+        manifest = prepare_tiles(fake.root, tmp_path / "l", replace(config, images=(), variant="IRRG"))
+        check_variant(manifest, fake, "IRRG")
+
+
+def test_eroded_labels_of_other_labels_are_left_out(write_fake: Write, tmp_path: Path) -> None:
+    fake = write_fake("potsdam")
+    for key, truth in fake.scenes.items():
+        pixels = fakes.painted(fakes.ISPRS, truth.mask)
+        fakes.write(tmp_path / "mine" / f"top_{key}_RGB.tif", pixels)
+    config = PrepareConfig(
+        preset="potsdam", images=("2_Ortho_RGB/*.tif",), labels=(f"{tmp_path}/mine/*.tif",), tile_px=TILE_PX
+    )
+    with gather():
+        manifest = prepare_tiles(fake.root, tmp_path / "out", config)
+    assert not manifest.has_eroded
+    said = "3 labels with eroded borders left out: preset potsdam has them for other labels than --labels names"
+    assert said in manifest.notes
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"variant": "CIR"}, r"--variant 'CIR' found, but preset potsdam has: RGB, IRRG, RGBIR$"),
+        ({"variant": "RGB", "preset": "inria"}, r"--variant 'RGB' found, but preset inria has: none$"),
+        ({"variant": "RGB", "preset": "generic"}, r"--variant 'RGB' found, but .* follows no preset; choose with --pr"),
+        ({"variant": "RGB", "images": ("2_Ortho_RGB/*.tif",)}, "--variant 'RGB' found with --images"),
+        ({"variant": "RGB", "labels": ("5_Labels_all/*.tif",)}, "--variant 'RGB' found, but .* follows no preset"),
+        ({"extra": ("dsm",), "images": ("2_Ortho_RGB/*.tif",)}, "--extra 'dsm' found, which is a file of a preset"),
+        ({"extra": ("dsm",), "preset": "potsdam", "mosaic": True}, "--extra found with --mosaic"),
+        ({"extra": ("dem",), "preset": "potsdam", "images": ("2_Ortho_RGB/*.tif",)}, "--extra 'dem' found, but preset"),
+    ],
+)
+def test_what_cannot_be_chosen_is_one_line(
+    write_fake: Write, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        prepare_tiles(write_fake("potsdam").root, tmp_path / "out", PrepareConfig(**options))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_kind_of_images_that_is_not_there(write_fake: Write, tmp_path: Path) -> None:
+    root = shutil.copytree(
+        write_fake("potsdam").root, tmp_path / "potsdam", ignore=shutil.ignore_patterns("3_Ortho_IRRG")
+    )
+    with pytest.raises(InputNotFoundError, match="no images of variant IRRG of preset potsdam found, expected paths"):
+        prepare_tiles(root, tmp_path / "out", PrepareConfig(variant="irrg"))
+
+
+def test_images_of_two_kinds_are_not_mixed(write_fake: Write, tmp_path: Path) -> None:
+    config = PrepareConfig(preset="potsdam", images=("2_Ortho_RGB/*_2_10_*.tif", "3_Ortho_IRRG/*_7_10_*.tif"))
+    with pytest.raises(DataError, match=r"bands near infrared, red, green by preset potsdam, but red, green, blue in"):
+        prepare_tiles(write_fake("potsdam").root, tmp_path / "out", config)
+
+
 def test_an_edited_copy_of_a_preset(
     write_fake: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,11 +418,12 @@ def test_an_edited_copy_of_a_preset(
     assert main(["presets", "show", "potsdam"]) == 0
     text = capsys.readouterr().out
     assert text == preset_text("potsdam")
-    Path("my.toml").write_text(text.replace('name = "car"', 'name = "vehicle"').replace("_RGB\\.tif", "_IRRG\\.tif"))
+    Path("my.toml").write_text(text.replace('name = "car"', 'name = "vehicle"').replace("_RGB\\.tif", "_NONE\\.tif"))
     assert main(["prepare", str(fake.root), "--preset", "my.toml", "--json", "--quiet"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["preset"] == "my"
     assert "vehicle" in result["classes"]
+    assert result["bands"]["names"] == ["near infrared", "red", "green"]
 
 
 def test_a_preset_of_polygons_with_a_class_field(tmp_path: Path) -> None:
