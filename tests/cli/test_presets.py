@@ -29,6 +29,8 @@ def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["presets"]}
     assert set(rows) == set(preset_names()) - {GENERIC}
     assert rows["potsdam"]["extra"] == ["dsm"]
+    assert rows["potsdam"]["variants"] == ["RGB", "IRRG", "RGBIR"]
+    assert rows["inria"]["variants"] == []
     assert rows["openearthmap"]["splits"] == "train, val by list; test unlabelled"
     assert len(rows["loveda"]["classes"]) == 7
 

@@ -111,15 +111,27 @@ def test_public_test_chips_are_known_to_be_for_the_test() -> None:
         assert spacenet.split_folders.get(match["split"] or "") == split
 
 
+POTSDAM_LISTS = {
+    "train": "2_10 2_11 2_12 3_10 3_11 3_12 4_10 4_11 4_12 5_10 5_11 5_12 "
+    "6_7 6_8 6_9 6_10 6_11 6_12 7_7 7_8 7_9 7_10 7_11 7_12",
+    "test": "2_13 2_14 3_13 3_14 4_13 4_14 4_15 5_13 5_14 5_15 6_13 6_14 6_15 7_13",
+}
+VAIHINGEN_LISTS = {
+    "train": "1 3 5 7 11 13 15 17 21 23 26 28 30 32 34 37",
+    "test": "2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38",
+}
+"""The lists of the benchmark."""
+
+
 def test_official_splits() -> None:
     potsdam, vaihingen, inria = (load_preset(name) for name in ("potsdam", "vaihingen", "inria"))
     assert potsdam is not None
     assert vaihingen is not None
     assert inria is not None
-    sizes = {split: list(potsdam.split_ids.values()).count(split) for split in ("train", "test")}
-    assert sizes == {"train": 24, "test": 14}
-    sizes = {split: list(vaihingen.split_ids.values()).count(split) for split in ("train", "test")}
-    assert sizes == {"train": 16, "test": 17}
+    for preset, lists in ((potsdam, POTSDAM_LISTS), (vaihingen, VAIHINGEN_LISTS)):
+        expected = {identifier: split for split, ids in lists.items() for identifier in ids.split()}
+        assert preset.split_ids == expected
+        assert [len(ids.split()) for ids in lists.values()] == ([24, 14] if preset is potsdam else [16, 17])
     assert set(inria.split_ids.values()) == {"val"}
     assert potsdam.known_bad == {"7_10"}
     assert potsdam.tile_px == vaihingen.tile_px == 500
@@ -184,6 +196,12 @@ def test_the_example_of_these_tests_is_right() -> None:
         (GOOD, "x = ", "not readable as TOML"),
         ("title", "colour = 1\ntitle", r"unknown key 'colour'; expected one of: title, url"),
         ("title", "tile_pix = 1\ntitle", r"unknown key 'tile_pix'; did you mean 'tile_px'\?"),
+        ("bands", "name = 3\nbands", r"image\[0\]\.name = 3 found, expected text in quotes"),
+        (
+            "[[image]]",
+            "[[image]]\nname = 'Ir'\npattern = '(?P<split>c)/(?P<id>\\d+)\\.tif'\n[[image]]\nname = 'IR'",
+            r"image\.name 'ir' found twice \(upper and lower case are the same\); give each another name",
+        ),
         ("bands", "band", r"unknown key 'image\[0\]\.band'; did you mean 'bands'\?"),
         ("test = [", "tests = [", r"unknown key 'split\.tests'; did you mean 'test'\?"),
         ("title", "tile_px = '512'\ntitle", r"tile_px = '512' found, expected an integer from 32 to 8192"),
@@ -272,7 +290,7 @@ KEYS = (
     "extra", "split", "class",
 )  # fmt: skip
 INNER = {
-    "image": ("pattern", "bands"),
+    "image": ("name", "pattern", "bands"),
     "files": ("label", "eroded", "signs"),
     "extra": ("name", "pattern"),
     "split": ("train", "val", "folders", "lists", "chip_px", "unlabelled", "known_bad"),
@@ -308,6 +326,25 @@ def test_its_representation_tells_a_preset_apart() -> None:
     assert repr(first) == repr(commented)
     assert repr(first) != repr(changed)
     assert "frozenset" not in repr(first)
+
+
+def test_kinds_of_images() -> None:
+    potsdam, spacenet, inria = (load_preset(name) for name in ("potsdam", "spacenet", "inria"))
+    assert potsdam is not None
+    assert spacenet is not None
+    assert inria is not None
+    assert (potsdam.variants, spacenet.variants, inria.variants) == (("RGB", "IRRG", "RGBIR"), ("RGB", "MS"), ())
+    chosen = potsdam.of_variant("rgbir")
+    assert chosen is not None
+    assert [image.bands for image in chosen.images] == [("red", "green", "blue", "near infrared")]
+    assert potsdam.of_variant("") is potsdam.of_variant("RG") is None
+    places = (
+        "RGB-PanSharpen/RGB-PanSharpen_AOI_2_Vegas_img1.tif",
+        "MUL-PanSharpen/MUL-PanSharpen_AOI_2_Vegas_img1.tif",
+    )
+    of_bands = {name: spacenet.of_variant(name) for name in ("rgb", "ms")}
+    found = {name: preset.image_pattern(places) for name, preset in of_bands.items() if preset is not None}
+    assert {name: len(pattern.bands) for name, pattern in found.items() if pattern} == {"rgb": 3, "ms": 8}
 
 
 def test_an_unknown_crs_is_refused(tmp_path: Path) -> None:
