@@ -173,13 +173,23 @@ def _problem(entry: zipfile.ZipInfo) -> str | None:
     return None
 
 
+def open_stored(stream: IO[bytes], entry: zipfile.ZipInfo) -> IO[bytes]:
+    """Open a member that is not compressed in place, so that it can be read from anywhere.
+
+    Args:
+        stream: The archive that it lies in.
+        entry: The member.
+    """
+    stream.seek(entry.header_offset)
+    name_bytes, extra_bytes = struct.unpack("<26xHH", stream.read(_LOCAL_HEADER_BYTES))
+    start = entry.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+    return io.BufferedReader(_Slice(stream, start, entry.file_size))
+
+
 def _open_inner(stream: IO[bytes], opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> IO[bytes]:
     """Open an archive in an archive: in place where it is stored, else by its end, where its list of files is."""
     if entry.compress_type == _STORED:
-        stream.seek(entry.header_offset)
-        name_bytes, extra_bytes = struct.unpack("<26xHH", stream.read(_LOCAL_HEADER_BYTES))
-        start = entry.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
-        return io.BufferedReader(_Slice(stream, start, entry.file_size))
+        return open_stored(stream, entry)
     if entry.compress_type == _DEFLATED64:
         raise DataError(f"{shown(path)}: is compressed in a way that cannot be listed; unpack the outer archive")
     logger.info("%s: looking for its list of files", shown(path))

@@ -97,7 +97,8 @@ class Manifest:
         notes: What was changed or looked odd while it was made, in words with counts.
         findings: The same, with level, check and scene.
         facts: What was counted over each scene: ``SceneFacts`` as plain values, without the preview.
-        source_hashes: SHA-256 of each source file.
+        source_hashes: SHA-256 of each local source file.
+        remote_sources: Size, entity tag and time of change of each file on another machine, as far as its server tells.
     """
 
     root: Path
@@ -115,6 +116,7 @@ class Manifest:
     findings: tuple[Finding, ...] = ()
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source_hashes: Mapping[str, str] = field(default_factory=dict)
+    remote_sources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -216,6 +218,7 @@ class Manifest:
             "findings": [asdict(finding) for finding in self.findings],
             "num_folds": self.num_folds,
             "source_hashes": dict(self.source_hashes),
+            "remote_sources": {url: dict(facts) for url, facts in self.remote_sources.items()},
             "facts": {name: dict(facts) for name, facts in self.facts.items()},
             "scenes": [asdict(scene) for scene in self.scenes],
         }
@@ -257,6 +260,7 @@ class Manifest:
                 findings=tuple(Finding(**{**row, "items": tuple(row["items"])}) for row in document["findings"]),
                 facts=document["facts"],
                 source_hashes=document["source_hashes"],
+                remote_sources=document.get("remote_sources", {}),
             )
         except (KeyError, TypeError, ConfigError) as error:
             raise DataError(

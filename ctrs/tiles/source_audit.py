@@ -21,6 +21,7 @@ from ctrs.tiles.placement import Placed, deal_folds, place_tiles, scene_splits
 from ctrs.tiles.samples import source_tiles
 from ctrs.tiles.scan import scan
 from ctrs.tiles.scenes import check_source
+from ctrs.tiles.source_files import check_members
 from ctrs.tiles.tiling import georeference_quietly
 
 _OWN_MARK = b'content="ctrs'
@@ -70,10 +71,12 @@ def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Pa
             raise
         if error not in findings.faults and error.__cause__ not in findings.faults:
             findings.fault("files", error)
+        check_members(layout, config, findings, progress, workers=config.workers)
         return _audit_of_nothing(name, layout, findings)
     check_places(ready.scenes, findings)
     workers = config.workers or os.cpu_count() or 1
     if not ready.scenes:
+        check_members(layout, config, findings, progress, workers=workers)
         return _audit_of_nothing(name, layout, findings)
     found = scan(
         ready,
@@ -84,6 +87,7 @@ def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Pa
         progress=progress,
         findings=findings,
     )
+    check_members(layout, config, findings, progress, workers=workers)
     ready = check_counted(ready, found.facts, config, findings)
     if not ready.scenes:
         return _audit_of_nothing(name, layout, findings)

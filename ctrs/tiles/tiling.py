@@ -34,10 +34,11 @@ from ctrs.tiles.layout import Layout, find_layout
 from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, Manifest, plain_facts, read_prepared
 from ctrs.tiles.misplacement import check_places
 from ctrs.tiles.placement import deal_folds, place_tiles, scene_splits
+from ctrs.tiles.remote_files import Described, describe_remote, unknown
 from ctrs.tiles.samples import written_tiles
 from ctrs.tiles.scan import JOURNAL_FILE, RESULT_DIR, scan
 from ctrs.tiles.scenes import check_source
-from ctrs.tiles.source_files import describe_source, hash_files, source_files
+from ctrs.tiles.source_files import describe_source, hash_sources, remote_files
 from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
@@ -77,16 +78,20 @@ def prepare_tiles(
     findings = Findings()
     with georeference_quietly():
         layout = find_layout(source, config, findings, exclude=out_dir)
-    job = fingerprint(_job(layout, config))
+    remote = describe_remote(remote_files(layout, config))
+    job = fingerprint(_job(layout, config, remote))
     if not findings.faults and _is_finished(out_dir, job, overwrite=config.overwrite):
+        _warn_of_unknown(remote)
         logger.info("%s: already prepared from the same files with the same options", out_dir)
         mark_as_newest(out_dir / PREPARED_FILE)
         return Manifest.open(out_dir)
     with partial_work(out_dir, job, overwrite=config.overwrite) as work:
         if work.resumed:
             logger.info("%s: going on with interrupted work", work.folder)
+            _warn_of_unknown(remote)
         try:
             manifest = _prepare(layout, config, job, work, findings, progress)
+            manifest = replace(manifest, remote_sources=remote)
         except FAULTS:
             # The data must change before this can succeed, and then it is another job: nothing here is worth keeping.
             _discard(work.folder)
@@ -141,7 +146,8 @@ def _prepare(
         )
         findings.raise_faults()
         bands = measure_bands(ready, placed, tiles, progress)
-    hashes = hash_files(source_files(layout, config), progress, workers=workers)
+    hashes = hash_sources(layout, config, findings, progress, workers=workers)
+    findings.raise_faults()
     write_page(staged / REPORT_FILE, audit)
     write_record(staged, audit)
     return Manifest(
@@ -178,7 +184,19 @@ def georeference_quietly() -> Iterator[None]:
         yield
 
 
-def _job(layout: Layout, config: PrepareConfig) -> dict[str, Any]:
+def _warn_of_unknown(remote: Described) -> None:
+    """Say that files on other machines are taken as they were, where nothing tells whether they changed."""
+    if urls := unknown(remote):
+        more = f" and {len(urls) - 1} more" if len(urls) > 1 else ""
+        logger.warning(
+            "remote sources cannot be compared (%s%s: neither entity tag nor time of change is known), and are taken "
+            "as unchanged; prepared again only with --overwrite",
+            urls[0],
+            more,
+        )
+
+
+def _job(layout: Layout, config: PrepareConfig, remote: Described) -> dict[str, Any]:
     """Return everything that determines the result."""
     options = to_plain(replace(config, overwrite=False, workers=None, classes=None))
     return {
@@ -186,7 +204,7 @@ def _job(layout: Layout, config: PrepareConfig) -> dict[str, Any]:
         "options": options,
         "preset": None if layout.preset is None else repr(layout.preset),
         "classes": layout.class_file.read_text(encoding="utf-8") if layout.class_file else None,
-        **describe_source(layout, config),
+        **describe_source(layout, config, remote),
     }
 
 

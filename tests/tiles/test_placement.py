@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,7 +164,9 @@ def test_too_many_folds(make: Maker, tmp_path: Path) -> None:
 def test_hashes_of_sources_and_counts_stand_in_the_manifest(make: Maker, tmp_path: Path) -> None:
     write_scene(make, tmp_path / "src", "a", 128)
     manifest = prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=64))
-    assert {Path(path).name for path in manifest.source_hashes} >= {"a.tif"}
-    assert all(len(digest) == 64 for digest in manifest.source_hashes.values())
+    files = [tmp_path / "src/images/a.tif", tmp_path / "src/labels/a.tif"]
+    expected = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    assert manifest.source_hashes == expected
+    assert len(set(expected.values())) == 2
     assert manifest.facts["a"]["tiled_counts"] == manifest.facts["a"]["label_counts"]
     assert len({tile.hash for tile in manifest.tiles}) == 4
