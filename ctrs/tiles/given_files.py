@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,11 +22,20 @@ from ctrs.tiles.folder_layout import (
     tell_apart,
     unique_names,
 )
-from ctrs.tiles.listing import FoundFile, Listing, list_files, list_source, natural_key, require_source
+from ctrs.tiles.listing import (
+    FoundFile,
+    Listing,
+    list_entries,
+    list_files,
+    list_source,
+    natural_key,
+    require_source,
+    unreadable,
+)
 from ctrs.tiles.preset_files import find_preset_files
 from ctrs.tiles.preset_layout import report_unlabelled, report_unused
 from ctrs.tiles.presets import Preset
-from ctrs.tiles.scene_mosaic import mosaic_scene
+from ctrs.tiles.scene_mosaic import mosaic_scene, note_no_eroded
 from ctrs.tiles.scene_source import Layout, SceneSource
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -67,7 +77,10 @@ def given_layout(
         labels = _labels_by_layout([file for file in images if file.path not in own_labels], config)
     if config.mosaic:
         parts = [*own_labels.values(), *(file.path for file in labels)]
-        scene = mosaic_scene(source, [file.path for file in images], parts)
+        paths = [file.path for file in images]
+        scene = mosaic_scene(source, paths, parts, bidx=config.bidx, names=known.band_names)
+        if known.eroded:
+            note_no_eroded(findings)
         return Layout(root=source, scenes=(scene,), preset=preset, band_names=known.band_names)
     image_root = _common_folder(images)
     others = [file for file in images if file.path not in own_labels]
@@ -134,7 +147,10 @@ class _Search:
         bases = [self._source] if self._source.is_dir() else []
         bases += [base for base in [Path()] if not path.is_absolute()]
         for base in bases or [Path()]:
-            files = self._below(base, path)
+            try:
+                files = self._below(base, path)
+            except PermissionError as error:
+                raise unreadable([Path(error.filename or base / path)], error) from error
             if files:
                 return [FoundFile(path=file, place=self._place(file)) for file in files]
         if ":" in text[2:] and not _MAGIC.search(text):  # NETCDF:"x.nc":band, GPKG:x.gpkg:layer
@@ -156,6 +172,7 @@ class _Search:
         if not pattern or not folder.is_dir():
             return []
         if "**" not in pattern:
+            _require_readable(folder, pattern)
             names = sorted(glob.glob(pattern, root_dir=folder), key=natural_key)  # noqa: PTH207 (keeps hidden ones out)
             return [folder / name for name in names if (folder / name).is_file()]
         matches = glob_pattern(pattern).fullmatch
@@ -202,6 +219,22 @@ def glob_pattern(text: str) -> re.Pattern[str]:
     return re.compile(out)
 
 
+def _require_readable(folder: Path, pattern: str) -> None:
+    """Refuse folders that a pattern goes through and that may not be looked into: a glob leaves them out silently.
+
+    Raises:
+        PermissionError: The first of them.
+    """
+    *folders, last = pattern.split("/")
+    for number, part in enumerate([*folders, last]):
+        if not _MAGIC.search(part):
+            continue
+        names = glob.glob("/".join(folders[:number]), root_dir=folder) if number else [""]  # noqa: PTH207
+        for name in names:
+            if (folder / name).is_dir():
+                os.scandir(folder / name).close()
+
+
 def _wanted(files: Sequence[FoundFile], *, vectors: bool) -> list[FoundFile]:
     """Return what a pattern is meant to find: images and labels of known endings, else all but sidecars."""
     known = [file for file in files if file.is_raster or (vectors and file.is_vector)]
@@ -235,12 +268,12 @@ def _labels_by_layout(images: Sequence[FoundFile], config: PrepareConfig) -> lis
     own = {file.path for file in images}
     found: dict[Path, FoundFile] = {}
     for folder in dict.fromkeys(file.path.parent for file in images if not is_virtual(file.path)):
-        entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+        entries = list_entries(folder)
         beside = [FoundFile(path=path, place=PurePosixPath(path.name)) for path in entries if path.is_file()]
         rasters = [file for file in beside if file.is_raster]
         _, labels = tell_apart(rasters, beside, config.label_kind)
         for near in (folder, folder.parent):
-            for entry in sorted(near.iterdir()):
+            for entry in list_entries(near):
                 if entry.is_dir() and entry.name.lower() in LABEL_FOLDERS:
                     files = [FoundFile(path=path, place=PurePosixPath(path.name)) for path in list_files(entry)]
                     labels += [file for file in files if is_label(file, config.label_kind)]

@@ -17,6 +17,9 @@ from ctrs.vector.rasterize import VECTOR_SUFFIXES
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt", ".img", ".webp", ".bmp"})
 """File name endings that are read as images or raster labels."""
 
+_OF_THE_SYSTEM = frozenset({"lost+found", "System Volume Information", "$RECYCLE.BIN"})
+"""Folders at the top of a disk that nobody else may look into, and that hold no data."""
+
 SHOWN = 20
 """Names that a message shows."""
 
@@ -103,25 +106,32 @@ def list_source(source: Path, findings: Findings, *, exclude: Path | None = None
     require_source(source)
     if source.is_dir():
         return _list_folder(source, findings, exclude)
-    if other_archive(source):
-        raise DataError(f"{source}: only zip archives are read in place; unpack it and name the folder")
-    if not is_zip(source):
-        raise DataError(
-            f"{source}: is a file, expected a folder or zip archive with images and labels; name the folder that "
-            "holds it, or name images with --images"
-        )
     files = _usable(source, list_archive(source), PurePosixPath(source.stem), findings)
     return Listing(root=source, files=_sorted(files), folders=_parents(files), archives=(source,))
 
 
 def require_source(source: Path) -> None:
-    """Refuse a source that is not there.
+    """Refuse a source that is not there, or a file that holds no others.
 
     Raises:
-        InputNotFoundError: With what to do.
+        InputNotFoundError: There is none.
+        DataError: It is a file of another kind, or may not be looked at.
     """
-    if source.exists():
-        return
+    try:
+        source.stat()
+    except PermissionError as error:
+        raise unreadable([source], error) from error
+    except OSError:
+        pass
+    else:
+        if source.is_dir() or is_zip(source):
+            return
+        if other_archive(source):
+            raise DataError(f"{source}: only zip archives are read in place; unpack it and name the folder")
+        raise DataError(
+            f"{source}: is a file, expected a folder or zip archive with images and labels; name the folder that "
+            "holds it, or name images with --images; quote patterns ('*.tif') so that the shell leaves them alone"
+        )
     if re.match(r"[a-z][a-z0-9]+:/", source.as_posix(), re.IGNORECASE) or is_virtual(source):
         raise InputNotFoundError(
             f"{source}: is no folder here; download archives first, name single rasters of a server with --images "
@@ -137,8 +147,8 @@ def _list_folder(source: Path, findings: Findings, exclude: Path | None) -> List
     # Sizes of what has one place, by the archive that holds it; None for a file on its own.
     sizes: dict[PurePosixPath, dict[Path | None, int]] = {}
     for file in files:
-        if not is_zip(file.path) and file.path.is_file():
-            sizes[file.place] = {None: file.path.stat().st_size}
+        if not is_zip(file.path) and (size := _size(file.path)) is not None:
+            sizes[file.place] = {None: size}
     members: dict[Path, list[Member]] = {}
     for path in paths:
         if is_zip(path):
@@ -228,11 +238,15 @@ def list_files(source: Path, *, exclude: Path | None = None, folders: list[Path]
         source: The folder.
         exclude: A folder below it to leave alone.
         folders: Takes the folders that were looked into, without the first.
+
+    Raises:
+        DataError: A folder may not be looked into: what it holds would be missing.
     """
     found: list[Path] = []
+    closed: list[OSError] = []
     seen: set[str] = set()
     excluded = None if exclude is None else os.path.realpath(exclude)
-    for folder, subfolders, names in os.walk(source, followlinks=True):
+    for folder, subfolders, names in os.walk(source, followlinks=True, onerror=closed.append):
         real = os.path.realpath(folder)
         if real in seen or real == excluded or "prepared.json" in names:
             subfolders.clear()
@@ -240,13 +254,42 @@ def list_files(source: Path, *, exclude: Path | None = None, folders: list[Path]
         seen.add(real)
         # A folder reached in two ways counts where it really stands, so links come last.
         subfolders[:] = sorted(
-            (name for name in subfolders if not name.startswith(".")),
+            (name for name in subfolders if not name.startswith(".") and name not in _OF_THE_SYSTEM),
             key=lambda name: (Path(folder, name).is_symlink(), name),
         )
         if folders is not None and Path(folder) != source:
             folders.append(Path(folder))
         found += [Path(folder, name) for name in names if not name.startswith(".")]
+    if closed:
+        raise unreadable([Path(error.filename or source) for error in closed], closed[0])
     return sorted(found, key=lambda path: natural_key(path.as_posix()))
+
+
+def list_entries(folder: Path) -> list[Path]:
+    """Return what lies right in a folder, in natural order.
+
+    Raises:
+        DataError: It may not be looked into.
+    """
+    try:
+        return sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+    except PermissionError as error:
+        raise unreadable([folder], error) from error
+
+
+def unreadable(folders: Sequence[Path], error: OSError) -> DataError:
+    """Return the error that says that folders cannot be looked into, and what to do about it.
+
+    Args:
+        folders: All of them, at least one.
+        error: What the system says of the first.
+    """
+    more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+    reason = (error.strerror or str(error)).lower()
+    return DataError(
+        f"{folders[0]}{more}: {reason}, so what lies there would be missing; allow reading it (chmod -R u+rX), or move "
+        "it elsewhere"
+    )
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
@@ -277,6 +320,18 @@ def named(paths: Iterable[Path | str]) -> str:
     """
     names = [file_name(path).name if isinstance(path, Path) else path for path in paths]
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _size(path: Path) -> int | None:
+    """Return the bytes of a file, None for what is none (a broken link).
+
+    Raises:
+        DataError: Its folder may be listed, but not entered.
+    """
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except PermissionError as error:
+        raise unreadable([path.parent], error) from error
 
 
 def _relative(path: Path, source: Path) -> PurePosixPath:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -388,3 +391,47 @@ def test_all_images_with_several_labels_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "images/b.tif", "images/c.tif", "labels/c.tif")
     messages = faults(tmp_path)
     assert [message.partition(": several")[0].rpartition("/")[2] for message in messages] == ["a.tif", "b.tif"]
+
+
+def test_a_file_as_source_is_refused_where_images_are_named_too(tmp_path: Path) -> None:
+    """A shell that expands a pattern hands the second file over as the source."""
+    touch(tmp_path, "a.tif", "b.tif", "l.geojson", "a.tar.gz")
+    config = PrepareConfig(images=(f"{tmp_path}/a.tif",), labels=(f"{tmp_path}/l.geojson",))
+    with pytest.raises(DataError, match=r"b\.tif: is a file, expected a folder .*quote patterns \('\*\.tif'\) so that"):
+        find_layout(tmp_path / "b.tif", config, Findings())
+    with pytest.raises(DataError, match=r"a\.tar\.gz: only zip archives are read in place"):
+        find_layout(tmp_path / "a.tar.gz", config, Findings())
+
+
+def close_folders(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let the system refuse to list folders, as it does to all but root."""
+    listed = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path).name in names:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+@pytest.mark.parametrize("closed", ["images/south", "labels"])
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    touch(tmp_path, "images/north/a.tif", "images/south/b.tif", "labels/a.tif", "labels/b.tif", "lost+found/x")
+    close_folders(monkeypatch, Path(closed).name, "lost+found")
+    message = rf"{tmp_path / closed}: permission denied, so what lies there would be missing; allow reading it"
+    with pytest.raises(DataError, match=message):
+        find_layout(tmp_path, PrepareConfig(), Findings())
+    close_folders(monkeypatch, "images", "labels")
+    with pytest.raises(DataError, match=f"{tmp_path}/images and 1 more: permission denied"):
+        find_layout(tmp_path, PrepareConfig(), Findings())
+
+
+@pytest.mark.parametrize("pattern", ["images/*/*.tif", "images/**/*.tif", "images", "images/south/?.tif"])
+def test_a_pattern_does_not_pass_over_a_folder_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    touch(tmp_path, "images/north/a.tif", "images/south/b.tif", "l.gpkg")
+    close_folders(monkeypatch, "south")
+    with pytest.raises(DataError, match=f"{tmp_path}/images/south: permission denied"):
+        find_layout(tmp_path, PrepareConfig(images=(pattern,), labels=("l.gpkg",)), Findings())
