@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -121,3 +122,42 @@ class Audit:
     def num_faults(self) -> int:
         """Number of faults."""
         return sum(finding.level == "fault" for finding in self.findings)
+
+
+def is_resampled(scenes: Sequence[SceneAudit]) -> bool:
+    """Tell whether the label of a scene was brought to another grid, so that its pixels are others than the tiles'."""
+    return any(scene.facts.source_counts is not None for scene in scenes)
+
+
+def resampled_to_m(scenes: Sequence[SceneAudit]) -> float | None:
+    """Return the median ground pixel of resampled scenes, None where there are none or nobody knows it."""
+    sizes = [
+        scene.pixel_size_m
+        for scene in scenes
+        if scene.facts.source_counts is not None and scene.pixel_size_m is not None
+    ]
+    return median(sizes) if sizes else None
+
+
+def source_px(scenes: Sequence[SceneAudit]) -> list[int]:
+    """Return the pixels of each class as the files hold them."""
+    return [sum(counts) for counts in zip(*(scene.facts.given_counts for scene in scenes), strict=True)]
+
+
+def source_m2(scenes: Sequence[SceneAudit]) -> list[float] | None:
+    """Return the ground of each class as the files hold it, None where the ground pixel of a scene is not known."""
+    return _ground_m2([(scene, scene.facts.given_counts, scene.facts.given_px_area) for scene in scenes])
+
+
+def tile_m2(scenes: Sequence[SceneAudit]) -> list[float] | None:
+    """Return the ground of each class on the tiles' grid."""
+    return _ground_m2([(scene, scene.facts.label_counts, 1.0) for scene in scenes])
+
+
+def _ground_m2(counted: Sequence[tuple[SceneAudit, tuple[int, ...], float]]) -> list[float] | None:
+    areas: list[list[float]] = []
+    for scene, counts, px_area in counted:
+        if scene.pixel_size_m is None:
+            return None
+        areas.append([number * px_area * scene.pixel_size_m**2 for number in counts])
+    return [sum(of_class) for of_class in zip(*areas, strict=True)]

@@ -10,12 +10,11 @@ from ctrs.report.html import Html, Section, element, join, page, paragraph
 from ctrs.tiles.audit import Audit
 from ctrs.tiles.audit_maps import split_maps
 from ctrs.tiles.audit_pictures import contact_sheet, radiometry_charts, scene_previews
+from ctrs.tiles.audit_proof import is_complete, proof_tables
 from ctrs.tiles.audit_tables import (
     count,
     coverage_tables,
     findings_table,
-    is_complete,
-    proof_tables,
     scenes_table,
     split_tables,
 )

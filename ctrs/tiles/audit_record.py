@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from ctrs.errors import DataError
 from ctrs.jobs import write_text
-from ctrs.tiles.audit import Audit, SceneAudit
+from ctrs.tiles.audit import Audit, SceneAudit, is_resampled, resampled_to_m, source_m2, source_px, tile_m2
 
 RECORD_FILE = "audit.json"
 FORMAT_VERSION = 1
@@ -20,6 +20,13 @@ def audit_record(audit: Audit) -> dict[str, Any]:
     """Return what was found as plain values: findings, classes before and after, counts of each scene."""
     names = audit.classes.names
     facts = [scene.facts for scene in audit.scenes]
+    nothing = [None] * len(names)
+    source: Sequence[int | None] = nothing
+    before: Sequence[float | None] = nothing
+    after: Sequence[float | None] = nothing
+    if is_resampled(audit.scenes):
+        source = source_px(audit.scenes)
+        before, after = source_m2(audit.scenes) or nothing, tile_m2(audit.scenes) or nothing
     return {
         "format_version": FORMAT_VERSION,
         "name": audit.name,
@@ -27,11 +34,15 @@ def audit_record(audit: Audit) -> dict[str, Any]:
         "preset": audit.preset,
         "num_faults": audit.num_faults,
         "findings": [asdict(finding) for finding in audit.findings],
+        "resampled_to_m": resampled_to_m(audit.scenes),
         "classes": {
             name: {
+                "source_px": source[index],
+                "source_m2": before[index],
                 "label_px": sum(fact.label_counts[index] for fact in facts),
                 "tiled_px": sum(fact.tiled_counts[index] for fact in facts),
                 "left_out_px": sum(fact.left_out_counts[index] for fact in facts),
+                "label_m2": after[index],
             }
             for index, name in enumerate(names)
         },
@@ -84,6 +95,7 @@ def _scene(scene: SceneAudit, names: tuple[str, ...]) -> dict[str, Any]:
         "valid_px": facts.valid_px,
         "ignored_px": facts.ignored_px,
         "label_px": dict(zip(names, facts.label_counts, strict=True)),
+        "source_px": None if facts.source_counts is None else dict(zip(names, facts.source_counts, strict=True)),
         "coverage_px": list(facts.coverage),
         "num_changed": facts.num_changed,
         "unknown": dict(facts.unknown),

@@ -1,8 +1,8 @@
-"""The tables of the report on a data set: findings, the proof that nothing was lost, coverage, splits, scenes."""
+"""The tables of the report on a data set: findings, coverage, splits, scenes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from ctrs.classes import LandClass
 from ctrs.raster.geotiff import crs_name
@@ -81,98 +81,13 @@ def more(total: int, shown: int, noun: str) -> Html:
     return paragraph(f"And {hidden:,} more {noun}{'s' * (hidden != 1)}.", class_="soft") if hidden > 0 else Html()
 
 
-def is_complete(scenes: Iterable[SceneAudit]) -> bool:
-    """Tell whether the tiles and what was left out hold exactly the label pixels of each class of each scene."""
-    return all(
-        tiled + left_out == label
-        for scene in scenes
-        for label, tiled, left_out in zip(
-            scene.facts.label_counts, scene.facts.tiled_counts, scene.facts.left_out_counts, strict=True
-        )
-    )
+def sums(counts: Sequence[tuple[int, ...]]) -> list[int]:
+    """Add up counts place by place.
 
-
-def proof_tables(audit: Audit) -> Html:
-    """Return the class counts before and after, of all scenes and of each."""
-    intro = paragraph(
-        "Pixels with imagery and a label, counted in the labels as they came and again in the masks of the tiles, each "
-        "pixel once. Ground that no tile holds, because too little of the tile is valid, counts as left out."
-    )
-    if not audit.scenes:
-        return join([intro, paragraph("No scene could be read.")])
-    parts = [intro, _proof_of(audit, audit.scenes, f"All scenes ({len(audit.scenes):,})")]
-    parts.append(_unknown_table(audit.scenes))
-    if len(audit.scenes) > 1:
-        # Those where something is missing are what one looks for.
-        ordered = sorted(audit.scenes, key=lambda scene: is_complete([scene]))
-        tables = [_proof_of(audit, [scene], scene.name) for scene in ordered[: MAX_ROWS // 5]]
-        parts.append(details("Each scene", *tables, more(len(ordered), MAX_ROWS // 5, "scene")))
-    return join(parts)
-
-
-def _proof_of(audit: Audit, scenes: Sequence[SceneAudit], caption: str) -> Html:
-    columns = [
-        Column(title="class"),
-        Column(title="label, px", numeric=True),
-        Column(title="share", numeric=True),
-        Column(title="tiles, px", numeric=True),
-        Column(title="left out, px", numeric=True),
-        Column(title="before = after"),
-    ]
-    facts = [scene.facts for scene in scenes]
-    label = _sums([fact.label_counts for fact in facts])
-    tiled = _sums([fact.tiled_counts for fact in facts])
-    left_out = _sums([fact.left_out_counts for fact in facts])
-    rows: list[tuple[Content, ...]] = [
-        (
-            class_label(entry), f"{before:,}", share(before, sum(label)), f"{after:,}", f"{out:,}",
-            _equality(before, after + out),
-        )
-        for entry, before, after, out in zip(audit.classes.learnt, label, tiled, left_out, strict=True)
-    ]  # fmt: skip
-    foot = (
-        "all classes", f"{sum(label):,}", share(sum(label), sum(label)), f"{sum(tiled):,}", f"{sum(left_out):,}",
-        _equality(sum(label), sum(tiled) + sum(left_out)),
-    )  # fmt: skip
-    ignored, valid = sum(fact.ignored_px for fact in facts), sum(fact.valid_px for fact in facts)
-    changed, total = sum(fact.num_changed for fact in facts), sum(fact.num_px for fact in facts)
-    notes = [f"{ignored:,} px are ignored or unknown ({share(ignored, valid)} of {valid:,} px with imagery)"]
-    notes.append(f"{total - valid:,} px hold no imagery ({share(total - valid, total)} of {total:,} px)")
-    if changed:
-        notes.append(f"{changed:,} px had a colour near one of the legend and were read as that")
-    return join([table(columns, rows, caption=caption, foot=foot), paragraph("; ".join(notes) + ".", class_="soft")])
-
-
-def _sums(counts: Sequence[tuple[int, ...]]) -> list[int]:
+    >>> sums([(1, 2), (10, 20)])
+    [11, 22]
+    """
     return [sum(of_class) for of_class in zip(*counts, strict=True)]
-
-
-def _equality(before: int, after: int) -> Html:
-    if before == after:
-        return element("span", "= equal", class_="level good")
-    return element("span", f"≠ {after - before:+,} px".replace("-", "\N{MINUS SIGN}"), class_="level fault")
-
-
-def _unknown_table(scenes: Sequence[SceneAudit]) -> Html:
-    found: dict[str, list[tuple[int, SceneAudit]]] = {}
-    for scene in scenes:
-        for text, pixels in scene.facts.unknown.items():
-            found.setdefault(text, []).append((pixels, scene))
-    if not found:
-        return paragraph("Every value and colour of the labels stands in the class table.")
-    rows: list[tuple[Content, ...]] = []
-    for text, places in sorted(found.items(), key=lambda item: (-sum(px for px, _ in item[1]), item[0])):
-        names = ", ".join(_place(scene) for _, scene in places[:5])
-        others = f" and {len(places) - 5:,} more" if len(places) > 5 else ""
-        rows.append((text, f"{sum(px for px, _ in places):,}", names + others))
-    columns = [Column(title="value or colour"), Column(title="px", numeric=True), Column(title="scenes")]
-    caption = "Label values and colours that the class table does not hold; they are ignored"
-    return join([table(columns, rows[:MAX_ROWS], caption=caption), more(len(rows), MAX_ROWS, "value")])
-
-
-def _place(scene: SceneAudit) -> str:
-    first = scene.facts.first_unknown
-    return scene.name if first is None else f"{scene.name} (first at row {first[0]:,}, column {first[1]:,})"
 
 
 def coverage_tables(audit: Audit) -> Html:
@@ -180,7 +95,7 @@ def coverage_tables(audit: Audit) -> Html:
     counts = [scene.facts.coverage for scene in audit.scenes]
     longest = max((len(of_scene) for of_scene in counts), default=0)
     padded = [of_scene + (0,) * (longest - len(of_scene)) for of_scene in counts]
-    totals = _sums(padded)
+    totals = sums(padded)
     whole = sum(totals)
     intro = paragraph(
         f"In how many tiles of {audit.tile_px} px, {audit.stride_px} px apart, each pixel with imagery lies. "

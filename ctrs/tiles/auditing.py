@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 
@@ -86,7 +87,9 @@ def audit_tiles(
     """
     scenes = {scene.name: scene for scene in ready.scenes if scene.name in result.facts}
     class_px = split_counts(result.placed, ready.classes.num_classes)
-    check_classes(result.facts, class_px, ready.classes, findings)
+    sizes = [float(np.mean(ground_pixel_size_m(scene.grid))) for scene in scenes.values() if scene.grid.crs is not None]
+    pixel_m = median(sizes) if sizes else None
+    check_classes(result.facts, class_px, ready.classes, findings, pixel_m=pixel_m)
     by_scene: dict[str, list[CutTile]] = {}
     for tile, _ in result.placed:
         by_scene.setdefault(tile.scene, []).append(tile)

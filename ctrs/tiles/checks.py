@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ctrs.classes import ClassMap
 from ctrs.config import PrepareConfig, SplitName
@@ -78,7 +79,8 @@ def check_colours(
             if not unknown:
                 continue
             message = unknown_message(path, unknown_noun(unknown), unknown, first, classes)
-            if sum(unknown.values()) > config.max_unknown * fact.num_px:
+            num_px = fact.num_px if fact.source_px is None else fact.source_px
+            if sum(unknown.values()) > config.max_unknown * num_px:
                 findings.fault("colours", UnknownColorError(message), scene=scene.name)
             else:
                 ignored.setdefault(scene.name, (path, unknown, first))
@@ -122,17 +124,28 @@ def check_classes(
     class_px: Mapping[SplitName, Sequence[int]],
     classes: ClassMap,
     findings: Findings,
+    *,
+    pixel_m: float | None = None,
 ) -> None:
-    """Look for classes that no label holds, that training lacks, and for labels of one class alone.
+    """Look for classes that no label holds, that resampling or training lacks, and for labels of one class alone.
 
     Args:
         facts: What was counted, by name of the scene.
         class_px: Pixels of the tiles' masks of each split by class index.
         classes: Class table.
         findings: Takes what is found.
+        pixel_m: Ground pixel of the tiles, None where nobody knows it.
     """
-    totals = np.sum([fact.label_counts for fact in facts.values()] or [(0,) * classes.num_classes], axis=0)
-    dropped = [name for name, number in zip(classes.names, totals.tolist(), strict=True) if not number]
+    nothing = (0,) * classes.num_classes
+    totals = np.sum([fact.label_counts for fact in facts.values()] or [nothing], axis=0)
+    given = np.sum([fact.given_counts for fact in facts.values()] or [nothing], axis=0)
+    polygons = np.sum([fact.polygon_counts or nothing for fact in facts.values()] or [nothing], axis=0)
+    lost = _warn_lost(totals, given, polygons, classes, findings, pixel_m)
+    dropped = [
+        name
+        for name, number in zip(classes.names, totals.tolist(), strict=True)
+        if not number and (name not in lost or not totals.any())
+    ]
     if dropped and len(dropped) < classes.num_classes:
         findings.warn(
             "classes",
@@ -153,7 +166,7 @@ def check_classes(
         absent = [
             name
             for name, number in zip(classes.names, train, strict=True)
-            if not number and (name not in dropped or not dropped)
+            if not number and name not in dropped and name not in lost
         ]
         if absent:
             holders = [
@@ -170,9 +183,39 @@ def check_classes(
     _note_uniform(facts, classes, findings)
 
 
+def _warn_lost(
+    totals: npt.NDArray[np.int64],
+    given: npt.NDArray[np.int64],
+    polygons: npt.NDArray[np.int64],
+    classes: ClassMap,
+    findings: Findings,
+    pixel_m: float | None,
+) -> set[str]:
+    """Say which classes of the labels have no pixel on the tiles' grid; returns their names."""
+    pixel = "on the grid of the tiles" if pixel_m is None else f"at a ground pixel of {pixel_m:.4g} m"
+    lost: set[str] = set()
+    for index, name in enumerate(classes.names):
+        if totals[index]:
+            continue
+        if given[index]:
+            message = f"class {name}: {given[index]} px in the labels, none left {pixel}; choose a finer --gsd"
+        elif polygons[index]:
+            noun = "polygon of" if polygons[index] == 1 else "polygons of"
+            verb = "covers" if polygons[index] == 1 else "cover"
+            message = (
+                f"{polygons[index]} {noun} class {name} {verb} no pixel centre {pixel}, or only where other polygons "
+                "lie on top or there is no imagery; choose a finer --gsd or check them"
+            )
+        else:
+            continue
+        lost.add(name)
+        findings.warn("classes", message, LabelWarning)
+    return lost
+
+
 def _note_uniform(facts: Mapping[str, SceneFacts], classes: ClassMap, findings: Findings) -> None:
     """Note scenes whose label is one class alone, where others hold several."""
-    present = {name: np.flatnonzero(fact.label_counts).tolist() for name, fact in facts.items()}
+    present = {name: np.flatnonzero(fact.given_counts).tolist() for name, fact in facts.items()}
     uniform = {name: found[0] for name, found in present.items() if len(found) == 1}
     if uniform and len(uniform) < len(facts):
         by_class = Counter(classes.names[index] for index in uniform.values())

@@ -68,7 +68,13 @@ class SceneFacts:
         left_out_counts: The same in tiles that were not kept; ``tiled + left_out == label`` proves that nothing
             is lost.
         coverage: Valid pixels by the number of kept tiles that hold them, from 0 on.
-        num_changed: Label pixels whose colour was read as a legend colour near it.
+        source_counts: Where the label is resampled: its pixels by class index as the file has them, where the imagery
+            is valid; None elsewhere.
+        source_px: Pixels of the file that lie on the image.
+        source_px_area: Ground of one of them, in pixels of the tiles' grid.
+        polygon_counts: Polygons of each class that touch the scene; None where the label is a raster.
+        num_changed: Label pixels whose colour was read as a legend colour near it; counted in the file, as the unknown
+            ones are.
         unknown: Label pixels of each value or colour that the class table does not hold.
         first_unknown: Row and column of the first of them.
         eroded_unknown: The same as ``unknown`` in the label with eroded borders.
@@ -85,6 +91,10 @@ class SceneFacts:
     tiled_counts: tuple[int, ...]
     left_out_counts: tuple[int, ...]
     coverage: tuple[int, ...]
+    source_counts: tuple[int, ...] | None = None
+    source_px: int | None = None
+    source_px_area: float | None = None
+    polygon_counts: tuple[int, ...] | None = None
     num_changed: int = 0
     unknown: Mapping[str, int] = field(default_factory=dict)
     first_unknown: tuple[int, int] | None = None
@@ -93,3 +103,13 @@ class SceneFacts:
     low_px: tuple[int, ...]
     high_px: tuple[int, ...]
     preview: Preview
+
+    @property
+    def given_counts(self) -> tuple[int, ...]:
+        """Pixels by class index as the label has them before it is resampled, if it is."""
+        return self.label_counts if self.source_counts is None else self.source_counts
+
+    @property
+    def given_px_area(self) -> float:
+        """Ground of one of these pixels, in pixels of the tiles' grid."""
+        return 1.0 if self.source_px_area is None else self.source_px_area

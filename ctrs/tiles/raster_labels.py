@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +35,9 @@ from ctrs.tiles.legends import survey_values
 
 GRID_TOLERANCE_PX = 0.25
 """Largest distance between the corners of an image and its label."""
+
+ReadSource = Callable[[PixelWindow, npt.NDArray[np.bool_] | None], DecodedLabel]
+"""Decodes a window of a label on its own grid; pixels that are False in (h, w) are ignored and not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,18 @@ class RasterLabel:
             def read(window: PixelWindow) -> DecodedLabel:
                 pixels, valid = self._read(dataset, window)
                 return decode(pixels, valid)
+
+            yield read
+
+    @contextmanager
+    def source_reader(self) -> Iterator[ReadSource]:
+        """Give a function that decodes a window of the file on its own grid, where it is told to."""
+        with open_raster(self.path) as dataset:
+            decode = self._decoder(dataset)
+
+            def read(window: PixelWindow, where: npt.NDArray[np.bool_] | None) -> DecodedLabel:
+                pixels, valid = self._stored(dataset, window)
+                return decode(pixels, valid if where is None else valid & where)
 
             yield read
 

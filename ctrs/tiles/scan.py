@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
+from ctrs.errors import CtrsError
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.counting import CountPlan, RowCounts, scene_facts, scene_preview
 from ctrs.tiles.crew import BrokenScene, Crew, FinishedRow
@@ -19,6 +20,7 @@ from ctrs.tiles.findings import Findings
 from ctrs.tiles.journal import CutRow, Journal
 from ctrs.tiles.manifest import SPLITS
 from ctrs.tiles.scenes import ReadyScene, ReadySource
+from ctrs.tiles.source_counts import add_source_counts
 from ctrs.tiles.streams import SceneLayout, Stream, pixel_bytes
 from ctrs.tiles.tile_grid import TileGrid
 
@@ -58,7 +60,13 @@ class Scan:
                 flags = np.zeros((len(plan.grid.rows.spans), len(plan.grid.cols.spans)), bool)
                 for row, col in places:
                     flags[row, col] = True
-                facts[name] = scene_facts(plan, rows, flags, self.facts[name].num_px, self.facts[name].preview)
+                fresh = scene_facts(plan, rows, flags, self.facts[name].num_px, self.facts[name].preview)
+                facts[name] = replace(
+                    self.facts[name],
+                    tiled_counts=fresh.tiled_counts,
+                    left_out_counts=fresh.left_out_counts,
+                    coverage=fresh.coverage,
+                )
         return facts
 
 
@@ -127,9 +135,24 @@ def scan(
         done += len(news.row.tiles)
         progress(done, total, "tiling")
 
+    def refuse(name: str, error: CtrsError) -> None:
+        if findings is None:
+            raise error
+        findings.fault("files", error, scene=name)
+
     with warnings.catch_warnings():  # of the process: set here, before the threads that write tiles begin
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         Crew(streams, folder if write else None, min_valid).run(workers, take)
+        tiles, facts, counted = _add_up(ready, plans, rows)
+        scenes = [scene for scene in ready.scenes if scene.name in facts]
+        facts = add_source_counts(scenes, facts, workers=workers, progress=progress, on_error=refuse)
+    return Scan(tiles=[tile for tile in tiles if tile.scene in facts], facts=facts, rows=counted)
+
+
+def _add_up(
+    ready: ReadySource, plans: Mapping[str, CountPlan], rows: dict[str, dict[int, CutRow]]
+) -> tuple[list[CutTile], dict[str, SceneFacts], dict[str, tuple[CountPlan, list[RowCounts]]]]:
+    """Return tiles, facts and counts of the scenes that were read to their end; takes the rows away."""
     tiles: list[CutTile] = []
     facts: dict[str, SceneFacts] = {}
     counted: dict[str, tuple[CountPlan, list[RowCounts]]] = {}
@@ -144,7 +167,7 @@ def scan(
         num_px = scene.grid.height * scene.grid.width
         facts[scene.name] = scene_facts(plan, counts, kept, num_px, scene_preview(plan, counts))
         tiles.extend(tile for row in own for tile in row.tiles)
-    return Scan(tiles=tiles, facts=facts, rows=counted)
+    return tiles, facts, counted
 
 
 def _plan(scene: ReadyScene, ready: ReadySource) -> CountPlan:

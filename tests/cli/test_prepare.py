@@ -78,6 +78,24 @@ def test_prepare_as_json(town: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert result["splits"]["test"]["tiles"] == 4
 
 
+def test_resampled_labels_are_shown_as_they_came_too(
+    town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["prepare", str(town), "--tile", "64", "--gsd", "4"]
+    assert main([*arguments, "-o", "coarse"]) == 0
+    out, _ = capsys.readouterr()
+    assert "source px" in out
+    assert "resampled to ground pixels of 4 m; source px: in the label files, where there is imagery" in out
+    assert main([*arguments, "--check", "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)["classes"]
+    assert checked == json.loads((tmp_path / "coarse/audit.json").read_text())["classes"]
+    assert sum(counts["source_px"] for counts in checked.values()) == 3 * SIZE**2
+    for counts in checked.values():
+        assert f" {counts['source_px']} " in out
+        assert counts["source_m2"] == pytest.approx(counts["source_px"] * 0.35**2, rel=5e-3)
+        assert counts["label_m2"] == pytest.approx(counts["label_px"] * 16, rel=5e-3)
+
+
 def test_check_writes_a_report_and_nothing_else(town: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", str(town), "--tile", "150", "--check"]) == 0
     out, _ = capsys.readouterr()
