@@ -53,32 +53,41 @@ class _Part:
     names: tuple[str | None, ...]
     palette: Mapping[int, tuple[int, ...]]
     validity: _Validity
+    alpha_is_data: bool
     block_px: tuple[int, int]
     tiled: bool
 
     @classmethod
-    def of(cls, path: Path, placed: Mapping[Path, Grid]) -> _Part:
+    def of(cls, path: Path, placed: Mapping[Path, Grid], *, alpha_is_data: bool) -> _Part:
         with open_raster(path) as dataset:
             grid = Grid.of(dataset)
             palette = _palette(dataset)
             height, width = dataset.block_shapes[0]
             known = placed.get(path)
+            is_data = alpha_is_data and ColorInterp.alpha in dataset.colorinterp
+            undefined = {ColorInterp.alpha: ColorInterp.undefined} if is_data else {}
             return cls(
                 path=path,
                 grid=known if known is not None and known.shape == grid.shape and _is_unplaced(grid) else grid,
                 dtypes=tuple(dataset.dtypes),
                 nodata=tuple(dataset.nodatavals),
-                colors=tuple(dataset.colorinterp),
+                colors=tuple(undefined.get(color, color) for color in dataset.colorinterp),
                 names=tuple(dataset.descriptions),
                 palette=palette,
-                validity=_validity(dataset),
+                validity=_validity(dataset, alpha_is_data=is_data),
+                alpha_is_data=is_data,
                 block_px=(height, width),
                 tiled=bool(dataset.profile.get("tiled", False)),
             )
 
 
 def join_parts(
-    paths: Sequence[Path], name: str, *, onto: Grid | None = None, placed: Mapping[Path, Grid] | None = None
+    paths: Sequence[Path],
+    name: str,
+    *,
+    onto: Grid | None = None,
+    placed: Mapping[Path, Grid] | None = None,
+    alpha_is_data: bool = False,
 ) -> Path:
     """Show rasters as one; later ones lie above earlier ones, but only with their valid pixels.
 
@@ -90,6 +99,7 @@ def join_parts(
         name: Name of the mosaic, for its path.
         onto: Grid that the mosaic is to have; None for the smallest that holds all parts.
         placed: Grids of parts that have no georeference of their own.
+        alpha_is_data: A band that is called alpha is one as the others: all pixels of such parts are valid.
 
     Returns:
         Path by which GDAL opens the mosaic in this process; the same for the same parts.
@@ -98,7 +108,7 @@ def join_parts(
         GridMismatchError: A part has another CRS or pixel size, or lies between the pixels of the first.
         RasterError: A part has other bands, or no place, or cannot be read.
     """
-    parts = [_Part.of(path, placed or {}) for path in paths]
+    parts = [_Part.of(path, placed or {}, alpha_is_data=alpha_is_data) for path in paths]
     if not parts:
         raise RasterError(f"mosaic {name}: no parts found; name at least one")
     first = parts[0]
@@ -127,8 +137,10 @@ def _in_memory(text: str, name: str) -> Path:
     return path
 
 
-def _validity(dataset: rasterio.DatasetReader) -> _Validity:
+def _validity(dataset: rasterio.DatasetReader, *, alpha_is_data: bool) -> _Validity:
     flags = dataset.mask_flag_enums
+    if alpha_is_data:
+        return "nodata" if all(value is not None for value in dataset.nodatavals) else "all"
     if ColorInterp.alpha in dataset.colorinterp:
         return "alpha"
     if all(MaskFlags.nodata in flag for flag in flags):
@@ -254,16 +266,22 @@ def _document(parts: Sequence[_Part], offsets: Sequence[tuple[int, int]], grid: 
     if validity in ("all", "mask"):
         mask = ElementTree.SubElement(ElementTree.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         for part, offset in zip(parts, offsets, strict=True):
-            _add_source(mask, part, offset, "mask,1", hidden=0.0, masked=False)
+            if part.alpha_is_data:  # its own mask is that band
+                _add_source(mask, part, offset, "1", hidden=None, masked=False, constant=255)
+            else:
+                _add_source(mask, part, offset, "mask,1", hidden=0.0, masked=False)
     return root
 
 
 def _add_source(
     band: ElementTree.Element, part: _Part, offset: tuple[int, int], source_band: str, *, hidden: float | None,
-    masked: bool,
+    masked: bool, constant: int | None = None,
 ) -> None:  # fmt: skip
-    """Let a band show a part, without the pixels that hold a value or that the part's mask says are invalid."""
-    kind = "ComplexSource" if masked or hidden is not None else "SimpleSource"
+    """Let a band show a part, without the pixels that hold a value or that the part's mask says are invalid.
+
+    Where a constant is given, that is shown instead.
+    """
+    kind = "ComplexSource" if masked or hidden is not None or constant is not None else "SimpleSource"
     element = ElementTree.SubElement(band, kind)
     element.append(source_file_element(part.path, None))
     ElementTree.SubElement(element, "SourceBand").text = source_band
@@ -273,5 +291,8 @@ def _add_source(
         ElementTree.SubElement(element, name, {key: str(value) for key, value in rectangle.items()})
     if hidden is not None:
         ElementTree.SubElement(element, "NODATA").text = repr(hidden)
+    if constant is not None:
+        ElementTree.SubElement(element, "ScaleRatio").text = "0"
+        ElementTree.SubElement(element, "ScaleOffset").text = str(constant)
     if masked:
         ElementTree.SubElement(element, "UseMaskBand").text = "true"

@@ -138,7 +138,7 @@ def open_imagery(path: Path, *, bidx: Sequence[int] = (), names: Sequence[str] =
         RasterError: It is not readable, or its bands cannot serve as imagery.
     """
     with open_raster(path) as dataset:
-        bands = tuple(bidx) or (dataset.indexes if len(names) == dataset.count else color_bands(dataset))
+        bands = chosen_bands(dataset, bidx, names)
         if bidx:
             check_bands(dataset, bands)
         kinds = sorted({dataset.dtypes[number - 1] for number in bands})
@@ -165,6 +165,13 @@ def open_imagery(path: Path, *, bidx: Sequence[int] = (), names: Sequence[str] =
         if len(bands) == 1 and dataset.colorinterp[bands[0] - 1] is ColorInterp.palette:
             return _in_colors(imagery, dataset)
         return imagery
+
+
+def chosen_bands(dataset: rasterio.DatasetReader, bidx: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
+    """Return the numbers of the bands to take: those asked for, else all if all are named, else all but alpha."""
+    if bidx:
+        return tuple(bidx)
+    return tuple(dataset.indexes) if len(names) == dataset.count else color_bands(dataset)
 
 
 def check_band_count(path: Path, count: int) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from ctrs.config import PrepareConfig
 from ctrs.errors import DataError, LabelError
-from ctrs.raster.geotiff import Grid, open_raster
+from ctrs.raster.geotiff import Grid, color_bands, open_raster
 from ctrs.raster.mosaic_parts import join_parts
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.folder_layout import gather, pair_by_name
+from ctrs.tiles.imagery import chosen_bands
 from ctrs.tiles.listing import FoundFile, Listing, is_vector, named
 from ctrs.tiles.preset_layout import first_matches
 from ctrs.tiles.presets import Preset
@@ -41,7 +42,9 @@ def mosaic_layout(listing: Listing, preset: Preset | None, config: PrepareConfig
             raise listing.nothing_found(str(listing.root))
         images = tuple(first_matches(relative, [pattern.pattern]).values())
         labels = tuple(first_matches(relative, preset.label_patterns).values())
-        scene = mosaic_scene(listing.root, images, labels)
+        if first_matches(relative, preset.eroded_patterns):
+            note_no_eroded(findings)
+        scene = mosaic_scene(listing.root, images, labels, bidx=config.bidx, names=pattern.bands)
         return Layout(root=listing.root, scenes=(scene,), preset=preset, band_names=pattern.bands)
     parts = gather(listing, config.label_kind, findings)
     if len(parts) > 1:
@@ -50,17 +53,27 @@ def mosaic_layout(listing: Listing, preset: Preset | None, config: PrepareConfig
             f"{listing.root}: folders of the splits {names} found, but --mosaic makes one scene; prepare each alone"
         )
     (part,) = parts
-    scene = mosaic_scene(listing.root, [file.path for file in part.images], [file.path for file in part.labels])
+    paths = [[file.path for file in files] for files in (part.images, part.labels)]
+    scene = mosaic_scene(listing.root, *paths, bidx=config.bidx)
     return Layout(root=listing.root, scenes=(scene,), preset=None)
 
 
-def mosaic_scene(root: Path, images: Sequence[Path], labels: Sequence[Path]) -> SceneSource:
+def note_no_eroded(findings: Findings) -> None:
+    """Say that there are labels with eroded borders that are not taken."""
+    findings.note("files", "labels with eroded borders left out: --mosaic joins images and labels alone")
+
+
+def mosaic_scene(
+    root: Path, images: Sequence[Path], labels: Sequence[Path], *, bidx: Sequence[int] = (), names: Sequence[str] = ()
+) -> SceneSource:
     """Return the scene that files are parts of.
 
     Args:
         root: The source, which gives the scene its name.
         images: Parts of its image.
         labels: Parts of its label, or the one vector file.
+        bidx: Bands that are asked for; a band among them that is called alpha is data.
+        names: Names of the bands by a preset; where they are as many as the bands, all bands are data.
 
     Raises:
         RasterError: They do not fit together.
@@ -76,7 +89,11 @@ def mosaic_scene(root: Path, images: Sequence[Path], labels: Sequence[Path]) -> 
             f"{root}: several labels found for the mosaic: {named(labels)}; name one vector file, or rasters only, "
             "with --labels (ogrmerge.py joins vector files)"
         )
-    image = images[0] if len(images) == 1 else join_parts(images, name)
+    image = images[0]
+    if len(images) > 1:
+        with open_raster(image) as dataset:
+            alpha_is_data = not set(chosen_bands(dataset, bidx, names)) <= set(color_bands(dataset))
+        image = join_parts(images, name, alpha_is_data=alpha_is_data)
     scene = SceneSource(
         name=name,
         split="train",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.tiles.conftest import Maker
 
 CRS = "EPSG:32633"
+COLORS = np.array([(255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0)], np.uint8)
 ORIGIN = Affine(0.5, 0, 400000, 0, -0.5, 5800000)
 
 
@@ -138,6 +139,33 @@ def test_only_valid_pixels_cover_and_gaps_are_invalid(make: Maker, tmp_path: Pat
         assert (ColorInterp.alpha in dataset.colorinterp) == (kind == "alpha")
         assert repr(dataset.nodatavals) == repr(part.nodatavals)
         assert dataset.dtypes == part.dtypes
+
+
+@pytest.mark.parametrize(
+    "options", [{"bidx": (1, 2, 3, 4)}, {"preset": "potsdam"}, {"preset": "potsdam", "images": ("**/*_RGBIR.tif",)}]
+)
+def test_infrared_called_alpha_hides_nothing(make: Maker, tmp_path: Path, options: dict[str, Any]) -> None:
+    pixels, labels = make.noise(128, 128, count=4), make.indices(128, 128)
+    pixels[3, 20:40, 50:80] = 0
+    names = dict(zip(("2_10", "2_11", "3_10"), list(FOUR.values())[:3], strict=True))
+    for folder, ending, bands in (("images", "RGBIR", pixels), ("labels", "label", COLORS[labels].transpose(2, 0, 1))):
+        corners = {f"top_potsdam_{name}_{ending}": corner for name, corner in names.items()}
+        for path in cut(make, tmp_path / "in" / folder, bands, corners, 64):
+            with rasterio.open(path) as dataset:
+                assert (ColorInterp.alpha in dataset.colorinterp) == (folder == "images")
+    (tmp_path / "in/classes.toml").write_text(
+        "".join(f"[[class]]\nname = '{color}'\ncolor = {list(color)}\n" for color in COLORS[:6].tolist())
+    )
+    config = PrepareConfig(mosaic=True, tile_px=128, val_fraction=0.0, **options)
+    manifest = prepare_tiles(tmp_path / "in", tmp_path / "out", config)
+    (tile,) = manifest.tiles
+    covered = np.ones((128, 128), bool)
+    covered[64:, 64:] = False
+    found, valid, _ = read(tile.image)
+    np.testing.assert_array_equal(valid, covered)
+    np.testing.assert_array_equal(found[:, covered], pixels[:, covered])
+    with rasterio.open(tile.mask) as mask:
+        np.testing.assert_array_equal(mask.read(1), np.where(covered, labels, 255))
 
 
 def test_colour_tables_and_band_names_are_kept(make: Maker, tmp_path: Path) -> None:
