@@ -130,6 +130,26 @@ def test_classes_that_are_nowhere_or_only_elsewhere() -> None:
     assert said(findings)[0].startswith("fault classes: the labels hold no pixel of any class (land, roof, road)")
 
 
+def test_classes_that_resampling_loses() -> None:
+    coarse = facts((60, 30, 0), source_counts=(5_900, 3_050, 45), source_px=9_000, source_px_area=0.01)
+    findings = quiet()
+    check_classes({"a": coarse, "b": facts((9, 9, 0))}, {"train": (60, 30, 0)}, CLASSES, findings, pixel_m=4.0004)
+    assert said(findings) == [
+        "warning classes: class road: 45 px in the labels, none left at a ground pixel of 4 m; choose a finer --gsd"
+    ]
+    findings = quiet()
+    check_classes({"a": facts((60, 30, 0), polygon_counts=(2, 4, 1))}, {}, CLASSES, findings)
+    assert said(findings)[0].startswith(
+        "warning classes: 1 polygon of class road covers no pixel centre on the grid of the tiles"
+    )
+
+
+def test_unknown_colours_are_a_share_of_the_label_in_its_file() -> None:
+    scenes = {"a": facts(unknown={"(1, 2, 3)": 3}, source_counts=(900, 90, 7), source_px=1_000)}
+    assert not colours(scenes, PrepareConfig(max_unknown=0.003)).faults
+    assert colours(scenes, PrepareConfig(max_unknown=0.0029)).faults
+
+
 def test_labels_of_one_class_are_noted() -> None:
     findings = quiet()
     check_classes({"a": facts(), "b": facts((100, 0, 0)), "c": facts((0, 0, 0), valid_px=9)}, {}, CLASSES, findings)

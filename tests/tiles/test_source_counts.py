@@ -15,12 +15,16 @@ from affine import Affine
 from ctrs.config import PrepareConfig
 from ctrs.errors import UnknownColorError
 from ctrs.raster.geotiff import open_raster
-from ctrs.raster.warp import grid_warp
 from ctrs.tiles import Manifest, audit_source, prepare_tiles
 from ctrs.tiles import source_counts as module
 from ctrs.tiles.audit import Audit
 from ctrs.tiles.audit_record import audit_record, read_record
 from ctrs.tiles.facts import SceneFacts
+from ctrs.tiles.findings import Findings
+from ctrs.tiles.layout import find_layout
+from ctrs.tiles.manifest import plain_facts
+from ctrs.tiles.scan import scan
+from ctrs.tiles.scenes import check_source
 
 if TYPE_CHECKING:
     from tests.tiles.conftest import Maker
@@ -176,6 +180,30 @@ def test_counts_do_not_depend_on_blocks_or_threads(
         assert facts.source_counts == tuple(np.bincount(mask.ravel()).tolist())
 
 
+def test_work_that_goes_on_counts_the_same(make: Maker, tmp_path: Path) -> None:
+    source = write(make, tmp_path / "src", traffic())
+    config = PrepareConfig(val_fraction=0, tile_px=32, gsd_m=1.3)
+    findings = Findings(issues_warnings=False)
+    ready = check_source(find_layout(source, config, findings), config, findings)
+    once, again = (plain_facts(scan(ready, tmp_path / "work", write=True).facts["a"]) for _ in range(2))
+    assert once == again
+    assert once["source_counts"] == np.bincount(traffic().ravel()).tolist()
+
+
+def test_a_label_that_breaks_off_is_a_fault_of_its_scene(make: Maker, tmp_path: Path) -> None:
+    source = write(make, tmp_path / "src", traffic())
+    config = PrepareConfig(val_fraction=0, tile_px=32, gsd_m=4.0)
+    findings = Findings(issues_warnings=False)
+    ready = check_source(find_layout(source, config, findings), config, findings)
+    facts = scan(ready, tmp_path, write=False).facts
+    (source / "labels/a.tif").write_bytes(b"no label")
+    broken: list[str] = []
+    left = module.add_source_counts(ready.scenes, facts, on_error=lambda name, error: broken.append(f"{name}: {error}"))
+    assert left == {}
+    assert broken[0].startswith("a: ")
+    assert "not readable as a raster" in broken[0]
+
+
 def test_polygons_without_a_pixel_are_named(make: Maker, tmp_path: Path) -> None:
     make.raster(tmp_path / "src/images/a.tif", make.noise(H, W), **PLACED)
     cars = [shapely.box(400009 + 8 * n, 5799989, 400009.6 + 8 * n, 5799989.6) for n in range(7)]
@@ -205,16 +233,22 @@ def test_a_resampled_eroded_label_is_the_nearest_pixel(make: Maker, tmp_path: Pa
         eroded = np.where(labels != np.roll(labels, 1, axis=1), np.uint8(255), labels)
         with open_raster(tmp_path / "p" / scene.source_image) as dataset:
             own = type(scene.grid).of(dataset)
-        cols, rows = np.broadcast_arrays(*grid_warp(own, scene.grid).positions(tile.window))
-        cols, rows = np.floor(cols).astype(int), np.floor(rows).astype(int)
+        window = tile.window
+        cols, rows = np.meshgrid(
+            np.arange(window.col_off, window.col_off + window.width) + 0.5,
+            np.arange(window.row_off, window.row_off + window.height) + 0.5,
+        )
+        to_own = ~own.transform @ scene.grid.transform
+        cols, rows = (
+            np.floor(places).astype(int) for places in (to_own.a * cols + to_own.c, to_own.e * rows + to_own.f)
+        )
         inside = (cols >= 0) & (rows >= 0) & (cols < 256) & (rows < 256)
         for path, source in ((tile.mask, labels), (tile.mask_eroded, eroded)):
             assert path is not None
             with open_raster(path) as dataset:
                 found = dataset.read(1)
-            shown = inside & (found != 255) if path == tile.mask else inside
             with open_raster(tile.image) as dataset:
-                shown &= dataset.dataset_mask() > 0
+                shown = inside & (dataset.dataset_mask() > 0)
             assert shown.mean() > 0.5
             expected = source[rows.clip(0, 255), cols.clip(0, 255)]
             assert np.array_equal(found[shown], expected[shown])

@@ -219,6 +219,20 @@ def test_bands_and_dtypes_are_kept(make: Maker, tmp_path: Path, count: int, dtyp
     np.testing.assert_allclose(manifest.bands.mean, values.mean(axis=1), rtol=1e-6)
 
 
+def test_band_statistics_are_of_training_tiles_alone(make: Maker, tmp_path: Path) -> None:
+    make.potsdam(tmp_path / "p", ("2_10", "2_11", "2_13"), size=128, eroded=False)
+    pixels = {}
+    for name, gain in (("2_10", 0.3), ("2_11", 0.7), ("2_13", 1.0)):  # validation is brighter, the test brighter still
+        with rasterio.open(tmp_path / f"p/2_Ortho_RGB/top_potsdam_{name}_RGB.tif", "r+") as dataset:
+            pixels[name] = (100 * (gain == 1.0) + dataset.read() * gain).clip(0, 250).astype(np.uint8)
+            dataset.write(pixels[name])
+    config = PrepareConfig(tile_px=64, val=("potsdam_2_11",))
+    bands = prepare_tiles(tmp_path / "p", tmp_path / "out", config).bands
+    train = pixels["2_10"].reshape(3, -1).astype(float)
+    np.testing.assert_allclose(bands.mean, train.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(bands.std, train.std(axis=1), rtol=1e-6)
+
+
 def test_near_infrared_beside_red_green_blue_stays_a_band(make: Maker, tmp_path: Path) -> None:
     generic(make, tmp_path / "src", {"a": (64, 64)})
     pixels = make.noise(64, 64, count=4)
