@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from ctrs.raster.names import is_remote, shown, split_layer
 
@@ -90,7 +91,7 @@ def _headers(url: str) -> dict[str, str | int]:
 
 
 def _ask(request: urllib.request.Request) -> dict[str, str | int]:
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+    with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_SECONDS) as answer:
         headers = answer.headers
         size = headers.get("Content-Length")
         if answer.status == http.client.PARTIAL_CONTENT:
@@ -99,4 +100,22 @@ def _ask(request: urllib.request.Request) -> dict[str, str | int]:
         for key, header in (("etag", "ETag"), ("last_modified", "Last-Modified")):
             if headers.get(header):
                 found[key] = str(headers[header])
+        return found
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Asks for headers alone at the new address too, where Python would ask for the file."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        found = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if found is not None:
+            found.method = req.get_method()
         return found

@@ -21,7 +21,7 @@ from ctrs.raster.geotiff import Grid, open_raster
 from ctrs.raster.mosaic import mosaic_vrt
 from ctrs.raster.names import gdal_name, shown
 from ctrs.raster.windows import PixelWindow
-from ctrs.tiles import prepare_tiles
+from ctrs.tiles import Manifest, prepare_tiles, remote_files
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.given_files import glob_pattern
 from ctrs.tiles.layout import find_layout
@@ -224,6 +224,102 @@ def test_images_and_labels_of_a_server(make: Maker, tmp_path: Path, server: str)
     assert manifest.scenes[0].name == "town"
     counts = np.sum([tile.class_counts for tile in manifest.tiles], axis=0)
     assert counts.tolist() == np.bincount(labels.ravel(), minlength=2).tolist()
+
+
+def serve_town(make: Maker, folder: Path) -> np.ndarray:
+    """Write an image and a label; returns the label."""
+    place = Affine(0.5, 0, 400000, 0, -0.5, 5800000)
+    labels = make.indices(96, 96, num=2)
+    make.raster(folder / "town.tif", make.noise(96, 96), transform=place, crs="EPSG:32633")
+    make.raster(folder / "town_mask.tif", labels, transform=place, crs="EPSG:32633")
+    return labels
+
+
+def test_a_label_that_was_replaced_on_its_server_is_another_source(
+    make: Maker, tmp_path: Path, server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve_town(make, tmp_path / "web")
+    label = tmp_path / "web/town_mask.tif"
+    os.utime(label, (10**9, 10**9))
+    urls = (f"{server}/town.tif?sig=a.b", f"{server}/town_mask.tif")
+    config = PrepareConfig(images=urls[:1], labels=urls[1:], tile_px=32, val_fraction=0.0)
+    (tmp_path / "empty").mkdir()
+    manifest = prepare_tiles(tmp_path / "empty", tmp_path / "out", config)
+    assert list(manifest.remote_sources) == list(urls)
+    assert manifest.remote_sources[urls[1]] == {
+        "size": label.stat().st_size, "last_modified": "Sun, 09 Sep 2001 01:46:40 GMT",
+    }  # fmt: skip
+    with caplog.at_level("INFO", logger="ctrs"):
+        assert prepare_tiles(tmp_path / "empty", tmp_path / "out", config).fingerprint == manifest.fingerprint
+    assert "already prepared" in caplog.text
+    assert "cannot be compared" not in caplog.text
+    os.utime(label, (10**9 + 1, 10**9 + 1))
+    with pytest.raises(OutputExistsError, match="is the result of other inputs or options"):
+        prepare_tiles(tmp_path / "empty", tmp_path / "out", config)
+
+
+def test_sources_of_which_no_server_tells_anything_are_said_to_be_taken_as_they_were(
+    make: Maker, tmp_path: Path, server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_town(make, tmp_path / "web")
+    config = PrepareConfig(
+        images=(f"{server}/town.tif",), labels=(f"{server}/town_mask.tif",), tile_px=32, val_fraction=0.0
+    )
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(remote_files, "_WEB", ())
+    manifest = prepare_tiles(tmp_path / "empty", tmp_path / "out", config)
+    assert manifest.remote_sources == {f"{server}/town.tif": {}, f"{server}/town_mask.tif": {}}
+    assert "cannot be compared" not in caplog.text
+    prepare_tiles(tmp_path / "empty", tmp_path / "out", config)
+    assert (
+        f"remote sources cannot be compared ({server}/town.tif and 1 more: neither entity tag nor time of change is "
+        "known), and are taken as unchanged; prepared again only with --overwrite"
+    ) in caplog.text
+
+
+S3_TOWN = """
+import sys
+from pathlib import Path
+from ctrs.config import PrepareConfig
+from ctrs.tiles import prepare_tiles
+
+config = PrepareConfig(
+    images=("s3://imagery/2020/town.tif",), labels=("s3://truth/town_mask.tif",), tile_px=32, val_fraction=0.0
+)
+for _ in range(2):
+    manifest = prepare_tiles(Path(sys.argv[1]), Path(sys.argv[2]), config)
+"""
+
+
+def test_images_and_labels_of_cloud_storage(make: Maker, tmp_path: Path, server: str) -> None:
+    labels = serve_town(make, tmp_path / "web")
+    for name, bucket in (("town.tif", "imagery/2020"), ("town_mask.tif", "truth")):
+        (tmp_path / "web" / bucket).mkdir(parents=True)
+        (tmp_path / "web" / name).rename(tmp_path / "web" / bucket / name)
+    (tmp_path / "empty").mkdir()
+    storage = {
+        "AWS_S3_ENDPOINT": server.removeprefix("http://"),
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_NO_SIGN_REQUEST": "YES",
+    }
+    # In a process of its own: GDAL keeps what it knows of cloud storage.
+    done = subprocess.run(
+        [sys.executable, "-c", S3_TOWN, str(tmp_path / "empty"), str(tmp_path / "out")],
+        env=os.environ | storage,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "remote sources cannot be compared (s3://imagery/2020/town.tif and 1 more: " in done.stderr
+    manifest = Manifest.open(tmp_path / "out")
+    assert len(manifest.tiles) == 9
+    counts = np.sum([tile.class_counts for tile in manifest.tiles], axis=0)
+    assert counts.tolist() == np.bincount(labels.ravel(), minlength=2).tolist()
+    assert manifest.scenes[0].source_image == "s3://imagery/2020/town.tif"
+    assert manifest.remote_sources == {"s3://imagery/2020/town.tif": {}, "s3://truth/town_mask.tif": {}}
 
 
 def test_what_a_server_does_not_have_is_said_at_once(make: Maker, tmp_path: Path, server: str) -> None:
