@@ -82,7 +82,8 @@ def _proof_of(audit: Audit, scenes: Sequence[SceneAudit], caption: str) -> Html:
     notes.append(f"{total - valid:,} px hold no imagery ({share(total - valid, total)} of {total:,} px)")
     if changed:
         notes.append(f"{changed:,} px had a colour near one of the legend and were read as that")
-    shown = table([column for column, _ in fields], rows, caption=caption, foot=foot)
+    is_dense = is_resampled(scenes)
+    shown = table([column for column, _ in fields], rows, caption=caption, foot=foot, is_dense=is_dense)
     return join([shown, paragraph("; ".join(notes) + ".", class_="soft")])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from rasterio.control import GroundControlPoint
 
 from ctrs.config import PrepareConfig
 from ctrs.errors import UnknownColorError
@@ -143,6 +144,36 @@ def test_only_pixels_with_imagery_within_the_area_count(make: Maker, tmp_path: P
         assert found.source_counts is not None
         assert np.abs(np.array(found.source_counts) - expected).max() <= (0 if "crs" not in options else 180)
         assert found.source_counts[CAR] == expected[CAR] > 0
+
+
+@pytest.mark.parametrize("kind", ["rotated", "ground control points"])
+@pytest.mark.parametrize("has_area", [False, True])
+def test_straightened_images_count_each_label_pixel(make: Maker, tmp_path: Path, kind: str, has_area: bool) -> None:
+    labels = traffic()
+    turned = TRANSFORM @ Affine.rotation(20)
+    valid = np.ones((H, W), bool)
+    valid[:30] = False
+    source = write(make, tmp_path / "src", labels, mask=valid, transform=turned)
+    make.raster(source / "labels/a.tif", labels, transform=turned, crs=UTM)
+    if kind == "ground control points":
+        corners = [(0, 0), (H, 0), (0, W), (H, W)]
+        points = [GroundControlPoint(row, col, *(turned @ (col, row))) for row, col in corners]
+        make.raster(source / "images/a.tif", make.noise(H, W), mask=valid, gcps=points, crs=UTM)
+        make.raster(source / "labels/a.tif", labels)
+    options: dict[str, Any] = {}
+    expected = valid
+    if has_area:
+        shape = shapely.Polygon([turned @ place for place in ((50, 10), (300, 10), (300, 200), (50, 200))])
+        geopandas.GeoDataFrame(geometry=[shape], crs=UTM).to_file(tmp_path / "area.gpkg")
+        options["aoi"] = tmp_path / "area.gpkg"
+        expected = np.zeros((H, W), bool)
+        expected[30:200, 50:300] = True
+    facts = facts_of(look(source, **options))
+    assert facts.source_counts is not None
+    assert facts.source_counts == tuple(np.bincount(labels[expected], minlength=3).tolist())
+    assert facts.source_px == H * W
+    assert facts.source_px_area == pytest.approx(1.0, rel=1e-3)
+    assert sum(facts.source_counts) == pytest.approx(sum(facts.label_counts), rel=0.02)
 
 
 def test_a_label_on_a_larger_grid_counts_where_the_image_lies(make: Maker, tmp_path: Path) -> None:
