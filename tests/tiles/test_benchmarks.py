@@ -404,6 +404,20 @@ def test_a_kind_of_images_that_is_not_there(write_fake: Write, tmp_path: Path) -
         prepare_tiles(root, tmp_path / "out", PrepareConfig(variant="irrg"))
 
 
+def test_kinds_of_images_as_typed(
+    write_fake: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(write_fake("potsdam").root)
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", source, "--variant", "rgbir", "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert tuple(result["bands"]["names"]) == POTSDAM_BANDS["RGBIR"]
+    assert main(["prepare", source, "--variant", "CIR", "-o", "other"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "error: --variant 'CIR' found, but preset potsdam has: RGB, IRRG, RGBIR\n"
+
+
 def test_images_of_two_kinds_are_not_mixed(write_fake: Write, tmp_path: Path) -> None:
     config = PrepareConfig(preset="potsdam", images=("2_Ortho_RGB/*_2_10_*.tif", "3_Ortho_IRRG/*_7_10_*.tif"))
     with pytest.raises(DataError, match=r"bands near infrared, red, green by preset potsdam, but red, green, blue in"):
