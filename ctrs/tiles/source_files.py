@@ -178,7 +178,7 @@ def _read(
             stop.set()
     known = " ".join(finding.message for finding in findings.entries if finding.level == "fault")
     for path, fault in sorted(damaged, key=lambda entry: entry[0]):
-        if shown(path) not in known:
+        if f"{shown(path)}:" not in known:
             findings.fault("files", fault)
     progress(max(1, total // _MIB), max(1, total // _MIB), what)
     return hashes

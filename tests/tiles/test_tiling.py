@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import geopandas
 import numpy as np
@@ -25,9 +25,10 @@ from ctrs.config import PrepareConfig
 from ctrs.errors import DataError, DataWarning, LabelWarning, MissingCrsWarning, OutputError, OutputExistsError
 from ctrs.raster.geotiff import Grid, open_raster, read_window
 from ctrs.raster.windows import PixelWindow
-from ctrs.tiles import prepare_tiles, scene_mosaics
+from ctrs.tiles import audit_source, prepare_tiles, scene_mosaics, source_audit, tiling
 from ctrs.tiles.cutting import cut_tile
 from ctrs.tiles.manifest import Manifest
+from ctrs.tiles.scan import Scan, scan
 from ctrs.workspace import newest_prepared
 
 if TYPE_CHECKING:
@@ -519,6 +520,28 @@ def test_progress_counts_tiles(make: Maker, tmp_path: Path) -> None:
     assert tiling[0] == calls[0] == (0, 4, "tiling")
     assert tiling[-1] == (4, 4, "tiling")
     assert all(done <= total for done, total, _ in calls)
+
+
+@pytest.mark.parametrize("checks", [False, True])
+@pytest.mark.parametrize(("workers", "threads"), [(None, 7), (2, 2)])
+def test_all_cores_work_unless_told_otherwise(
+    make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checks: bool, workers: int | None, threads: int
+) -> None:
+    generic(make, tmp_path / "src", {"a": (64, 128)})
+    seen: list[int] = []
+
+    def counted(*args: Any, workers: int, **options: Any) -> Scan:
+        seen.append(workers)
+        return scan(*args, workers=workers, **options)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(source_audit if checks else tiling, "scan", counted)
+    config = PrepareConfig(tile_px=64, workers=workers)
+    if checks:
+        audit_source(tmp_path / "src", tmp_path / "look.html", config)
+    else:
+        prepare_tiles(tmp_path / "src", tmp_path / "out", config)
+    assert seen == [threads]
 
 
 def test_different_ground_pixels_are_warned_of(make: Maker, tmp_path: Path) -> None:
