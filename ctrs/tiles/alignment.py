@@ -29,6 +29,9 @@ MIN_BORDER_PX = 200
 _PEAK_PX = 3
 """Shifts this near to the peak belong to it and not to what it is compared with; the halves may differ by as much."""
 
+_VERTEX_PX = 0.75
+"""Farthest from its peak, along rows and columns, that the top of a surface is looked for."""
+
 _SQUARE_PX = 64
 """Edge of the squares by which borders are dealt out to two halves."""
 
@@ -106,11 +109,8 @@ def shift_of(correlation: Correlation) -> Shift | None:
     agree = all(max(abs(place - row), abs(other - col)) <= _PEAK_PX for place, other in map(_peak, halves))
     # The mean of two such halves rises sqrt(2) times as high above its spread as each of them.
     score = float(np.sqrt(2)) * min(_height(half, row, col) for half in halves) if agree else 0.0
-    return Shift(
-        cols=col - centre + _vertex(surface[row, :], col),
-        rows=row - centre + _vertex(surface[:, col], row),
-        score=max(0.0, score),
-    )
+    down, right = _vertex(surface, row, col)
+    return Shift(cols=col - centre + right, rows=row - centre + down, score=max(0.0, score))
 
 
 def estimate_shift(windows: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.bool_], Mask]]) -> Shift | None:
@@ -139,11 +139,29 @@ def _height(surface: npt.NDArray[np.float64], row: int, col: int) -> float:
     return 0.0 if spread == 0 else (float(surface[row, col]) - float(others.mean())) / spread
 
 
-def _vertex(line: npt.NDArray[np.float64], place: int) -> float:
-    """Return the top of the parabola through a peak and its neighbours, from the peak."""
-    if not 0 < place < len(line) - 1:
-        return 0.0
-    before, top, after = (float(value) for value in line[place - 1 : place + 2])
+def _vertex(surface: npt.NDArray[np.float64], row: int, col: int) -> tuple[float, float]:
+    """Return the top of the paraboloid that fits a peak and its eight neighbours best, from the peak, down and right.
+
+    One parabola along each axis would be off by half a pixel where the peak is a ridge that runs slantwise. But where
+    the ridge is so flat that the paraboloid's top lies beyond the peak's own pixel, these are all that can be told.
+    """
+    around = surface[max(0, row - 1) : row + 2, max(0, col - 1) : col + 2]
+    if around.shape != (3, 3):
+        return 0.0, 0.0
+    slope = np.array([(around[2] - around[0]).mean(), (around[:, 2] - around[:, 0]).mean()]) / 2
+    down = float((around[0] - 2 * around[1] + around[2]).mean())
+    right = float((around[:, 0] - 2 * around[:, 1] + around[:, 2]).mean())
+    slant = float(around[2, 2] - around[2, 0] - around[0, 2] + around[0, 0]) / 4
+    if down < 0 and down * right > slant**2:
+        top = np.linalg.solve([[down, slant], [slant, right]], -slope)
+        if np.abs(top).max() <= _VERTEX_PX:
+            return float(top[0]), float(top[1])
+    return _parabola(around[:, 1]), _parabola(around[1])
+
+
+def _parabola(line: npt.NDArray[np.float64]) -> float:
+    """Return the top of the parabola through three values, from the middle one, which is the greatest."""
+    before, top, after = (float(value) for value in line)
     bend = before - 2 * top + after
     return 0.0 if bend == 0 else 0.5 * (before - after) / bend
 

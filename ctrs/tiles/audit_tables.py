@@ -9,14 +9,12 @@ from ctrs.raster.geotiff import crs_name
 from ctrs.report.charts import Bar, stacked_bars
 from ctrs.report.html import Column, Content, Html, details, element, join, legend, paragraph, swatch, table
 from ctrs.tiles.audit import Audit, SceneAudit, Shift
+from ctrs.tiles.displacement import MAX_DISTANCE_PX, MIN_SCORE, is_displaced
 from ctrs.tiles.findings import Finding, Level
 from ctrs.tiles.manifest import SPLITS
 
 MAX_ROWS = 500
 """Most rows of a table; the manifest holds all."""
-
-LARGE_SHIFT_PX = 2.0
-CERTAIN_SCORE = 5.0
 
 _LEVELS: tuple[Level, ...] = ("fault", "warning", "note")
 
@@ -197,7 +195,7 @@ def scenes_table(audit: Audit) -> Html:
     columns = [Column(title="scene"), Column(title="image"), Column(title="label")]
     meaning = paragraph(
         "Label shift: columns and rows that the label would have to move to fit the image best, estimated from edges; "
-        f"marked above {LARGE_SHIFT_PX:g} px. Below a certainty of {CERTAIN_SCORE:g}, in grey, it means little. "
+        f"marked above {MAX_DISTANCE_PX:g} px. Below a certainty of {MIN_SCORE:g}, in grey, it means little. "
         "Darkest and saturated: valid pixels at the least and greatest value that the dtype can hold, in the band that "
         "has most of them.",
         class_="soft",
@@ -227,12 +225,11 @@ def _metres(size: float | None) -> str:
 
 
 def _is_certain(shift: Shift | None) -> bool:
-    return shift is not None and shift.score >= CERTAIN_SCORE
+    return shift is not None and shift.score >= MIN_SCORE
 
 
 def _is_shifted(scene: SceneAudit) -> bool:
-    shift = scene.shift
-    return shift is not None and _is_certain(shift) and max(abs(shift.cols), abs(shift.rows)) > LARGE_SHIFT_PX
+    return scene.shift is not None and is_displaced(scene.shift)
 
 
 def _shift(scene: SceneAudit) -> Content:

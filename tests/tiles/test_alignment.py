@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.features import rasterize
+from scipy.ndimage import gaussian_filter
 
 from ctrs.classes import IGNORE_INDEX, Mask
 from ctrs.raster.geotiff import open_raster
@@ -157,10 +158,26 @@ def test_strength_is_the_sum_over_border_pixels() -> None:
     assert (found.strength.sum(axis=0) <= 2 * found.border.sum(axis=0) + 0.01).all()
 
 
-def test_shifts_near_two_pixels_are_not_called_displaced() -> None:
-    assert not is_displaced(Shift(cols=1.2, rows=-1.7, score=9))
-    assert is_displaced(Shift(cols=2.2, rows=-1.7, score=9))
+def test_shifts_of_more_than_two_pixels_are_called_displaced() -> None:
+    assert not is_displaced(Shift(cols=1.2, rows=-1.5, score=9))
+    assert is_displaced(Shift(cols=1.2, rows=-1.7, score=9))
     assert not is_displaced(Shift(cols=8, rows=0, score=MIN_SCORE - 0.1))
+
+
+def test_fractions_of_a_pixel_are_told() -> None:
+    """Move labels by tenths of a pixel, on a drawing of them ten times as fine."""
+    rng = np.random.default_rng(3)
+    fine = gaussian_filter(rng.normal(size=(3000, 3000)).astype(np.float32), 100) > 0
+    drawn = fine[200:2800, 200:2800].reshape(260, 10, 260, 10).mean(axis=(1, 3)) * 120 + 60
+    pixels = (drawn + rng.normal(0, 8, drawn.shape)).clip(0, 255).astype(np.uint8)[None]
+    for distance in (0.5, 1.8, 2.3):
+        for angle in np.deg2rad(range(0, 360, 45)):
+            cols, rows = round(10 * distance * np.cos(angle)), round(10 * distance * np.sin(angle))
+            label = fine[205 - rows : 2805 - rows : 10, 205 - cols : 2805 - cols : 10].astype(np.uint8)
+            shift = estimate_shift([(pixels, np.ones(drawn.shape, bool), label)])
+            assert shift is not None
+            assert (shift.cols, shift.rows) == pytest.approx((-cols / 10, -rows / 10), abs=0.3)
+            assert is_displaced(shift) == (distance > 2)
 
 
 def test_a_few_barns_give_no_estimate_to_be_trusted(real_data: Path) -> None:
