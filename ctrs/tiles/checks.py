@@ -174,7 +174,9 @@ def check_classes(
                 for split, counts in class_px.items()
                 if split != "train" and any(counts[classes.index(name)] for name in absent)
             ]
-            where = f", which only {' and '.join(holders)} holds" if holders else ""
+            where = (
+                f", which only {' and '.join(holders)} {'holds' if len(holders) == 1 else 'hold'}" if holders else ""
+            )
             findings.warn(
                 "classes",
                 f"training tiles hold no pixel of class {', '.join(absent)}{where}; a model cannot learn it",
