@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
-import warnings
-from dataclasses import dataclass
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import geopandas
@@ -15,23 +16,38 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import shapes
 
 from ctrs.config import PrepareConfig
-from ctrs.errors import CtrsError, CtrsWarning, InputNotFoundError
+from ctrs.errors import CtrsError, InputNotFoundError
 from ctrs.raster.geotiff import open_raster, read_window
 from ctrs.raster.windows import PixelWindow
 from ctrs.synthetic import TownConfig, make_town
-from ctrs.tiles import Audit, Manifest, audit_source, prepare_tiles
-from ctrs.tiles.findings import Check, Finding, Level
+from ctrs.tiles import audit_source, prepare_tiles
 
 if TYPE_CHECKING:
     from tests.tiles.conftest import Maker
+    from tests.tiles.planting import Raster
+
+
+def _load_planting() -> ModuleType:
+    """Import the module beside this file; tests are no package."""
+    spec = importlib.util.spec_from_file_location("tests_tiles_planting", Path(__file__).with_name("planting.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+planting = _load_planting()
+cut_short, look, matching, prepare = planting.cut_short, planting.look, planting.matching, planting.prepare
+refused, warned = planting.refused, planting.warned
 
 SIZE = 300
 PIXEL_M = 0.35
-EDGE = SIZE // 2
+EDGE = planting.TILE_PX
 TILE = PrepareConfig(tile_px=EDGE)
 SCENES = ("2_10", "2_11", "2_13")
 IMAGE, LABEL, ERODED = (
@@ -80,82 +96,12 @@ def outlines(clean_polygons: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(clean_polygons, tmp_path / "outlines"))
 
 
-def look(source: Path, **options: Any) -> Audit:
-    """Check a source; nothing is left but the report, and no warning is issued twice over."""
-    report = source.parent / "check.html"
-    audit = audit_source(source, report, PrepareConfig(tile_px=EDGE, **options))
-    page = report.read_text(encoding="utf-8")
-    assert page.startswith("<!DOCTYPE html>")
-    assert sorted(path.name for path in source.parent.iterdir()) == sorted(["check.html", source.name])
-    return audit
-
-
-def matching(audit: Audit, level: Level, check: Check, pattern: str) -> Finding:
-    """Return the finding that matches, and fail with all findings if there is none."""
-    for finding in audit.findings:
-        if (finding.level, finding.check) == (level, check) and re.search(pattern, finding.message):
-            return finding
-    listed = "\n".join(f"{finding.level} {finding.check}: {finding.message}" for finding in audit.findings)
-    raise AssertionError(f"no {level} of {check} like {pattern!r} among:\n{listed or 'nothing'}")
-
-
-def prepare(source: Path, **options: Any) -> Manifest:
-    return prepare_tiles(source, source.parent / "out", PrepareConfig(tile_px=EDGE, **options))
-
-
-def refused(source: Path, pattern: str, **options: Any) -> None:
-    """Prepare must stop, say why, and leave nothing behind."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CtrsWarning)
-        with pytest.raises(CtrsError, match=pattern):
-            prepare(source, **options)
-    assert not (source.parent / "out").exists()
-    assert not (source.parent / ".out.partial").exists()
-
-
-def warned(source: Path, pattern: str, **options: Any) -> Manifest:
-    """Prepare must warn, write the warning down, and go on."""
-    with pytest.warns(CtrsWarning) as caught:
-        manifest = prepare(source, **options)
-    assert any(re.search(pattern, str(entry.message)) for entry in caught), [str(entry.message) for entry in caught]
-    assert any(re.search(pattern, note) for note in manifest.notes)
-    assert "class=" in (manifest.root / "report.html").read_text(encoding="utf-8")
-    return manifest
-
-
-@dataclass(frozen=True, kw_only=True)
-class Raster:
-    """Pixels of a file with its profile, to be changed and written again."""
-
-    path: Path
-    pixels: np.ndarray
-    profile: dict[str, Any]
-
-    @classmethod
-    def read(cls, path: Path) -> Raster:
-        with open_raster(path) as dataset:
-            keys = ("crs", "transform", "nodata", "compress")
-            return cls(path=path, pixels=dataset.read(), profile={key: dataset.profile.get(key) for key in keys})
-
-    def write(self, pixels: np.ndarray | None = None, path: Path | None = None, **changes: Any) -> None:
-        pixels = self.pixels if pixels is None else pixels
-        profile = {**self.profile, **changes}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(
-                path or self.path, "w", driver="GTiff", count=len(pixels), height=pixels.shape[1],
-                width=pixels.shape[2], dtype=pixels.dtype.name, **profile,
-            ) as dataset:  # fmt: skip
-                dataset.write(pixels)
-        (path or self.path).with_suffix(".tfw").unlink(missing_ok=True)
-
-
 def image(town: Path, name: str) -> Raster:
-    return Raster.read(town / IMAGE.format(name))
+    return planting.Raster.read(town / IMAGE.format(name))
 
 
 def label(town: Path, name: str) -> Raster:
-    return Raster.read(town / LABEL.format(name))
+    return planting.Raster.read(town / LABEL.format(name))
 
 
 def repaint(raster: Raster, old: tuple[int, int, int], new: tuple[int, int, int]) -> None:
@@ -166,11 +112,6 @@ def repaint(raster: Raster, old: tuple[int, int, int], new: tuple[int, int, int]
 
 def without_eroded(town: Path) -> None:
     shutil.rmtree(town / "5_Labels_all_noBoundary")
-
-
-def cut_short(path: Path, share: float = 0.5) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
 
 
 # Clean sources
@@ -347,7 +288,7 @@ def test_a_truncated_file(town: Path, kind: str, what: str) -> None:
 
 
 def test_a_one_pixel_wide_raster(town: Path) -> None:
-    for raster in (image(town, "2_11"), label(town, "2_11"), Raster.read(town / ERODED.format("2_11"))):
+    for raster in (image(town, "2_11"), label(town, "2_11"), planting.Raster.read(town / ERODED.format("2_11"))):
         raster.write(raster.pixels[:, :, :1])
     pattern = r"2_11_RGB\.tif: 1 x 300 px"
     assert matching(look(town), "fault", "files", pattern).scene == "potsdam_2_11"
@@ -379,7 +320,7 @@ def test_the_same_image_in_two_splits(make: Maker, town: Path, tmp_path: Path) -
 
 def test_a_recompressed_copy_in_two_splits(make: Maker, town: Path, tmp_path: Path) -> None:
     source = unplaced(town, tmp_path / "chips")
-    raster = Raster.read(source / "images/2_10.tif")
+    raster = planting.Raster.read(source / "images/2_10.tif")
     raster.write(path=source / "images/2_13.tif", compress="jpeg", photometric="YCbCr", quality=80)
     shutil.copy(source / "labels/2_10.tif", source / "labels/2_13.tif")
     audit = look(source, test=("2_13",))
