@@ -317,6 +317,8 @@ def _buffer(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*m?", text.strip())
+    if match is None and re.match(r"[-+]?\s*\.?\d", text.strip()):
+        raise UsageError(f"--label-buffer {text!r} found, expected metres, such as 2.5 or 2.5m, or the name of a field")
     return {"label_buffer_field": text} if match is None else {"label_buffer_m": float(match[1])}
 
 

@@ -119,6 +119,12 @@ class PrepareConfig:
         for name in ("tile", "stride", "block", "split_buffer"):
             both = getattr(self, f"{name}_px") is not None and getattr(self, f"{name}_m") is not None
             require(not both, f"{name}_m", getattr(self, f"{name}_m"), f"either {name}_px or {name}_m, not both")
+        for name, unit in (("stride_px", "px"), ("stride_m", "m")):
+            stride, tile = getattr(self, name), getattr(self, f"tile_{unit}")
+            fits = stride is None or tile is None or stride <= tile
+            require(
+                fits, name, stride, f"at most the edge of a tile, tile_{unit} = {tile}: longer steps leave ground out"
+            )
         require(0 <= self.min_valid <= 1, "min_valid", self.min_valid, "0 to 1")
         require(0 <= self.max_unknown <= 1, "max_unknown", self.max_unknown, "0 to 1")
         require(0 <= self.val_fraction <= 0.5, "val_fraction", self.val_fraction, "0 to 0.5")
@@ -130,6 +136,7 @@ class PrepareConfig:
             '0 unless split = "place"',
         )
         require(self.folds == 0 or 2 <= self.folds <= 20, "folds", self.folds, "0 or 2 to 20")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
         bands = all(number >= 1 for number in self.bidx) and len(set(self.bidx)) == len(self.bidx) <= MAX_BANDS
         require(bands, "bidx", self.bidx, f"up to {MAX_BANDS} different band numbers from 1")
         if self.workers is not None:

@@ -15,6 +15,7 @@ from ctrs.raster.names import shown
 from ctrs.tiles.composed_imagery import INSIDE, MaskedImagery
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.images import SceneImage
+from ctrs.tiles.target_grid import place_advice, place_lack
 from ctrs.vector.rasterize import GridPolygons, PolygonLayer, place_polygons, read_polygons
 
 _SHOWN = 5
@@ -70,8 +71,8 @@ def _area_on(layer: PolygonLayer, image: SceneImage) -> GridPolygons | None:
     grid: Grid = image.imagery.grid
     if grid.crs is None:
         raise RasterError(
-            f"{shown(image.own.path)}: no CRS found, so the area of interest has no place on it; name the CRS with "
-            "--src-crs"
+            f"{shown(image.own.path)}: {place_lack(grid)} found, so the area of interest has no place on it; "
+            f"{place_advice(grid)}"
         )
     try:
         placed = place_polygons(layer, grid, np.full(len(layer.frame), INSIDE, np.uint8))

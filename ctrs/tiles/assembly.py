@@ -62,7 +62,7 @@ def arrange_tiles(
     return tiles
 
 
-def warn_about(cut: Sequence[CutTile], placed: Sequence[Placed], ready: ReadySource, findings: Findings) -> None:
+def warn_about(cut: Sequence[CutTile], ready: ReadySource, findings: Findings) -> None:
     """Say what was left out, or is missing."""
     eroded = sum(scene.eroded is not None for scene in ready.scenes)
     if 0 < eroded < len(ready.scenes):
@@ -75,8 +75,6 @@ def warn_about(cut: Sequence[CutTile], placed: Sequence[Placed], ready: ReadySou
     empty = sum(not tile.kept for tile in cut)
     if empty:
         logger.info("%d of %d tiles hold too little imagery and are left out", empty, len(cut))
-    if not any(split == "train" for _, split in placed):
-        findings.warn("splits", "no training tiles: this data set can only be scored on")
 
 
 def describe_scenes(ready: ReadySource, placed: Sequence[Placed], splits: dict[str, SplitName]) -> tuple[Scene, ...]:

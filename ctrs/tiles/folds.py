@@ -9,11 +9,14 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 
 from ctrs.errors import DataError
-from ctrs.tiles.ground import Floats, Ints, Length, Place, locate
+from ctrs.tiles.ground import Floats, Ints, Length, Place, locate, tie
 from ctrs.tiles.splits import Parcels, compact_place, split_by
 
 _NUM_TRIES = 6
 """Divisions into compact places that are tried, and as many into strips."""
+
+_MANY_TILES = 1000
+"""Above this number of tiles, folds fail for want of places only where all ground overlaps: seen when they are cut."""
 
 
 def deal_into_folds(
@@ -47,11 +50,7 @@ def deal_into_folds(
     parcels = Parcels.of(places, block)
     num_parcels = len(np.unique(parcels.numbers))
     if num_parcels < num_folds:
-        one, several = ("block", "blocks") if parcels.are_blocks else ("piece", "pieces that share no ground")
-        raise DataError(
-            f"{num_folds} folds asked for, but the training ground has {num_parcels} "
-            f"{one if num_parcels == 1 else several}; choose fewer --folds, a smaller --block or smaller tiles"
-        )
+        raise _too_few(num_folds, num_parcels, are_blocks=parcels.are_blocks)
     counts, centers = parcels.counts, parcels.centers
     least = max(num_folds, parcels.least(buffer))
     small: list[int] = []
@@ -74,6 +73,47 @@ def deal_into_folds(
             pieces.append(_divide(rest, parcels.numbers, side_by_side, counts, num_folds, rng))
     folds: list[int] = _assign(pieces, counts, num_folds).tolist()
     return folds
+
+
+def check_divisible(places: Sequence[Place], num_folds: int, block: Length | None = None) -> None:
+    """Refuse folds that the ground of some tiles cannot be divided into, whichever of the tiles are kept.
+
+    Args:
+        places: All tiles that could be kept.
+        num_folds: Number of folds.
+        block: As for ``deal_into_folds``.
+
+    Raises:
+        DataError: There are fewer places than folds.
+    """
+    if block is not None:
+        num_parcels = 0
+        if places:
+            ground = locate(places)
+            scenes = np.unique([place.scene for place in places], return_inverse=True)[1]
+            cells = np.column_stack([scenes, ground.blocks(ground.lengths(block))])
+            num_parcels = len(np.unique(cells, axis=0))
+        if num_parcels < num_folds:
+            raise _too_few(num_folds, num_parcels, are_blocks=True)
+        return
+    if len(places) > _MANY_TILES:
+        return
+    # Of tiles that all share ground with each other, any choice is one piece; of others, each may be one in the end.
+    every = np.arange(len(places))
+    first, second = locate(places).near(every, every) if places else (every, every)
+    numbers = tie(len(places), first, second) if places else every
+    sizes, pairs = np.bincount(numbers), np.bincount(numbers[first])
+    num_parcels = int(np.where(pairs == sizes**2, 1, sizes).sum())
+    if num_parcels < num_folds:
+        raise _too_few(num_folds, num_parcels, are_blocks=False)
+
+
+def _too_few(num_folds: int, num_parcels: int, *, are_blocks: bool) -> DataError:
+    one, several = ("block", "blocks") if are_blocks else ("piece", "pieces that share no ground")
+    return DataError(
+        f"{num_folds} folds asked for, but the training ground has {num_parcels} "
+        f"{one if num_parcels == 1 else several}; choose fewer --folds, a smaller --block or smaller tiles"
+    )
 
 
 def _divide(

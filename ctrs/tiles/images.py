@@ -27,7 +27,7 @@ from ctrs.tiles.imagery import (
 )
 from ctrs.tiles.layout import Layout, SceneSource
 from ctrs.tiles.raster_labels import GRID_TOLERANCE_PX
-from ctrs.tiles.target_grid import parse_crs, target_grid, tilt
+from ctrs.tiles.target_grid import parse_crs, place_lack, target_grid, tilt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +67,29 @@ def open_images(layout: Layout, config: PrepareConfig, findings: Findings) -> li
     lent = src_crs or (CRS.from_user_input(preset_crs) if preset_crs is not None else None)
     files: list[tuple[SceneSource, FileImagery]] = []
     kept_crs: dict[str, CRS] = {}
+    lent_to: list[str] = []
     for scene in layout.scenes:
         with findings.gathering("files", scene=scene.name):
             file = open_imagery(scene.image, bidx=config.bidx, names=layout.band_names)
             grid = _lend_crs(file.grid, lent)
+            if grid != file.grid:
+                lent_to.append(scene.name)
             if src_crs is not None and grid.crs is not None and grid.crs != src_crs:
                 kept_crs[scene.name] = grid.crs
             files.append((scene, replace(file, grid=grid)))
     if kept_crs and src_crs is not None:
         first = next(iter(kept_crs))
-        findings.note(
+        findings.warn(
             "georeference",
             f"--src-crs {config.src_crs} is not used for {_some(list(kept_crs))}: the image names a CRS itself "
-            f"({crs_name(kept_crs[first])})",
+            f"({crs_name(kept_crs[first])}), which counts",
             items=kept_crs,
+        )
+    elif src_crs is not None and files and not lent_to and all(file.grid.crs is not None for _, file in files):
+        findings.warn(
+            "georeference",
+            f"--src-crs {config.src_crs} has no effect: {_some([scene.name for scene, _ in files])} "
+            f"{'names' if len(files) == 1 else 'name'} the same CRS",
         )
     images: list[SceneImage] = []
     tilted: dict[SceneSource, str] = {}
@@ -93,7 +102,7 @@ def open_images(layout: Layout, config: PrepareConfig, findings: Findings) -> li
                 tilted[scene] = reason
     _warn_tilted(tilted, findings)
     images = _alike(images, findings)
-    _warn_missing_crs(images, findings)
+    _warn_missing_crs(images, config, findings)
     if not config.bidx:
         _warn_odd_alpha(images, findings)
     return images
@@ -196,12 +205,19 @@ def _warn_odd_alpha(images: Sequence[SceneImage], findings: Findings) -> None:
         )
 
 
-def _warn_missing_crs(images: Sequence[SceneImage], findings: Findings) -> None:
-    missing = [image.source.image for image in images if image.imagery.grid.crs is None]
-    if missing:
-        findings.warn(
-            "georeference", f"{_files(missing)}: no CRS found; going on in pixel coordinates", MissingCrsWarning
+def _warn_missing_crs(images: Sequence[SceneImage], config: PrepareConfig, findings: Findings) -> None:
+    missing = [image for image in images if image.imagery.grid.crs is None]
+    if not missing:
+        return
+    message = f"{_files([image.source.image for image in missing])}: no CRS found; going on in pixel coordinates"
+    if config.src_crs is not None:
+        # One with a place has been lent the CRS.
+        grid = missing[0].imagery.grid
+        message = (
+            f"{_files([image.source.image for image in missing])}: {place_lack(grid)} found; --src-crs alone does not "
+            "place it, so it is not used there: going on in pixel coordinates (add a world file)"
         )
+    findings.warn("georeference", message, MissingCrsWarning, items=[image.source.name for image in missing])
 
 
 def _files(paths: Sequence[Path]) -> str:

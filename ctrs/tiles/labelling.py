@@ -18,7 +18,7 @@ from ctrs.tiles.layout import Layout, SceneSource
 from ctrs.tiles.legends import classes_of_field, classes_of_rasters
 from ctrs.tiles.painting import PaintedLayer, first_of
 from ctrs.tiles.polygon_labels import PolygonLabel, background_value
-from ctrs.tiles.raster_labels import open_raster_label
+from ctrs.tiles.raster_labels import RasterLabel, open_raster_label
 from ctrs.vector.rasterize import PolygonLayer, is_vector, place_polygons, read_polygons
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,13 @@ def read_layers(scenes: Sequence[SceneSource], config: PrepareConfig, findings: 
         findings.raise_faults()
     if not layers:
         _warn_without_effect(config, findings)
+    elif config.label_kind in ("values", "colors"):
+        findings.warn(
+            "classes",
+            f"--label-kind {config.label_kind} has no effect on {first_of(layers)}: a vector file is painted; "
+            "--class-field NAME reads its classes",
+            LabelWarning,
+        )
     repaired = {path: layer for path, layer in layers.items() if layer.num_repaired}
     if repaired:
         number = sum(layer.num_repaired for layer in repaired.values())
@@ -84,6 +91,13 @@ def _warn_without_effect(config: PrepareConfig, findings: Findings) -> None:
             f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: no label is a vector file",
             LabelWarning,
         )
+
+
+def warn_nearest_color(labels: Sequence[Label], config: PrepareConfig, findings: Findings) -> None:
+    """Say that colours are not looked for where no label holds any."""
+    coded = any(isinstance(label, RasterLabel) and label.coding != "values" for label in labels)
+    if config.nearest_color and labels and not coded:
+        findings.warn("colours", "--nearest-color has no effect: no label is coded by colours", LabelWarning)
 
 
 def settle_classes(

@@ -9,16 +9,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import shapely
+from rasterio.crs import CRS
 
 from ctrs.classes import IGNORE_INDEX, ClassMap
 from ctrs.config import PrepareConfig
 from ctrs.errors import ConfigError, LabelError, LabelWarning
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.polygon_labels import class_rows
+from ctrs.vector.ground_buffers import widen_in_crs
 from ctrs.vector.rasterize import PolygonLayer, is_thin
 
 MAX_PAIRS = 50_000
 """Most pairs of polygons of different classes whose overlap is measured, over all layers."""
+
+_THIN_TYPES = tuple(
+    shapely.GeometryType[name] for name in ("POINT", "LINESTRING", "LINEARRING", "MULTIPOINT", "MULTILINESTRING")
+)
 
 _SLIVER = 1e-3
 """Overlaps smaller than this share of the smaller polygon are the digitiser's, and not counted."""
@@ -53,7 +59,7 @@ def paint_layers(
     Raises:
         ConfigError: The order of painting names a class that there is not.
     """
-    order = _painting_ranks(classes, config.paint_order)
+    order = painting_ranks(classes, config.paint_order)
     painted: dict[Path, PaintedLayer] = {}
     without: dict[Path, int] = {}
     unwidened: dict[Path, int] = {}
@@ -105,7 +111,7 @@ def first_of(paths: Sequence[Path] | Mapping[Path, object]) -> str:
     return f"{next(iter(paths))}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
 
 
-def _painting_ranks(classes: ClassMap, names: Sequence[str]) -> npt.NDArray[np.int64]:
+def painting_ranks(classes: ClassMap, names: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the rank of each row of the class table in the order of painting; 0 for those that are not named."""
     known = [entry.name.lower() for entry in classes.classes]
     ranks = np.zeros(len(known), np.int64)
@@ -167,7 +173,7 @@ def _widths(layer: PolygonLayer, config: PrepareConfig) -> npt.NDArray[np.float6
 
 
 def _warn_overlaps(painted: Mapping[Path, PaintedLayer], classes: ClassMap, findings: Findings) -> None:
-    """Say where polygons of different classes lie on each other, because only the file's order decides there."""
+    """Say where features of different classes lie on each other, because only the file's order decides there."""
     number, area, left = 0, 0.0, MAX_PAIRS
     where: list[Path] = []
     names: dict[tuple[int, int], int] = {}
@@ -187,20 +193,37 @@ def _warn_overlaps(painted: Mapping[Path, PaintedLayer], classes: ClassMap, find
     top = max(names, key=lambda pair: names[pair])
     shown = " and ".join(classes.names[index] if index < classes.num_classes else "ignored" for index in top)
     least = "at least " if left <= 0 else ""
+    noun = "polygons" if all(painted[path].widths_m is None for path in where) else "polygons, lines and points"
     unit = "m2" if painted[where[0]].layer.frame.crs is not None else "square units"
     findings.warn(
         "classes",
-        f"{first_of(where)}: {least}{number} {'pair' if number == 1 else 'pairs'} of polygons of different classes "
+        f"{first_of(where)}: {least}{number} {'pair' if number == 1 else 'pairs'} of {noun} of different classes "
         f"{'overlaps' if number == 1 else 'overlap'} on {area:.4g} {unit}, most "
         f"often {shown}; the later in the file lies on top: say which does with --paint-order or --priority-field",
         LabelWarning,
     )
 
 
+def _as_painted(painted: PaintedLayer) -> npt.NDArray[np.object_]:
+    """Return the shapes of a layer, its lines and points as areas where that can be had."""
+    frame = painted.layer.frame
+    shapes: npt.NDArray[np.object_] = frame.geometry.to_numpy()
+    if painted.widths_m is None or frame.crs is None:
+        return shapes
+    thin = np.flatnonzero(np.isin(shapely.get_type_id(shapes), _THIN_TYPES))
+    if not len(thin):
+        return shapes
+    shapes = np.array(shapes, object)
+    shapes[thin] = widen_in_crs(shapes[thin], painted.widths_m[thin], CRS.from_wkt(frame.crs.to_wkt()))
+    return shapes
+
+
 def overlaps(
     painted: PaintedLayer, *, most: int = MAX_PAIRS
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], int]:
-    """Find polygons with different mask values that overlap.
+    """Find polygons, and lines and points as wide as they are painted, with different mask values that overlap.
+
+    Those without a CRS, whose width has no place, are left out, and so are mixed collections.
 
     Args:
         painted: The layer.
@@ -211,7 +234,7 @@ def overlaps(
         the layer without a CRS; and how many pairs were measured.
     """
     frame = painted.layer.frame
-    shapes = frame.geometry.to_numpy()
+    shapes = _as_painted(painted)
     areal = np.flatnonzero(~is_thin(shapes))
     if len(np.unique(painted.values[areal])) < 2:
         return np.zeros((0, 2), np.int64), np.zeros(0), 0

@@ -12,11 +12,13 @@ from ctrs.config import PrepareConfig, SplitName
 from ctrs.errors import DataError, UsageError
 from ctrs.tiles.cutting import CutTile
 from ctrs.tiles.findings import Findings
-from ctrs.tiles.folds import deal_into_folds, near_folds
+from ctrs.tiles.folds import check_divisible, deal_into_folds, near_folds
 from ctrs.tiles.ground import Length, Place
 from ctrs.tiles.leakage import check_apart, check_duplicates
 from ctrs.tiles.scenes import ReadySource
 from ctrs.tiles.splits import deal_by_place, near_other_splits, shared_ground
+from ctrs.tiles.target_grid import place_advice
+from ctrs.tiles.tile_grid import TileGrid
 
 LEAK_SHARE = 0.01
 """Share of a scene that may lie in another split, where neighbouring files overlap by a seam."""
@@ -31,9 +33,9 @@ def scene_splits(ready: ReadySource, config: PrepareConfig, findings: Findings) 
     By place, all scenes are for training until their tiles are dealt out; with folds, those for validation are too.
 
     Raises:
-        UsageError: Options for splits exclude each other, or a length in metres is asked for where there is no CRS.
+        UsageError: A length in metres is asked for where there is no CRS.
     """
-    _check_options(ready, config)
+    _check_lengths(ready, config)
     splits: dict[str, SplitName] = {}
     for scene in ready.scenes:
         is_training = config.split == "place" or (config.folds and scene.source.split == "val")
@@ -56,24 +58,14 @@ def scene_splits(ready: ReadySource, config: PrepareConfig, findings: Findings) 
     return splits
 
 
-def _check_options(ready: ReadySource, config: PrepareConfig) -> None:
-    """Refuse options for splits that exclude each other, or do not fit the scenes."""
-    if config.split == "place" and (config.val or config.test):
-        option = "--val" if config.val else "--test"
-        raise UsageError(
-            f"--split place deals all ground out by place, and {option} names scenes; leave out one of the two"
-        )
-    if config.folds and config.val:
-        raise UsageError(
-            "--folds validates on each part of the training ground in turn, and --val names scenes for that; leave out "
-            "one of the two"
-        )
-    without = next((scene.name for scene in ready.scenes if scene.grid.crs is None), None)
+def _check_lengths(ready: ReadySource, config: PrepareConfig) -> None:
+    """Refuse lengths in metres where these are not known."""
+    without = next((scene for scene in ready.scenes if scene.grid.crs is None), None)
     for option, value in (("--block", config.block_m), ("--split-buffer", config.split_buffer_m)):
         if value is not None and without is not None:
             raise UsageError(
-                f"{option} {value:g}m: scene {without} has no CRS, so its metres are not known; give pixels "
-                f"({option} 512), or name the CRS with --src-crs"
+                f"{option} {value:g}m: scene {without.name} has no CRS, so its metres are not known; give pixels "
+                f"({option} 512), or {place_advice(without.grid)}"
             )
 
 
@@ -100,46 +92,110 @@ def place_tiles(
         raise DataError(f"{ready.scenes[0].source.image}: no valid pixel in any scene; check nodata and alpha")
     kept, dealt = _official_splits(kept, ready, splits, config, findings)
     places = _places(kept, ready)
-    block = _block(ready, config)
     buffer = Length.of(config.split_buffer_px, config.split_buffer_m)
     val_fraction = 0.0 if config.folds or "val" in splits.values() or "val" in dealt else config.val_fraction
-    own = [number for number, split in enumerate(dealt) if split == "train"]
-    mine = [places[number] for number in own]
-    chosen = deal_by_place(
-        mine,
-        val_fraction=val_fraction,
-        test_fraction=config.test_fraction,
-        seed=config.seed,
-        block=block,
-        buffer=buffer,
-    )
-    for number, split in zip(own, chosen, strict=True):
-        dealt[number] = split
+    num_train = dealt.count("train")
+    named = [split for split in ("val", "test") if split in dealt]
     # Splits that came with the data, and share a seam at most, stay as they are unless a buffer is asked for.
-    compared = list(range(len(kept))) if buffer is not None else own
-    near = near_other_splits([places[number] for number in compared], [dealt[number] for number in compared], buffer)
-    _note_left_out([dealt[number] for number in compared], near, buffer, findings)
-    gone = {number for number, guarded in zip(compared, near, strict=True) if guarded is not None}
+    every = list(range(len(kept)))
+    gone = set(_without_near(every, places, dealt, buffer, findings)) if buffer is not None else set()
+    own = [number for number in every if dealt[number] == "train" and number not in gone]
+    for fraction in dict.fromkeys((val_fraction, 0.0)):  # without validation where it would leave nothing to train on
+        for number, split in zip(own, _deal([places[number] for number in own], fraction, ready, config), strict=True):
+            dealt[number] = split
+        compared = [number for number in every if number not in gone] if buffer is not None else own
+        near = near_other_splits(
+            [places[number] for number in compared], [dealt[number] for number in compared], buffer
+        )
+        if any(dealt[number] == "train" and not guarded for number, guarded in zip(compared, near, strict=True)):
+            break
+    gone |= set(_without_near(compared, places, dealt, buffer, findings))
     compared = [number for number in compared if number not in gone]
     check_apart([places[number] for number in compared], [dealt[number] for number in compared], buffer, findings)
     placed = [(tile, split) for number, (tile, split) in enumerate(zip(kept, dealt, strict=True)) if number not in gone]
     check_duplicates(placed, findings)
-    present = {split for _, split in placed}
-    if own and "train" not in present:
-        what = "overlaps no" if buffer is None else f"is farther than {buffer} from the"
-        advice = "choose a smaller --split-buffer or --block"
-        findings.fault("splits", DataError(f"no training tile {what} ground of other splits; {advice}"))
-    if own and val_fraction and "val" not in present:
+    _check_present({split for _, split in placed}, num_train, len(own), named, val_fraction, config, findings)
+    return placed
+
+
+def _deal(places: Sequence[Place], val_fraction: float, ready: ReadySource, config: PrepareConfig) -> list[SplitName]:
+    """Deal training tiles out by place, as the options ask for."""
+    return deal_by_place(
+        places,
+        val_fraction=val_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.seed,
+        block=_block(ready, config),
+        buffer=Length.of(config.split_buffer_px, config.split_buffer_m),
+    )
+
+
+def _without_near(
+    numbers: Sequence[int],
+    places: Sequence[Place],
+    splits: Sequence[SplitName],
+    buffer: Length | None,
+    findings: Findings,
+) -> list[int]:
+    """Return which of some tiles are too near to another split, and note how many these are."""
+    own = [splits[number] for number in numbers]
+    near = near_other_splits([places[number] for number in numbers], own, buffer)
+    _note_left_out(own, near, buffer, findings)
+    return [number for number, guarded in zip(numbers, near, strict=True) if guarded is not None]
+
+
+def _check_present(
+    present: set[SplitName],
+    num_train: int,
+    num_left: int,
+    named: Sequence[str],
+    val_fraction: float,
+    config: PrepareConfig,
+    findings: Findings,
+) -> None:
+    """Say which splits have no tile, and why.
+
+    Args:
+        present: Splits that have tiles.
+        num_train: Training tiles before any were dealt out or left out.
+        num_left: Those of them that are far enough from the splits that came with the data.
+        named: Splits that came with the data, or that options name.
+        val_fraction: Share that was to validate.
+        config: Options.
+        findings: Takes what is missing.
+    """
+    buffer = Length.of(config.split_buffer_px, config.split_buffer_m)
+    if "train" not in present and not num_train:
+        findings.warn("splits", "no training tiles: this data set can only be scored on")
+    elif "train" not in present and not num_left:
+        findings.fault(
+            "splits",
+            DataError(
+                f"none of {num_train} training tiles is farther than {buffer} from the ground of "
+                f"{' and '.join(named)} tiles; choose a smaller --split-buffer, or other scenes with --val and --test"
+            ),
+        )
+    elif "train" not in present:
+        what = "shares no ground with" if buffer is None else f"is farther than {buffer} from"
+        smaller = "smaller tiles" if buffer is None else "a smaller --split-buffer, smaller tiles"
+        findings.fault(
+            "splits",
+            DataError(
+                f"none of {num_left} tiles {what} the test tiles that were cut by place, so none is left to train on; "
+                f"choose {smaller} or a smaller --block"
+            ),
+        )
+    if "train" in present and val_fraction and "val" not in present:
+        shorter = "" if buffer is None else ", a smaller --split-buffer"
         findings.warn(
             "splits",
             "no validation split: the training ground cannot be divided; the last epoch will be kept as the best "
-            "(name scenes with --val, or choose smaller tiles)",
+            f"(name scenes with --val, or choose smaller tiles{shorter})",
         )
-    if own and config.test_fraction and "test" not in present:
+    if "train" in present and config.test_fraction and "test" not in present:
         findings.warn(
             "splits", "no test split: the ground cannot be divided; choose smaller tiles or a smaller --block"
         )
-    return placed
 
 
 def _official_splits(
@@ -171,6 +227,28 @@ def _official_splits(
             "or these are of several splits",
         )
     return kept, dealt
+
+
+def check_folds(ready: ReadySource, splits: dict[str, SplitName], config: PrepareConfig) -> None:
+    """Refuse more folds than the tiles of the scenes can be dealt out to, before any is cut.
+
+    Raises:
+        DataError: However many tiles are kept, they are too few, or they share ground.
+    """
+    if not config.folds:
+        return
+    places: list[Place] = []
+    for scene in ready.scenes:
+        tiles = TileGrid.over(scene.grid.height, scene.grid.width, scene.tile_px, scene.stride_px)
+        chips = None if config.split == "place" else scene.source.chips
+        for row in range(len(tiles.rows.spans)):
+            for col in range(len(tiles.cols.spans)):
+                window = tiles.window(row, col)
+                split = splits[scene.name] if chips is None else chips.split_of(window, width=scene.grid.width)
+                if split in ("train", "val"):
+                    places.append(Place(scene=scene.name, grid=scene.grid, window=window))
+    if any(split == "train" for split in splits.values()):
+        check_divisible(places, config.folds, _block(ready, config))
 
 
 def _places(tiles: Sequence[CutTile], ready: ReadySource) -> list[Place]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from ctrs.tiles.area import within_area
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.imagery import Imagery
 from ctrs.tiles.images import SceneImage, open_images
-from ctrs.tiles.labelling import open_label, read_layers, settle_classes, warn_background
+from ctrs.tiles.labelling import open_label, read_layers, settle_classes, warn_background, warn_nearest_color
 from ctrs.tiles.labels import Label
 from ctrs.tiles.layout import Layout, SceneSource
 from ctrs.tiles.painting import paint_layers
@@ -31,6 +33,9 @@ DEFAULT_TILE_PX = 512
 
 MIN_TILE_PX, MAX_TILE_PX = 32, 8192
 """Shortest and longest edge of a tile."""
+
+MAX_TILES = 10_000_000
+"""Most tiles of a source: more are no choice that anybody makes."""
 
 _SLIVER = 0.01
 """Share of an image that its label may leave uncovered without a word: borders of two grids seldom meet."""
@@ -89,6 +94,7 @@ def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> R
     Raises:
         RasterError: No image can be read.
         LabelError: There is no class table to be had.
+        UsageError: There would be millions of tiles.
     """
     if config.class_field is None and layout.preset is not None:
         config = replace(config, class_field=layout.preset.class_field)
@@ -98,6 +104,7 @@ def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> R
     if not images:
         findings.raise_faults()
         raise DataError(f"{layout.root}: no scenes found; check the folder")
+    _refuse_too_many_tiles(images, layout, config)
     layers = read_layers(layout.scenes, config, findings)
     classes = settle_classes(layout, layers, config, findings)
     warn_background(layers, classes, findings)
@@ -139,6 +146,7 @@ def check_source(layout: Layout, config: PrepareConfig, findings: Findings) -> R
                     stride_px=stride_px,
                 )
             )
+    warn_nearest_color([scene.label for scene in scenes], config, findings)
     if partly:
         first = next(iter(partly))
         findings.warn(
@@ -189,6 +197,23 @@ def tile_size(image: SceneImage, layout: Layout, config: PrepareConfig) -> tuple
             "steps would leave ground out"
         )
     return edge, step
+
+
+def _refuse_too_many_tiles(images: Sequence[SceneImage], layout: Layout, config: PrepareConfig) -> None:
+    """Refuse what would never end, before labels are read or painted."""
+    numbers: dict[str, int] = {}
+    for image in images:
+        with suppress(DataError):  # told with the scene, later
+            edge, step = tile_size(image, layout, config)
+            along = [max(0, -(-(px - edge) // step)) + 1 for px in image.imagery.grid.shape]
+            numbers[image.source.name] = math.prod(along)
+    total = sum(numbers.values())
+    if total > MAX_TILES:
+        name = max(numbers, key=lambda name: numbers[name])
+        raise UsageError(
+            f"{layout.root}: {total} tiles, most of them of scene {name} ({numbers[name]}), expected at most "
+            f"{MAX_TILES}; choose a coarser --gsd or larger --tile and --stride"
+        )
 
 
 def _and_more(paths: Sequence[Path]) -> str:

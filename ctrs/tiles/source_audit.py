@@ -14,6 +14,7 @@ from ctrs.tiles.assembly import pixel_size_m, warn_about
 from ctrs.tiles.audit import Audit
 from ctrs.tiles.audit_page import write_page
 from ctrs.tiles.auditing import Pass, audit_tiles, check_counted
+from ctrs.tiles.call_checks import check_call
 from ctrs.tiles.findings import FAULTS, Findings
 from ctrs.tiles.layout import Layout, find_layout
 from ctrs.tiles.misplacement import check_places
@@ -51,6 +52,7 @@ def audit_source(
             the report cannot be written.
     """
     config = config or PrepareConfig()
+    check_call(config)
     _check_replaceable(report, overwrite=config.overwrite)
     findings = Findings(issues_warnings=False)
     with georeference_quietly(), tempfile.TemporaryDirectory(prefix="ctrs-check-") as scratch:
@@ -97,7 +99,7 @@ def _look(layout: Layout, config: PrepareConfig, findings: Findings, scratch: Pa
         placed = place_tiles(found.tiles, ready, splits, config, findings)
         deal_folds(placed, ready, config, findings)
         pixel_size_m(ready.scenes, findings)
-        warn_about(found.tiles, placed, ready, findings)
+        warn_about(found.tiles, ready, findings)
     facts = found.facts_of(tile for tile, _ in placed)
     return audit_tiles(
         name,

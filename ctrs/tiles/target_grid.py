@@ -143,10 +143,26 @@ def edge_px(option: str, length_m: float, grid: Grid, path: Path) -> int:
     """
     if grid.crs is None:
         raise DataError(
-            f"{shown(path)}: no CRS found, so {option} in metres says nothing of its pixels; name the CRS with "
-            f"--src-crs, or give {option} in pixels"
+            f"{shown(path)}: {place_lack(grid)} found, so {option} in metres says nothing of its pixels; "
+            f"{place_advice(grid)}, or give {option} in pixels"
         )
     return max(1, round(length_m / math.sqrt(math.prod(ground_pixel_size_m(grid)))))
+
+
+def place_lack(grid: Grid) -> str:
+    """Say in a few words what an image lacks that has no CRS: that alone, or a place as well."""
+    return "no transform (world file or georeference)" if _is_unplaced(grid) else "no CRS"
+
+
+def place_advice(grid: Grid) -> str:
+    """Say what gives an image without CRS a place on the ground; a CRS alone helps only if there is a transform."""
+    if _is_unplaced(grid):
+        return "add a world file and name its CRS with --src-crs (--src-crs alone does not place it)"
+    return "name the CRS with --src-crs"
+
+
+def _is_unplaced(grid: Grid) -> bool:
+    return grid.ground_control is None and bool(grid.transform.is_identity)
 
 
 def _plain_grid(grid: Grid) -> Grid:
@@ -203,7 +219,7 @@ def _no_crs(grid: Grid, path: Path, crs: CRS | None, gsd_m: float | None) -> str
     wanted = f"a place in {crs_name(crs)}" if crs is not None else f"a ground pixel of {gsd_m:g} m"
     if grid.transform.is_identity:
         return (
-            f"{shown(path)}: no georeference found, so {wanted} cannot be had; add a world file (and name its CRS "
-            "with --src-crs), or leave out --crs and --gsd"
+            f"{shown(path)}: {place_lack(grid)} found, so {wanted} cannot be had; {place_advice(grid)}, or leave out "
+            "--crs and --gsd"
         )
     return f"{shown(path)}: no CRS found, so {wanted} cannot be had; name the image's CRS with --src-crs"

@@ -28,12 +28,13 @@ from ctrs.tiles.assembly import (
 from ctrs.tiles.audit_page import write_page
 from ctrs.tiles.audit_record import write_record
 from ctrs.tiles.auditing import Pass, audit_tiles, check_counted
+from ctrs.tiles.call_checks import check_against, check_call
 from ctrs.tiles.cutting import KINDS
 from ctrs.tiles.findings import FAULTS, Findings
 from ctrs.tiles.layout import Layout, find_layout
 from ctrs.tiles.manifest import FORMAT_VERSION, PREPARED_FILE, Manifest, plain_facts, read_prepared
 from ctrs.tiles.misplacement import check_places
-from ctrs.tiles.placement import deal_folds, place_tiles, scene_splits
+from ctrs.tiles.placement import check_folds, deal_folds, place_tiles, scene_splits
 from ctrs.tiles.remote_files import Described, describe_remote, unknown
 from ctrs.tiles.samples import written_tiles
 from ctrs.tiles.scan import JOURNAL_FILE, RESULT_DIR, scan
@@ -75,9 +76,11 @@ def prepare_tiles(
         CtrsError: The source cannot be used as it is, or the output cannot be written; the message says what to do.
     """
     config = config or PrepareConfig()
+    check_call(config)
     findings = Findings()
     with georeference_quietly():
         layout = find_layout(source, config, findings, exclude=out_dir)
+        check_against(layout, config)
     remote = describe_remote(remote_files(layout, config))
     job = fingerprint(_job(layout, config, remote))
     if not findings.faults and _is_finished(out_dir, job, overwrite=config.overwrite):
@@ -110,6 +113,7 @@ def _prepare(
         check_places(ready.scenes, findings)
         splits = scene_splits(ready, config, findings)
         findings.raise_faults()
+        check_folds(ready, splits, config)
     workers = config.workers or os.cpu_count() or 1
     found = scan(
         ready,
@@ -132,7 +136,7 @@ def _prepare(
             placed, folds, work.folder, staged, has_eroded=all(scene.eroded for scene in ready.scenes)
         )
         ground_pixel_m = pixel_size_m(ready.scenes, findings)
-        warn_about(found.tiles, placed, ready, findings)
+        warn_about(found.tiles, ready, findings)
         audit = audit_tiles(
             name,
             layout,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import shapely
+from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
@@ -19,6 +20,9 @@ _EQUATOR_M, _FLATTENING = 6378137.0, 1 / 298.257223563
 
 _QUAD_SEGS = 16
 """Corners of a quarter circle: its area is right to 0.2 %."""
+
+_FEW_QUAD_SEGS = 4
+"""The same where areas are only compared: right to 3 %."""
 
 
 def ground_steps(grid: Grid, pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -81,6 +85,33 @@ def widen(shapes: npt.NDArray[np.object_], widths_m: npt.NDArray[np.float64], gr
     for place, matrix in zip(kept.tolist(), ground_steps(grid, middles), strict=True):
         areas[place] = _widen_one(near[place], float(widths_m[place]), matrix)
     return areas
+
+
+def widen_in_crs(
+    shapes: npt.NDArray[np.object_], widths_m: npt.NDArray[np.float64], crs: CRS
+) -> npt.NDArray[np.object_]:
+    """Give lines and points an area in their own CRS, all at once: good enough to see what they lie on.
+
+    Args:
+        shapes: Lines and points in coordinates of the CRS (N,).
+        widths_m: Half width of lines and radius of points, in ground metres (N,).
+        crs: CRS of the shapes.
+
+    Raises:
+        LabelError: The CRS does not say where on the earth they lie.
+    """
+    bounds = shapely.bounds(shapes)
+    plane = Grid(crs=crs, transform=Affine.identity(), width=1, height=1)
+    matrices = ground_steps(plane, (bounds[:, :2] + bounds[:, 2:]) / 2)
+    areas = shapely.buffer(_turned(shapes, matrices), widths_m, quad_segs=_FEW_QUAD_SEGS)
+    return _turned(areas, np.asarray(np.linalg.inv(matrices), np.float64))
+
+
+def _turned(shapes: npt.NDArray[np.object_], matrices: npt.NDArray[np.float64]) -> npt.NDArray[np.object_]:
+    """Multiply the coordinates of each shape with its matrix."""
+    places, owners = shapely.get_coordinates(shapes, return_index=True)
+    turned = np.einsum("nij,nj->ni", matrices[owners], places)
+    return np.asarray(shapely.set_coordinates(shapes.copy(), turned), object)
 
 
 def margin_px(grid: Grid, width_m: float) -> float:

@@ -123,3 +123,12 @@ def test_images_and_labels_from_anywhere(source: Path) -> None:
     assert main([*call, *options, "--paint-order", "road,track", "--out", "other"]) == 0
     counts = dict(zip(manifest.classes.names, Manifest.open(Path("other")).facts["east"]["tiled_counts"], strict=True))
     assert counts["track"] == 16 * 200
+
+
+@pytest.mark.parametrize("text", ["3ft", "-3", ".5", "-.5m"])
+def test_a_width_that_is_none_is_no_field(source: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert main(["prepare", "src", f"--label-buffer={text}"]) == 2
+    assert (
+        f"--label-buffer '{text}' found, expected metres, such as 2.5 or 2.5m, or the name of"
+        in capsys.readouterr().err
+    )

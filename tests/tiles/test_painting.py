@@ -159,6 +159,23 @@ def test_classes_that_overlap_are_named_with_their_ground() -> None:
     paint(shapes, config, kind=["road"] * 5)
 
 
+@pytest.mark.parametrize("crs", [UTM, 4326])
+def test_lines_overlap_as_wide_as_they_are_painted(crs: Any) -> None:
+    shapes: list[Any] = [box(0, 0, 20, 20), shapely.LineString(at((0, 22), (20, 22))), shapely.Point(at((80, 50))[0])]
+    placed = list(geopandas.GeoSeries(shapes, crs=UTM).to_crs(crs))
+    kinds = ["building", "road", "water"]
+    config = PrepareConfig(class_field="kind", label_buffer_m=2.0)
+    message = (
+        r"1 pair of polygons, lines and points of different classes overlaps on 10.* m2, most often building and r"
+    )
+    with pytest.warns(LabelWarning, match=message):
+        paint(placed, config, crs=crs, kind=kinds)
+    paint(placed, PrepareConfig(class_field="kind", label_buffer_m=0.9), crs=crs, kind=kinds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LabelWarning)
+        paint(placed, config, crs=None, kind=kinds)  # nobody knows how wide that is
+
+
 def test_work_on_overlaps_is_bounded() -> None:
     shapes = [box(0, 0, 20 + n, 20 + n) for n in range(12)]
     painted = paint(shapes, PrepareConfig(class_field="kind", paint_order=("road",)), kind=["road", "building"] * 6)
@@ -231,3 +248,11 @@ def test_options_of_vector_labels_without_any_are_said(tmp_path: Path) -> None:
     findings.fault("files", LabelError("of an image"))  # is not raised here
     with pytest.warns(LabelWarning, match="--class-field, --label-buffer have no effect: no label is a vector file"):
         assert not read_layers([scene], config, findings)
+
+
+def test_a_kind_of_raster_label_has_no_effect_on_polygons(tmp_path: Path) -> None:
+    path = tmp_path / "a.gpkg"
+    geopandas.GeoDataFrame(geometry=[box(0, 0, 9, 9)], crs=UTM).to_file(path)
+    scene = SceneSource(name="a", image=tmp_path / "x.tif", label=path, split=None)
+    with pytest.warns(LabelWarning, match=r"--label-kind values has no effect on .*a\.gpkg: a vector file is painted"):
+        read_layers([scene], PrepareConfig(label_kind="values"), Findings())

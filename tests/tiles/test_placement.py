@@ -37,6 +37,10 @@ def write_scene(
     make.raster(root / f"labels/{name}.tif", label, transform=transform, crs=crs)
 
 
+def forbidden(*args: object) -> None:
+    raise AssertionError("the pass over the pixels began")
+
+
 def union(manifest: Manifest, split: str) -> shapely.Geometry:
     grids = {scene.name: scene.grid for scene in manifest.scenes}
     tiles = [tile for tile in manifest.tiles if tile.split == split]
@@ -103,11 +107,32 @@ def test_a_buffer_that_leaves_nothing(make: Maker, tmp_path: Path) -> None:
     write_scene(make, tmp_path / "src", "a", seed=1)
     write_scene(make, tmp_path / "src", "b", left=130.0, seed=2)
     config = PrepareConfig(tile_px=32, val=("b",), split_buffer_m=500)
-    with (
-        pytest.warns(DataWarning, match="no training tiles"),
-        pytest.raises(DataError, match="no training tile is farther than 500 m from the ground of other splits"),
+    with pytest.raises(
+        DataError, match="none of 64 training tiles is farther than 500 m from the ground of val tiles; choose a small"
     ):
         prepare_tiles(tmp_path / "src", tmp_path / "out", config)
+
+
+def test_a_buffer_that_leaves_no_ground_to_validate_on(make: Maker, tmp_path: Path) -> None:
+    write_scene(make, tmp_path / "src", "a", 64, seed=1)
+    config = PrepareConfig(tile_px=32, split_buffer_m=30)
+    with pytest.warns(DataWarning, match=r"no validation split: .*, or choose smaller tiles, a smaller --split-buffer"):
+        manifest = prepare_tiles(tmp_path / "src", tmp_path / "out", config)
+    assert (manifest.splits, len(manifest.tiles)) == (("train",), 4)
+    config = PrepareConfig(tile_px=32, split="place", test_fraction=0.3, split_buffer_m=30)
+    with pytest.raises(DataError, match="none of 4 tiles is farther than 30 m from the test tiles that were cut by pl"):
+        prepare_tiles(tmp_path / "src", tmp_path / "test", config)
+
+
+def test_validation_is_cut_from_what_the_test_leaves(make: Maker, tmp_path: Path) -> None:
+    write_scene(make, tmp_path / "src", "a", seed=1)
+    write_scene(make, tmp_path / "src", "b", left=128.0, seed=2)
+    config = PrepareConfig(tile_px=32, test=("b",), split_buffer_m=66, val_fraction=0.25)
+    manifest = prepare_tiles(tmp_path / "src", tmp_path / "out", config)
+    assert all(tile.window.col_off < 128 for tile in manifest.tiles if tile.scene == "a")
+    assert len(manifest.split("test")) == 64
+    for one, other in (("train", "test"), ("val", "test"), ("train", "val")):
+        assert union(manifest, one).distance(union(manifest, other)) >= 66 - 1e-6
 
 
 def test_folds_by_place(make: Maker, tmp_path: Path) -> None:
@@ -146,6 +171,7 @@ def test_what_validates_is_dealt_into_folds_too(make: Maker, tmp_path: Path) -> 
         ({"folds": 2, "val": ("a",)}, "--folds validates on each part of the training ground in turn, and --val"),
         ({"split": "place", "block_m": 20.0}, r"--block 20m: scene a has no CRS.* give pixels \(--block 512\)"),
         ({"split_buffer_m": 2.5}, r"--split-buffer 2.5m: scene a has no CRS, so its metres are not known"),
+        ({"split_buffer_m": 2.5, "src_crs": UTM}, r"add a world file .*\(--src-crs alone does not place it\)"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::ctrs.errors.MissingCrsWarning")
@@ -158,7 +184,11 @@ def test_options_that_do_not_fit(make: Maker, tmp_path: Path, options: dict[str,
 def test_too_many_folds(make: Maker, tmp_path: Path) -> None:
     write_scene(make, tmp_path / "src", "a", 64)
     with pytest.raises(DataError, match="5 folds asked for, but the training ground has 4 pieces that share no ground"):
-        prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=32, folds=5))
+        prepare_tiles(tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=32, folds=5), progress=forbidden)
+    with pytest.raises(DataError, match="3 folds asked for, but the training ground has 1 block; choose fewer"):
+        prepare_tiles(
+            tmp_path / "src", tmp_path / "out", PrepareConfig(tile_px=32, folds=3, block_m=64.0), progress=forbidden
+        )
 
 
 def test_hashes_of_sources_and_counts_stand_in_the_manifest(make: Maker, tmp_path: Path) -> None:

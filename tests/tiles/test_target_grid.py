@@ -131,12 +131,14 @@ def test_metres_need_a_crs() -> None:
         target_grid(placed, IMAGE, gsd_m=0.2)
     with pytest.raises(RasterError, match=r"a\.tif: no CRS found, so a place in EPSG:3857 cannot be had; .*--src-crs"):
         target_grid(placed, IMAGE, crs=WEB)
-    with pytest.raises(RasterError, match=r"a\.tif: no georeference found, .* add a world file"):
+    with pytest.raises(RasterError, match=r"a\.tif: no transform .* found, .* add a world file"):
         target_grid(unplaced, IMAGE, gsd_m=0.2)
     with pytest.raises(
         DataError, match=r"a\.tif: no CRS found, so --tile in metres .*--src-crs, or give --tile in pix"
     ):
         edge_px("--tile", 50.0, placed, IMAGE)
+    with pytest.raises(DataError, match=r"no transform \(world file or georeference\).*--src-crs alone does not place"):
+        edge_px("--tile", 50.0, unplaced, IMAGE)
     assert edge_px("--tile", 50.1, OWN, IMAGE) == 100
 
 
