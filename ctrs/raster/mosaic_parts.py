@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,17 @@ from rasterio.io import MemoryFile
 
 from ctrs.errors import GridMismatchError, RasterError
 from ctrs.raster.geotiff import Grid, crs_name, open_raster
-from ctrs.raster.mosaic import dataset_element, source_file_element
+from ctrs.raster.mosaic import MosaicSource, dataset_element, source_file_element
 from ctrs.raster.names import shown
 
 ALIGNMENT_PX = 0.05
 """Largest distance of a part's corners from the pixel corners of the mosaic."""
+
+LARGE_PX = 10**9
+"""Pixels above which a mosaic has to be covered by its parts."""
+
+MIN_COVERAGE = 0.01
+"""Least share of a large mosaic that its parts cover."""
 
 _Validity = Literal["all", "nodata", "mask", "alpha"]
 
@@ -81,6 +88,19 @@ class _Part:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mosaic:
+    """Rasters shown as one.
+
+    Args:
+        path: Path by which GDAL opens the mosaic in this process; the same for the same parts.
+        sources: The parts and their places in the mosaic; later ones lie above earlier ones.
+    """
+
+    path: Path
+    sources: tuple[MosaicSource, ...]
+
+
 def join_parts(
     paths: Sequence[Path],
     name: str,
@@ -88,7 +108,7 @@ def join_parts(
     onto: Grid | None = None,
     placed: Mapping[Path, Grid] | None = None,
     alpha_is_data: bool = False,
-) -> Path:
+) -> Mosaic:
     """Show rasters as one; later ones lie above earlier ones, but only with their valid pixels.
 
     The mosaic has the bands (alpha included), colours, colour table, nodata values and CRS of its parts. Where no part
@@ -101,12 +121,9 @@ def join_parts(
         placed: Grids of parts that have no georeference of their own.
         alpha_is_data: A band that is called alpha is one as the others: all pixels of such parts are valid.
 
-    Returns:
-        Path by which GDAL opens the mosaic in this process; the same for the same parts.
-
     Raises:
         GridMismatchError: A part has another CRS or pixel size, or lies between the pixels of the first.
-        RasterError: A part has other bands, or no place, or cannot be read.
+        RasterError: A part has other bands, or no place, or cannot be read; or the parts lie far from each other.
     """
     parts = [_Part.of(path, placed or {}, alpha_is_data=alpha_is_data) for path in paths]
     if not parts:
@@ -120,10 +137,15 @@ def join_parts(
     if onto is None:
         grid, (left, top) = _hull(parts, offsets)
         offsets = [(col - left, row - top) for col, row in offsets]
+        _refuse_scattered(parts, offsets, grid)
     else:
         grid = onto
     text = ElementTree.tostring(_document(parts, offsets, grid), encoding="unicode")
-    return _in_memory(text, name)
+    sources = tuple(
+        MosaicSource(path=part.path, col_off=col, row_off=row, width=part.grid.width, height=part.grid.height)
+        for part, (col, row) in zip(parts, offsets, strict=True)
+    )
+    return Mosaic(path=_in_memory(text, name), sources=sources)
 
 
 def _in_memory(text: str, name: str) -> Path:
@@ -233,6 +255,27 @@ def _hull(parts: Sequence[_Part], offsets: Sequence[tuple[int, int]]) -> tuple[G
     first = parts[0].grid
     transform = first.transform @ Affine.translation(left, top)
     return Grid(crs=first.crs, transform=transform, width=right - left, height=bottom - top), (left, top)
+
+
+def _refuse_scattered(parts: Sequence[_Part], offsets: Sequence[tuple[int, int]], grid: Grid) -> None:
+    """Refuse parts so far from each other that the mosaic would be empty ground."""
+    num_px = grid.width * grid.height
+    share = min(1.0, sum(part.grid.width * part.grid.height for part in parts) / num_px)
+    if num_px <= LARGE_PX or share >= MIN_COVERAGE:
+        return
+    places = list(zip(offsets, parts, strict=True))
+    # The outermost in eight directions: the two farthest are among them, or nearly so.
+    outermost: list[tuple[tuple[int, int], _Part]] = []
+    for a, b in ((1, 0), (0, 1), (1, 1), (1, -1)):
+        along = [a * col + b * row for col, row in offsets]
+        outermost += [places[along.index(min(along))], places[along.index(max(along))]]
+    one, other = max(itertools.combinations(outermost, 2), key=lambda pair: math.dist(pair[0][0], pair[1][0]))
+    distance = math.dist(one[0], other[0])
+    raise RasterError(
+        f"{shown(one[1].path)} and {shown(other[1].path)}: lie {distance:.0f} px apart, so that the parts cover "
+        f"{100 * share:.2g} % of a mosaic of {grid.width} x {grid.height} px, expected at least "
+        f"{100 * MIN_COVERAGE:g} %; go without --mosaic, or name parts of one place with --images"
+    )
 
 
 def _document(parts: Sequence[_Part], offsets: Sequence[tuple[int, int]], grid: Grid) -> ElementTree.Element:

@@ -14,6 +14,7 @@ from ctrs.errors import InputNotFoundError
 from ctrs.raster.names import file_name, is_virtual, shown, source_path, split_layer, with_layer
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.folder_layout import (
+    IMAGE_FOLDERS,
     LABEL_FOLDERS,
     gather,
     is_label,
@@ -78,7 +79,15 @@ def given_layout(
     if config.mosaic:
         parts = [*own_labels.values(), *(file.path for file in labels)]
         paths = [file.path for file in images]
-        scene = mosaic_scene(source, paths, parts, bidx=config.bidx, names=known.band_names)
+        scene = mosaic_scene(
+            source,
+            paths,
+            parts,
+            findings,
+            name=_mosaic_name(images) if source == Path() else None,
+            bidx=config.bidx,
+            names=known.band_names,
+        )
         if known.eroded:
             note_no_eroded(findings)
         return Layout(root=source, scenes=(scene,), preset=preset, band_names=known.band_names)
@@ -192,8 +201,9 @@ class _Search:
     def _place(self, path: Path) -> PurePosixPath:
         if is_virtual(path):
             return PurePosixPath(file_name(path))
-        below = path.relative_to(self._source) if path.is_relative_to(self._source) else path.absolute()
-        return PurePosixPath(below.as_posix())
+        if path.is_relative_to(self._source):
+            return PurePosixPath(path.relative_to(self._source).as_posix())
+        return PurePosixPath(*path.absolute().parts[1:])  # below the root, as others are below the source
 
 
 def glob_pattern(text: str) -> re.Pattern[str]:
@@ -302,6 +312,14 @@ def _common_folder(files: Sequence[FoundFile]) -> PurePosixPath:
     while not all(folder.is_relative_to(common) for folder in folders):
         common = common.parent
     return common
+
+
+def _mosaic_name(images: Sequence[FoundFile]) -> str:
+    """Return the name of the folder of the parts, that of the one above where it is called ``images``."""
+    if any(is_virtual(file.path) for file in images):
+        return "mosaic"
+    folder = Path(_common_folder(images)).absolute()
+    return folder.parent.name if folder.name.lower() in IMAGE_FOLDERS else folder.name
 
 
 def _scene(file: FoundFile, label: Path, image_root: PurePosixPath) -> SceneSource:

@@ -9,7 +9,10 @@ from pathlib import Path, PurePosixPath
 from ctrs.config import PrepareConfig
 from ctrs.errors import DataError, LabelError
 from ctrs.raster.geotiff import Grid, color_bands, open_raster
+from ctrs.raster.mosaic import MosaicSource
+from ctrs.raster.mosaic_overlaps import contradictions
 from ctrs.raster.mosaic_parts import join_parts
+from ctrs.raster.names import shown
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.folder_layout import gather, pair_by_name
 from ctrs.tiles.imagery import chosen_bands
@@ -44,7 +47,7 @@ def mosaic_layout(listing: Listing, preset: Preset | None, config: PrepareConfig
         labels = tuple(first_matches(relative, preset.label_patterns).values())
         if first_matches(relative, preset.eroded_patterns):
             note_no_eroded(findings)
-        scene = mosaic_scene(listing.root, images, labels, bidx=config.bidx, names=pattern.bands)
+        scene = mosaic_scene(listing.root, images, labels, findings, bidx=config.bidx, names=pattern.bands)
         return Layout(root=listing.root, scenes=(scene,), preset=preset, band_names=pattern.bands)
     parts = gather(listing, config.label_kind, findings)
     if len(parts) > 1:
@@ -53,8 +56,8 @@ def mosaic_layout(listing: Listing, preset: Preset | None, config: PrepareConfig
             f"{listing.root}: folders of the splits {names} found, but --mosaic makes one scene; prepare each alone"
         )
     (part,) = parts
-    paths = [[file.path for file in files] for files in (part.images, part.labels)]
-    scene = mosaic_scene(listing.root, *paths, bidx=config.bidx)
+    images, labels = (tuple(file.path for file in files) for files in (part.images, part.labels))
+    scene = mosaic_scene(listing.root, images, labels, findings, bidx=config.bidx)
     return Layout(root=listing.root, scenes=(scene,), preset=None)
 
 
@@ -64,14 +67,23 @@ def note_no_eroded(findings: Findings) -> None:
 
 
 def mosaic_scene(
-    root: Path, images: Sequence[Path], labels: Sequence[Path], *, bidx: Sequence[int] = (), names: Sequence[str] = ()
+    root: Path,
+    images: Sequence[Path],
+    labels: Sequence[Path],
+    findings: Findings,
+    *,
+    name: str | None = None,
+    bidx: Sequence[int] = (),
+    names: Sequence[str] = (),
 ) -> SceneSource:
-    """Return the scene that files are parts of.
+    """Return the scene that files are parts of; where parts overlap, later ones are taken.
 
     Args:
-        root: The source, which gives the scene its name.
+        root: The source.
         images: Parts of its image.
         labels: Parts of its label, or the one vector file.
+        findings: Takes parts that contradict each other.
+        name: Name of the scene; None: that of the source.
         bidx: Bands that are asked for; a band among them that is called alpha is data.
         names: Names of the bands by a preset; where they are as many as the bands, all bands are data.
 
@@ -79,7 +91,9 @@ def mosaic_scene(
         RasterError: They do not fit together.
         LabelError: There is no label, or several vector files.
     """
-    name = root.absolute().stem if root.is_file() else root.absolute().name or "mosaic"
+    if name is None:
+        name = root.absolute().stem if root.is_file() else root.absolute().name
+    name = name or "mosaic"
     vectors = [path for path in labels if is_vector(path)]
     rasters = [path for path in labels if not is_vector(path)]
     if not labels:
@@ -93,7 +107,9 @@ def mosaic_scene(
     if len(images) > 1:
         with open_raster(image) as dataset:
             alpha_is_data = not set(chosen_bands(dataset, bidx, names)) <= set(color_bands(dataset))
-        image = join_parts(images, name, alpha_is_data=alpha_is_data)
+        mosaic = join_parts(images, name, alpha_is_data=alpha_is_data)
+        image = mosaic.path
+        _warn_contradictions(mosaic.sources, "images", findings)
     scene = SceneSource(
         name=name,
         split="train",
@@ -110,7 +126,24 @@ def mosaic_scene(
             if Grid.of(dataset).shape == grid.shape:
                 return scene  # whether it lies in the same place is checked with all labels
     joined = join_parts(rasters, f"{name}_label", onto=grid, placed=_grids_of_images(images, rasters))
-    return replace(scene, label=joined, label_parts=tuple(rasters))
+    _warn_contradictions(joined.sources, "labels", findings)
+    return replace(scene, label=joined.path, label_parts=tuple(rasters))
+
+
+def _warn_contradictions(sources: Sequence[MosaicSource], what: str, findings: Findings) -> None:
+    """Warn of parts that show different pixels of the same ground."""
+    found = contradictions(sources)
+    if not found:
+        return
+    first = found[0]
+    more = f" (and {len(found) - 1} more pairs)" if len(found) > 1 else ""
+    findings.warn(
+        "alignment",
+        f"parts of the mosaic's {what} overlap and differ: in {first.share:.1%} of the pixels looked at, "
+        f"{shown(first.above)}, which is taken, is not as {shown(first.below)}{more}; leave out one of them, or order "
+        "them by name: the last is taken",
+        items=[f"{shown(pair.above)} over {shown(pair.below)}: {pair.share:.1%}" for pair in found],
+    )
 
 
 def _grids_of_images(images: Sequence[Path], labels: Sequence[Path]) -> dict[Path, Grid]:

@@ -20,10 +20,11 @@ LIST_MARK = "@"
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """A pattern and where it stands, for messages."""
+    """A pattern and where it stands, for messages: the place, and the option where the place does not name it."""
 
     pattern: str
     where: str
+    option: str = ""
 
 
 def choose_splits(scenes: Sequence[SceneSource], config: PrepareConfig, source: Path) -> tuple[SceneSource, ...]:
@@ -82,7 +83,9 @@ def _entries(option: str, texts: Sequence[str]) -> list[_Entry]:
         kept = [(number, line) for number, line in kept if line and not line.startswith("#")]
         if not kept:
             raise UsageError(f"{option} {text}: names no scene; write a scene name or pattern on each line")
-        entries += [_Entry(pattern=line, where=f"line {number} {line!r}") for number, line in kept]
+        entries += [
+            _Entry(pattern=line, where=f"{path}, line {number}: {line!r}", option=option) for number, line in kept
+        ]
     return entries
 
 
@@ -112,9 +115,11 @@ class _Names:
 def _named_scenes(entries: Sequence[_Entry], names: _Names, source: Path) -> set[int]:
     """Return the numbers of the scenes that entries match; entries that match none are refused, all at once."""
     found = [names.matches(entry.pattern) for entry in entries]
-    unknown = [entry.where for entry, numbers in zip(entries, found, strict=True) if not numbers]
+    missing = [entry for entry, numbers in zip(entries, found, strict=True) if not numbers]
+    unknown = [entry.where for entry in missing]
     if unknown:
         known = named(scene.name for scene in names.scenes)
         verb = "matches" if len(unknown) == 1 else "match"
-        raise UsageError(f"{named(unknown)} {verb} no scene of {source}; scenes: {known}")
+        option = "".join(sorted({f" ({entry.option})" for entry in missing if entry.option}))
+        raise UsageError(f"{named(unknown)} {verb} no scene of {source}{option}; scenes: {known}")
     return set().union(*found)

@@ -310,7 +310,8 @@ def test_wrong_lists_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "labels/a.tif")
     path = tmp_path / "val.txt"
     path.write_text("a\nb\n\nc.tif\n")
-    with pytest.raises(UsageError, match=r"line 2 'b', line 4 'c\.tif' match no scene of .*; scenes: a$"):
+    message = r"^.*val\.txt, line 2: 'b', .*val\.txt, line 4: 'c\.tif' match no scene of .* \(--val\); scenes: a$"
+    with pytest.raises(UsageError, match=message):
         splits(tmp_path, val=(f"@{path}",))
     path.write_text("# nothing\n")
     with pytest.raises(UsageError, match=r"--test @.*val\.txt: names no scene; write a scene name or pattern on each"):
@@ -435,3 +436,11 @@ def test_a_pattern_does_not_pass_over_a_folder_that_may_not_be_read(
     close_folders(monkeypatch, "south")
     with pytest.raises(DataError, match=f"{tmp_path}/images/south: permission denied"):
         find_layout(tmp_path, PrepareConfig(images=(pattern,), labels=("l.gpkg",)), Findings())
+
+
+def test_named_files_on_both_sides_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "here/a.tif", "there/b.tif", "here/l.gpkg")
+    monkeypatch.chdir(tmp_path / "here")
+    config = PrepareConfig(images=("a.tif", f"{tmp_path}/there/b.tif"), labels=("l.gpkg",))
+    scenes = find_layout(Path(), config, Findings()).scenes
+    assert [scene.image for scene in scenes] == [Path("a.tif"), tmp_path / "there/b.tif"]

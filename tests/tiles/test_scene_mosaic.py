@@ -12,7 +12,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from ctrs.config import PrepareConfig
-from ctrs.errors import DataError, LabelError, RasterError
+from ctrs.errors import DataError, DataWarning, LabelError, RasterError
 from ctrs.raster.geotiff import Grid, open_raster, read_window
 from ctrs.raster.mosaic_parts import join_parts
 from ctrs.raster.windows import PixelWindow
@@ -126,7 +126,7 @@ def test_only_valid_pixels_cover_and_gaps_are_invalid(make: Maker, tmp_path: Pat
             part = np.concatenate([part, np.where(invalid, 0, 255).astype(np.uint8)[None]])
             profile |= {"photometric": "RGB", "alpha": "YES"}
         paths.append(make.raster(tmp_path / f"{name}.tif", part, transform=at(start, start), crs=CRS, **profile))
-    mosaic = join_parts(paths, "x")
+    mosaic = join_parts(paths, "x").path
     found, valid, grid = read(mosaic)
     expected = np.zeros((96, 96), bool)
     expected[:64, :64] = expected[32:, 32:] = True
@@ -174,7 +174,7 @@ def test_colour_tables_and_band_names_are_kept(make: Maker, tmp_path: Path) -> N
     for path in paths:
         with rasterio.open(path, "r+") as dataset:
             dataset.set_band_description(1, "class")
-    with open_raster(join_parts(paths, "x")) as dataset:
+    with open_raster(join_parts(paths, "x").path) as dataset:
         assert {index: dataset.colormap(1)[index] for index in table} == table
         assert dataset.descriptions == ("class",)
 
@@ -224,3 +224,58 @@ def test_what_cannot_be_a_mosaic(make: Maker, tmp_path: Path) -> None:
         cut(make, tmp_path / f"s/{split}/images", make.noise(64, 64), {"a": (0, 0)}, 64)
     with pytest.raises(DataError, match="folders of the splits train, val found, but --mosaic makes one scene"):
         find_layout(tmp_path / "s", config, Findings())
+
+
+def test_parts_far_from_each_other_are_refused_at_once(make: Maker, tmp_path: Path) -> None:
+    """Nothing is read of a mosaic of empty ground; the two farthest parts are named."""
+    corners = {"a": (0, 0), "b": (64, 0), "c": (900_000, 1_200_000), "d": (500_000, 0)}
+    for kind, pixels in (("images", make.noise(64, 64)), ("labels", make.indices(64, 64))):
+        for name, place in corners.items():
+            make.raster(tmp_path / f"town/{kind}/{name}.tif", pixels, transform=at(*place), crs=CRS)
+    message = r"a\.tif and .*c\.tif: lie 1500000 px apart, so that the parts cover 1\.5e-06 % of a mosaic of 900064 x "
+    for config in (PrepareConfig(mosaic=True), PrepareConfig(mosaic=True, images=("images/*",), labels=("labels/*",))):
+        with pytest.raises(RasterError, match=message):
+            prepare_tiles(tmp_path / "town", tmp_path / "out", config)
+    # Far, but small as a whole: that is for its owner to judge.
+    paths = cut(make, tmp_path / "near", make.noise(64, 64), {"a": (0, 0)}, 64)
+    paths.append(make.raster(tmp_path / "near/b.tif", make.noise(64, 64), transform=at(9000, 9000), crs=CRS))
+    assert read_size(join_parts(paths, "x").path) == (9064, 9064)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    with open_raster(path) as dataset:
+        return dataset.height, dataset.width
+
+
+def test_parts_that_contradict_each_other_are_named(make: Maker, tmp_path: Path) -> None:
+    """Where parts overlap, the later in natural order is taken; where they differ, a warning says so."""
+    pixels, labels = make.noise(64, 96), make.indices(64, 96, num=2)
+    for kind, whole in (("images", pixels), ("labels", labels)):
+        cut(make, tmp_path / kind, whole, {"p2": (0, 0), "p10": (32, 0)}, 64)
+    config = PrepareConfig(mosaic=True, tile_px=64, val_fraction=0.0)
+    findings = Findings()
+    find_layout(tmp_path, config, findings)
+    assert [finding.message for finding in findings.entries] == []
+    other = labels[:, 32:].copy()
+    other[:16, :32] = 1 - other[:16, :32]
+    make.raster(tmp_path / "labels/p10.tif", other, transform=at(32, 0), crs=CRS)
+    message = (
+        r"parts of the mosaic's labels overlap and differ: in 25\.0% of the pixels looked at, .*labels/p10\.tif, "
+        r"which is taken, is not as .*labels/p2\.tif; leave out one"
+    )
+    with pytest.warns(DataWarning, match=message):
+        (scene,) = find_layout(tmp_path, config, findings).scenes
+    np.testing.assert_array_equal(read(scene.label)[0][0, :, 32:], other)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("parts", "parts"), ("flight/images", "flight"), ("", "here"), ("images", "here")]
+)
+def test_a_mosaic_without_source_is_named_by_the_folder_of_its_parts(
+    make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str
+) -> None:
+    cut(make, tmp_path / "here" / folder, make.noise(128, 128), FOUR, 64)
+    (tmp_path / "here/x.geojson").write_text("{}")
+    monkeypatch.chdir(tmp_path / "here")
+    config = PrepareConfig(images=(f"{folder}/*.tif".lstrip("/"),), labels=("x.geojson",), mosaic=True)
+    assert [scene.name for scene in find_layout(Path(), config, Findings()).scenes] == [name]
