@@ -11,6 +11,7 @@ from ctrs.errors import DataError, InputNotFoundError, LabelError, LabelWarning,
 from ctrs.raster.names import file_name, shown
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.listing import Listing, named, natural_key
+from ctrs.tiles.path_example import path_example
 from ctrs.tiles.presets import ImagePattern, Preset, path_id
 from ctrs.tiles.scene_source import Layout, SceneSource
 from ctrs.tiles.split_lists import read_listed_splits
@@ -35,7 +36,7 @@ def preset_layout(listing: Listing, preset: Preset, config: PrepareConfig, findi
     image_pattern = preset.image_pattern(relative)
     if image_pattern is None:
         findings.raise_faults()
-        expected = " or ".join(pattern.pattern.pattern for pattern in preset.images)
+        expected = " or ".join(path_example(image.pattern) for image in preset.images)
         kind = "" if config.variant is None else f"variant {preset.variants[0]} of "
         raise InputNotFoundError(
             f"{source}: no images of {kind}preset {preset.name} found, expected paths like {expected}"

@@ -37,7 +37,10 @@ def preset_text(name: str) -> str:
         ConfigError: There is none of this name.
     """
     if name == GENERIC:
-        raise ConfigError("preset generic has no file: it takes any folder with images and labels; copy another")
+        raise ConfigError(
+            "preset generic has no file to copy: it takes any folder with images/ and labels/, paired by file name; copy "
+            "another, such as potsdam"
+        )
     if name not in preset_names():
         near = difflib.get_close_matches(name.lower(), preset_names(), 1)
         guess = f"did you mean {near[0]}? " if near else ""

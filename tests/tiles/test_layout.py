@@ -278,7 +278,7 @@ def test_the_same_scene_twice(tmp_path: Path) -> None:
 
 def test_a_preset_that_does_not_fit(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.tif", "labels/a.tif")
-    with pytest.raises(InputNotFoundError, match="no images of preset potsdam found, expected paths like"):
+    with pytest.raises(InputNotFoundError, match=r"expected paths like top_potsdam_1_1_RGB\.tif or"):
         find_layout(tmp_path, PrepareConfig(preset="potsdam"), Findings())
 
 
