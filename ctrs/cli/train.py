@@ -138,12 +138,24 @@ def train(
     payload = result.to_json()
 
     def show() -> None:
-        rows = [[key, f"{value:.4f}"] for key, value in result.metrics.items()]
-        console.table(f"best epoch {result.best_epoch} of {result.epochs}, validation", ["metric", "value"], rows)
+        if result.metrics:
+            rows = [[key, f"{value:.4f}"] for key, value in result.metrics.items()]
+            console.table(f"best epoch {result.best_epoch} of {result.epochs}, validation", ["metric", "value"], rows)
+        else:
+            console.line(_without_validation(result.best_epoch, data_dir))
         console.note(f"trained in {format_seconds(result.seconds)}")
         console.line(str(run_dir))
 
     console.result(payload, show)
+
+
+def _without_validation(epoch: int, data_dir: Path) -> str:
+    """Say why there are no scores to show, and how to get some."""
+    from ctrs.tiles import Manifest
+
+    num_folds = Manifest.open(data_dir).num_folds
+    how = f"choose --fold 0..{num_folds - 1}" if num_folds else "prepare the data with --val, --val-fraction or --folds"
+    return f"epoch {epoch} kept, which is the last: no validation; {how}"
 
 
 def _stopped_run(

@@ -15,9 +15,6 @@ from ctrs.tiles.splits import Parcels, compact_place, split_by
 _NUM_TRIES = 6
 """Divisions into compact places that are tried, and as many into strips."""
 
-_MANY_TILES = 1000
-"""Above this number of tiles, folds fail for want of places only where all ground overlaps: seen when they are cut."""
-
 
 def deal_into_folds(
     places: Sequence[Place],
@@ -95,8 +92,6 @@ def check_divisible(places: Sequence[Place], num_folds: int, block: Length | Non
             num_parcels = len(np.unique(cells, axis=0))
         if num_parcels < num_folds:
             raise _too_few(num_folds, num_parcels, are_blocks=True)
-        return
-    if len(places) > _MANY_TILES:
         return
     # Of tiles that all share ground with each other, any choice is one piece; of others, each may be one in the end.
     every = np.arange(len(places))

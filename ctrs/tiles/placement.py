@@ -23,6 +23,9 @@ from ctrs.tiles.tile_grid import TileGrid
 LEAK_SHARE = 0.01
 """Share of a scene that may lie in another split, where neighbouring files overlap by a seam."""
 
+_MANY_TILES = 20_000
+"""Above this number of tiles the pass decides whether folds are possible: few tiles are what makes them impossible."""
+
 Placed = tuple[CutTile, SplitName]
 """A tile and the split it belongs to."""
 
@@ -235,11 +238,11 @@ def check_folds(ready: ReadySource, splits: dict[str, SplitName], config: Prepar
     Raises:
         DataError: However many tiles are kept, they are too few, or they share ground.
     """
-    if not config.folds:
+    grids = [TileGrid.over(*scene.grid.shape, scene.tile_px, scene.stride_px) for scene in ready.scenes]
+    if not config.folds or sum(tiles.num_tiles for tiles in grids) > _MANY_TILES:
         return
     places: list[Place] = []
-    for scene in ready.scenes:
-        tiles = TileGrid.over(scene.grid.height, scene.grid.width, scene.tile_px, scene.stride_px)
+    for scene, tiles in zip(ready.scenes, grids, strict=True):
         chips = None if config.split == "place" else scene.source.chips
         for row in range(len(tiles.rows.spans)):
             for col in range(len(tiles.cols.spans)):

@@ -433,8 +433,10 @@ def test_a_crs_of_the_file_wins(make: Maker, folder: Path) -> None:
     ready, findings = check(scene(folder), src_crs="EPSG:3857")
     assert ready.scenes[0].grid.crs.to_epsg() == 32633
     (entry,) = findings.entries
-    assert entry.level == "note"
-    assert entry.message == "--src-crs EPSG:3857 is not used for a: the image names a CRS itself (EPSG:32633)"
+    assert entry.level == "warning"
+    assert entry.message == (
+        "--src-crs EPSG:3857 is not used for a: the image names a CRS itself (EPSG:32633), which counts"
+    )
 
 
 def test_metres_of_images_without_crs(make: Maker, tmp_path: Path) -> None:
@@ -478,7 +480,7 @@ def test_tiles_of_no_sensible_length(folder: Path) -> None:
         r"a\.tif: --tile 10m is 20 px there, expected 32 to 8192", fault(check(scene(folder), tile_m=10.0)[1])
     )
     assert "is 10000 px there" in fault(check(scene(folder), tile_m=5000.0)[1])
-    for options in ({"tile_px": 64, "stride_px": 65}, {"tile_m": 32.0, "stride_m": 40.0}, {"stride_px": 600}):
+    for options in ({"tile_px": 64, "stride_m": 32.5}, {"tile_m": 32.0, "stride_px": 80}, {"stride_px": 600}):
         with pytest.raises(
             UsageError, match=r"--stride: \d+ px found, expected at most the \d+ px of a tile of scene a"
         ):
@@ -582,7 +584,7 @@ def test_areas_that_nobody_can_place(make: Maker, folder: Path, tmp_path: Path) 
     with pytest.raises(CtrsError, match=r"missing\.gpkg: not found"):
         check(scene(folder), aoi=tmp_path / "missing.gpkg")
     make.raster(folder / "images/a.tif", make.noise(H, W))
-    with pytest.raises(RasterError, match=r"a\.tif: no CRS found, so the area of interest has no place .*--src-crs"):
+    with pytest.raises(RasterError, match=r"a\.tif: no transform .*, so the area of interest has no place .*--src-crs"):
         check(scene(folder), aoi=area(tmp_path / "area.gpkg", box))
 
 
@@ -606,3 +608,15 @@ def test_tiles_of_an_area_on_another_grid(make: Maker, folder: Path, tmp_path: P
     for one, other in zip(manifest.tiles, again.tiles, strict=True):
         assert one.image.read_bytes() == other.image.read_bytes()
         assert one.mask.read_bytes() == other.mask.read_bytes()
+
+
+@pytest.mark.parametrize("options", [{"gsd_m": 1e-4}, {"stride_px": 1, "gsd_m": 0.01}])
+def test_more_tiles_than_anybody_wants_are_refused_at_once(
+    make: Maker, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Before a label is read: that alone would take hours."""
+    make.raster(tmp_path / "images/a.tif", make.noise(H, W), **PLACED)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.tif").write_bytes(b"never read")
+    with pytest.raises(UsageError, match=r"\d{8} tiles, most of them of scene a .*; choose a coarser --gsd or larger"):
+        check(scene(tmp_path), tile_px=64, **options)
