@@ -38,8 +38,8 @@ def preset_text(name: str) -> str:
     """
     if name == GENERIC:
         raise ConfigError(
-            "preset generic has no file to copy: it takes any folder with images/ and labels/, paired by file name; copy "
-            "another, such as potsdam"
+            "preset generic has no file to copy: it takes any folder with images/ and labels/, paired by file name; "
+            "copy another, such as potsdam"
         )
     if name not in preset_names():
         near = difflib.get_close_matches(name.lower(), preset_names(), 1)
