@@ -142,7 +142,9 @@ def _usage_message(error: Exception) -> str:
     message = message.replace(": Value error, ", ": ") or "no command given"
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "ctrs")
-    return f"{message.rstrip('.')}; see `{path} --help`"
+    # More than fits is most often a pattern that the shell has expanded.
+    hint = "; quote patterns ('*.tif') so that the shell leaves them alone" if "extra argument" in message else ""
+    return f"{message.rstrip('.')}{hint}; see `{path} --help`"
 
 
 def _fail(message: str, code: int, *, with_traceback: bool = False) -> int:

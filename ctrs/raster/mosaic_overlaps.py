@@ -13,10 +13,14 @@ import rasterio
 
 from ctrs.raster.geotiff import open_raster, read_window
 from ctrs.raster.mosaic import MosaicSource
+from ctrs.raster.names import is_remote
 from ctrs.raster.windows import PixelWindow
 
 MAX_OVERLAPS = 100
 """Overlaps that are looked at, spread evenly over all."""
+
+MAX_REMOTE_OVERLAPS = 8
+"""The same where parts are on other machines, so that each takes its time."""
 
 SAMPLE_PX = 128
 """Longest edge of a place in an overlap; there are up to three in each."""
@@ -47,7 +51,8 @@ def contradictions(sources: Sequence[MosaicSource]) -> list[Contradiction]:
         RasterError: A part cannot be read.
     """
     pairs = list(_overlaps(sources))
-    step = max(1, -(-len(pairs) // MAX_OVERLAPS))
+    most = MAX_REMOTE_OVERLAPS if any(is_remote(source.path) for source in sources) else MAX_OVERLAPS
+    step = max(1, -(-len(pairs) // most))
     found: list[Contradiction] = []
     for below, above in pairs[::step]:
         compared = differing = 0

@@ -307,3 +307,9 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         progress(0, 2, "training")
     console.note("hello")
     assert capsys.readouterr().err == ""
+
+
+def test_a_pattern_that_the_shell_expanded_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["prepare", "--images", "a.tif", "b.tif", "c.tif"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "(c.tif); quote patterns ('*.tif') so that the shell leaves them alone; see `ctrs prepare --help`" in line

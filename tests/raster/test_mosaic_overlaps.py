@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 from affine import Affine
 
@@ -53,3 +54,13 @@ def test_large_overlaps_are_sampled_from_end_to_end(tmp_path: Path) -> None:
         sources = [part(tmp_path / "a.tif", ground, 5, 5), part(tmp_path / f"{name}.tif", other, 5, 5)]
         (found,) = contradictions(sources)
         assert found.share == 1 / (3 * mosaic_overlaps.SAMPLE_PX**2)
+
+
+def test_overlaps_looked_at_are_few_and_spread_over_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mosaic_overlaps, "MAX_OVERLAPS", 4)
+    rows = [part(tmp_path / f"{number}.tif", np.full((8, 8), number, np.uint8), 0, 6 * number) for number in range(13)]
+    assert len(contradictions(rows)) == 4
+    assert {int(pair.below.stem) // 3 for pair in contradictions(rows)} == {0, 1, 2, 3}
+    monkeypatch.setattr(mosaic_overlaps, "is_remote", lambda path: True)
+    monkeypatch.setattr(mosaic_overlaps, "MAX_REMOTE_OVERLAPS", 2)
+    assert len(contradictions(rows)) == 2
