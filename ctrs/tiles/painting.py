@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from ctrs.tiles.findings import Findings
 from ctrs.tiles.polygon_labels import class_rows
 from ctrs.vector.ground_buffers import widen_in_crs
 from ctrs.vector.rasterize import PolygonLayer, is_thin
+
+logger = logging.getLogger(__name__)
 
 MAX_PAIRS = 50_000
 """Most pairs of polygons of different classes whose overlap is measured, over all layers."""
@@ -213,8 +216,13 @@ def _as_painted(painted: PaintedLayer) -> npt.NDArray[np.object_]:
     thin = np.flatnonzero(np.isin(shapely.get_type_id(shapes), _THIN_TYPES))
     if not len(thin):
         return shapes
+    try:
+        areas = widen_in_crs(shapes[thin], painted.widths_m[thin], CRS.from_wkt(frame.crs.to_wkt()))
+    except LabelError:
+        logger.info("%s: lines and points do not count among overlaps: some lie off the earth", painted.layer.path)
+        return shapes
     shapes = np.array(shapes, object)
-    shapes[thin] = widen_in_crs(shapes[thin], painted.widths_m[thin], CRS.from_wkt(frame.crs.to_wkt()))
+    shapes[thin] = areas
     return shapes
 
 
@@ -223,7 +231,7 @@ def overlaps(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], int]:
     """Find polygons, and lines and points as wide as they are painted, with different mask values that overlap.
 
-    Those without a CRS, whose width has no place, are left out, and so are mixed collections.
+    Lines and points without a CRS, or off the earth, have no width here and are left out, and so are mixed collections.
 
     Args:
         painted: The layer.
@@ -234,7 +242,8 @@ def overlaps(
         the layer without a CRS; and how many pairs were measured.
     """
     frame = painted.layer.frame
-    shapes = _as_painted(painted)
+    several = len(np.unique(painted.values)) > 1
+    shapes = _as_painted(painted) if several else frame.geometry.to_numpy()
     areal = np.flatnonzero(~is_thin(shapes))
     if len(np.unique(painted.values[areal])) < 2:
         return np.zeros((0, 2), np.int64), np.zeros(0), 0

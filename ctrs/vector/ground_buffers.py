@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
@@ -45,7 +46,7 @@ def ground_steps(grid: Grid, pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.
         if grid.crs is None:
             raise ValueError("no CRS")
         lon, lat = transform_points(grid.crs, CRS.from_epsg(4326), a * cols + b * rows + c, d * cols + e * rows + f)
-    except (RasterioError, ValueError) as error:
+    except (RasterioError, CPLE_BaseError, ValueError) as error:
         raise LabelError(
             f"a width in metres cannot be drawn on a grid in {crs_name(grid.crs)} ({error}); name the CRS of the "
             "images with --src-crs"
@@ -103,6 +104,8 @@ def widen_in_crs(
     bounds = shapely.bounds(shapes)
     plane = Grid(crs=crs, transform=Affine.identity(), width=1, height=1)
     matrices = ground_steps(plane, (bounds[:, :2] + bounds[:, 2:]) / 2)
+    if not (np.abs(np.linalg.det(matrices)) > 0).all():
+        raise LabelError(f"a width in metres cannot be drawn at a pole of {crs_name(crs)}; choose another CRS")
     areas = shapely.buffer(_turned(shapes, matrices), widths_m, quad_segs=_FEW_QUAD_SEGS)
     return _turned(areas, np.asarray(np.linalg.inv(matrices), np.float64))
 

@@ -410,7 +410,8 @@ def test_lines_and_points_are_drawn_where_a_width_is_given(source: Path) -> None
     _, mask = prepare(source, class_field="kind", label_buffer_field="width", paint_order=("tree", "road"))
     assert mask[[27, 33, 22, 5], [30, 15, 30, 75]].tolist() == [2, 2, 3, 1]
     assert (mask == 2).sum() == pytest.approx(50 * 8 + np.pi * 16, rel=0.03)
-    _, mask = prepare(source, class_field="kind", label_buffer_m=1.0)
+    with pytest.warns(LabelWarning, match="1 pair of polygons, lines and points of different classes overlaps on 3"):
+        _, mask = prepare(source, class_field="kind", label_buffer_m=1.0)
     assert mask[[28, 33, 22], [15, 15, 30]].tolist() == [2, 0, 0]
 
 

@@ -174,6 +174,7 @@ def test_lines_overlap_as_wide_as_they_are_painted(crs: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", LabelWarning)
         paint(placed, config, crs=None, kind=kinds)  # nobody knows how wide that is
+        paint([*shapes[:2], shapely.Point(1e12, 1e12)], config, kind=kinds)  # nor there
 
 
 def test_work_on_overlaps_is_bounded() -> None:
