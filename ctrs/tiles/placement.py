@@ -17,7 +17,7 @@ from ctrs.tiles.ground import Length, Place
 from ctrs.tiles.leakage import check_apart, check_duplicates
 from ctrs.tiles.scenes import ReadySource
 from ctrs.tiles.splits import deal_by_place, near_other_splits, shared_ground
-from ctrs.tiles.target_grid import place_advice
+from ctrs.tiles.target_grid import place_advice, place_lack
 from ctrs.tiles.tile_grid import TileGrid
 
 LEAK_SHARE = 0.01
@@ -67,8 +67,8 @@ def _check_lengths(ready: ReadySource, config: PrepareConfig) -> None:
     for option, value in (("--block", config.block_m), ("--split-buffer", config.split_buffer_m)):
         if value is not None and without is not None:
             raise UsageError(
-                f"{option} {value:g}m: scene {without.name} has no CRS, so its metres are not known; give pixels "
-                f"({option} 512), or {place_advice(without.grid)}"
+                f"{option} {value:g}m: scene {without.name} has {place_lack(without.grid)}, so its metres are not "
+                f"known; give pixels ({option} 512), or {place_advice(without.grid)}"
             )
 
 

@@ -169,8 +169,8 @@ def test_what_validates_is_dealt_into_folds_too(make: Maker, tmp_path: Path) -> 
             "--split place deals all ground out by place, and --val names scenes; leave out",
         ),
         ({"folds": 2, "val": ("a",)}, "--folds validates on each part of the training ground in turn, and --val"),
-        ({"split": "place", "block_m": 20.0}, r"--block 20m: scene a has no CRS.* give pixels \(--block 512\)"),
-        ({"split_buffer_m": 2.5}, r"--split-buffer 2.5m: scene a has no CRS, so its metres are not known"),
+        ({"split": "place", "block_m": 20.0}, r"--block 20m: scene a has no transform.* give pixels \(--block 512\)"),
+        ({"split_buffer_m": 2.5}, r"--split-buffer 2.5m: scene a has no transform .*, so its metres are not known"),
         ({"split_buffer_m": 2.5, "src_crs": UTM}, r"add a world file .*\(--src-crs alone does not place it\)"),
     ],
 )
