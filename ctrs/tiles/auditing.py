@@ -130,7 +130,7 @@ def audit_tiles(
             TileFootprint(scene=tile.scene, split=kept.get((tile.scene, tile.row, tile.col)), window=tile.window)
             for tile in result.cut
         ),
-        samples=read_samples(choose_samples(result.placed, ready.classes), scenes, open_tiles),
+        samples=read_samples(choose_samples(result.placed, ready.classes), scenes, open_tiles, workers=workers),
         tile_px=max(scene.tile_px for scene in ready.scenes),
         stride_px=max(scene.stride_px for scene in ready.scenes),
         written=written,

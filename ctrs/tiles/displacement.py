@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -67,12 +66,19 @@ def estimate_displacements(
     chosen = [most_divided(tiles.get(scene.name, ()), number) for scene in scenes]
     by_scene: dict[str, Shift | None] = {}
     together = no_correlation()
-    with ThreadPoolExecutor(max_workers=max(1, min(workers, len(scenes)))) as pool:
-        # In their order: sums of floats depend on it.
-        found = pool.map(partial(_correlate_scene, open_tiles=open_tiles), scenes, chosen)
-        for scene, correlation in zip(scenes, found, strict=True):
-            by_scene[scene.name] = shift_of(correlation)
-            together += correlation
+    parts = -(-workers // max(1, len(scenes)))  # of the tiles of a scene, where there are fewer scenes than threads
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        found = [
+            [pool.submit(_correlate, scene, own[part::parts], open_tiles) for part in range(parts)]
+            for scene, own in zip(scenes, chosen, strict=True)
+        ]
+        for scene, own, shares in zip(scenes, chosen, found, strict=True):
+            results = [share.result() for share in shares]
+            total = no_correlation()
+            for place in range(len(own)):  # in the order of the tiles: sums of floats depend on it
+                total += results[place % parts][place // parts]
+            by_scene[scene.name] = shift_of(total)
+            together += total
             progress(len(by_scene), len(scenes), "comparing edges of images and labels")
     return Displacements(by_scene=by_scene, together=shift_of(together))
 
@@ -129,13 +135,11 @@ def _vector(shift: Shift, grid: Grid | None) -> str:
     return f"{across} and {down}{metres}"
 
 
-def _correlate_scene(scene: ReadyScene, tiles: Sequence[CutTile], *, open_tiles: OpenTiles) -> Correlation:
-    total = no_correlation()
-    if tiles:
-        with open_tiles(scene) as read:
-            for tile in tiles:
-                total += correlate(*_middle(read(tile)))
-    return total
+def _correlate(scene: ReadyScene, tiles: Sequence[CutTile], open_tiles: OpenTiles) -> list[Correlation]:
+    if not tiles:
+        return []
+    with open_tiles(scene) as read:
+        return [correlate(*_middle(read(tile))) for tile in tiles]
 
 
 def _middle(content: Content) -> Content:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,24 +81,25 @@ def choose_samples(placed: Sequence[Placed], classes: ClassMap) -> list[Placed]:
 
 
 def read_samples(
-    chosen: Sequence[Placed], scenes: Mapping[str, ReadyScene], open_tiles: OpenTiles
+    chosen: Sequence[Placed], scenes: Mapping[str, ReadyScene], open_tiles: OpenTiles, *, workers: int
 ) -> tuple[TileSample, ...]:
     """Read tiles for the contact sheet, thinned to at most ``SAMPLE_PX``."""
-    samples: list[TileSample] = []
-    for tile, split in chosen:
+
+    def read_one(placed: Placed) -> TileSample:
+        tile, split = placed
         with open_tiles(scenes[tile.scene]) as read:
             pixels, valid, mask = read(tile)
         step = -(-max(mask.shape) // SAMPLE_PX)
-        samples.append(
-            TileSample(
-                name=tile.file_name.removesuffix(".tif"),
-                split=split,
-                pixels=np.ascontiguousarray(pixels[:, ::step, ::step]),
-                valid=np.ascontiguousarray(valid[::step, ::step]),
-                mask=np.ascontiguousarray(mask[::step, ::step]),
-            )
+        return TileSample(
+            name=tile.file_name.removesuffix(".tif"),
+            split=split,
+            pixels=np.ascontiguousarray(pixels[:, ::step, ::step]),
+            valid=np.ascontiguousarray(valid[::step, ::step]),
+            mask=np.ascontiguousarray(mask[::step, ::step]),
         )
-    return tuple(samples)
+
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        return tuple(pool.map(read_one, chosen))
 
 
 def most_divided(tiles: Sequence[CutTile], number: int) -> list[CutTile]:
