@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from ctrs.errors import DataError
 from ctrs.jobs import write_text
 from ctrs.tiles.audit import Audit, SceneAudit, is_resampled, resampled_to_m, source_m2, source_px, tile_m2
+from ctrs.tiles.documents import read_document
 
 RECORD_FILE = "audit.json"
 FORMAT_VERSION = 1
@@ -70,15 +70,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD_FILE
     if not path.exists():
         return None
-    again = "run `ctrs prepare` again with --overwrite"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable ({error}); {again}") from error
-    version = document.get("format_version") if isinstance(document, Mapping) else None
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path}: format_version {version!r} found, expected {FORMAT_VERSION}; {again}")
-    return cast(dict[str, Any], document)
+    return read_document(path, FORMAT_VERSION)
 
 
 def _scene(scene: SceneAudit, names: tuple[str, ...]) -> dict[str, Any]:

@@ -23,21 +23,19 @@ INSIDE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarpedImagery:
-    """Imagery on another grid than its own: averaged where pixels become coarser, else interpolated.
+class _DerivedImagery:
+    """Imagery made from other imagery, whose bands it has; no single value says which of its pixels are valid.
 
     Args:
-        base: The imagery as it is.
-        warp: From the pixels that are wanted to its own.
+        base: The imagery that it is made from.
     """
 
     base: Imagery
-    warp: GridWarp
 
     @property
     def grid(self) -> Grid:
-        """Grid that it is brought to."""
-        return self.warp.target
+        """Grid of the imagery."""
+        return self.base.grid
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,18 +54,41 @@ class WarpedImagery:
 
     @property
     def nodata(self) -> float | None:
-        """None: a mean of valid pixels may happen to be the nodata value, and has none outside the image."""
+        """None, whatever the imagery declares."""
         return None
 
     @property
     def block_px(self) -> tuple[int, int]:
-        """Nothing is stored on this grid."""
-        return 1, 1
+        """Blocks of the imagery."""
+        return self.base.block_px
 
     @property
     def sequential(self) -> bool:
         """As the imagery that it is made from."""
         return self.base.sequential
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarpedImagery(_DerivedImagery):
+    """Imagery on another grid than its own: averaged where pixels become coarser, else interpolated.
+
+    It has no nodata value: a mean of valid pixels may happen to be that of the imagery.
+
+    Args:
+        warp: From the pixels that are wanted to its own.
+    """
+
+    warp: GridWarp
+
+    @property
+    def grid(self) -> Grid:
+        """Grid that it is brought to."""
+        return self.warp.target
+
+    @property
+    def block_px(self) -> tuple[int, int]:
+        """Nothing is stored on this grid."""
+        return 1, 1
 
     @contextmanager
     def reader(self) -> Iterator[ReadPixels]:
@@ -136,51 +157,14 @@ class StackedImagery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedImagery:
-    """Imagery of which only an area is valid.
+class MaskedImagery(_DerivedImagery):
+    """Imagery of which only an area is valid; values outside it stay as they are.
 
     Args:
-        base: The imagery.
         area: Polygons on its grid.
     """
 
-    base: Imagery
     area: GridPolygons
-
-    @property
-    def grid(self) -> Grid:
-        """Grid of the imagery."""
-        return self.base.grid
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Band names."""
-        return self.base.names
-
-    @property
-    def colors(self) -> tuple[ColorInterp, ...]:
-        """What the bands are."""
-        return self.base.colors
-
-    @property
-    def dtype(self) -> str:
-        """Pixel type."""
-        return self.base.dtype
-
-    @property
-    def nodata(self) -> float | None:
-        """None: values outside the area stay as they are, and no value says that they are not valid."""
-        return None
-
-    @property
-    def block_px(self) -> tuple[int, int]:
-        """Blocks of the imagery."""
-        return self.base.block_px
-
-    @property
-    def sequential(self) -> bool:
-        """As the imagery."""
-        return self.base.sequential
 
     @contextmanager
     def reader(self) -> Iterator[ReadPixels]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from affine import Affine
@@ -22,6 +22,7 @@ from ctrs.raster.bands import Bands
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.mosaic import mosaic_vrt
 from ctrs.raster.windows import PixelWindow
+from ctrs.tiles.documents import read_document
 from ctrs.tiles.facts import SceneFacts
 from ctrs.tiles.findings import Finding
 from ctrs.tiles.tile_table import Tile as Tile
@@ -274,16 +275,7 @@ def read_prepared(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: It is not readable or of another format version.
     """
-    path = folder / PREPARED_FILE
-    again = "run `ctrs prepare` again with --overwrite"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable ({error}); {again}") from error
-    version = document.get("format_version") if isinstance(document, Mapping) else None
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path}: format_version {version!r} found, expected {FORMAT_VERSION}; {again}")
-    return cast(dict[str, Any], document)
+    return read_document(folder / PREPARED_FILE, FORMAT_VERSION)
 
 
 def _scene_from_json(row: Mapping[str, Any]) -> Scene:
