@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,23 +24,12 @@ from ctrs.tiles import Manifest, prepare_tiles
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.listing import list_source
 from ctrs.tiles.presets import load_preset, preset_names, preset_text
+from tests.tiles import fakes
 
 if TYPE_CHECKING:
     from tests.tiles.fakes import Fake, FakeScene
 
 
-def _load_fakes() -> ModuleType:
-    """Import the script beside this file; tests are no package."""
-    spec = importlib.util.spec_from_file_location("tests_tiles_fakes", Path(__file__).with_name("fakes.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-fakes = _load_fakes()
 TILE_PX = 48
 IN_ONE_SPLIT = sorted(set(fakes.FAKES) - {"landcover_ai"})
 

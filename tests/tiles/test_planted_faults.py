@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import geopandas
@@ -24,30 +21,15 @@ from ctrs.raster.geotiff import open_raster, read_window
 from ctrs.raster.windows import PixelWindow
 from ctrs.synthetic import TownConfig, make_town
 from ctrs.tiles import audit_source, prepare_tiles
+from tests.tiles.planting import TILE_PX, Raster, cut_short, look, matching, prepare, refused, warned
 
 if TYPE_CHECKING:
     from tests.tiles.conftest import Maker
-    from tests.tiles.planting import Raster
 
-
-def _load_planting() -> ModuleType:
-    """Import the module beside this file; tests are no package."""
-    spec = importlib.util.spec_from_file_location("tests_tiles_planting", Path(__file__).with_name("planting.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-planting = _load_planting()
-cut_short, look, matching, prepare = planting.cut_short, planting.look, planting.matching, planting.prepare
-refused, warned = planting.refused, planting.warned
 
 SIZE = 300
 PIXEL_M = 0.35
-EDGE = planting.TILE_PX
+EDGE = TILE_PX
 TILE = PrepareConfig(tile_px=EDGE)
 SCENES = ("2_10", "2_11", "2_13")
 IMAGE, LABEL, ERODED = (
@@ -97,11 +79,11 @@ def outlines(clean_polygons: Path, tmp_path: Path) -> Path:
 
 
 def image(town: Path, name: str) -> Raster:
-    return planting.Raster.read(town / IMAGE.format(name))
+    return Raster.read(town / IMAGE.format(name))
 
 
 def label(town: Path, name: str) -> Raster:
-    return planting.Raster.read(town / LABEL.format(name))
+    return Raster.read(town / LABEL.format(name))
 
 
 def repaint(raster: Raster, old: tuple[int, int, int], new: tuple[int, int, int]) -> None:
@@ -288,7 +270,7 @@ def test_a_truncated_file(town: Path, kind: str, what: str) -> None:
 
 
 def test_a_one_pixel_wide_raster(town: Path) -> None:
-    for raster in (image(town, "2_11"), label(town, "2_11"), planting.Raster.read(town / ERODED.format("2_11"))):
+    for raster in (image(town, "2_11"), label(town, "2_11"), Raster.read(town / ERODED.format("2_11"))):
         raster.write(raster.pixels[:, :, :1])
     pattern = r"2_11_RGB\.tif: 1 x 300 px"
     assert matching(look(town), "fault", "files", pattern).scene == "potsdam_2_11"
@@ -320,7 +302,7 @@ def test_the_same_image_in_two_splits(make: Maker, town: Path, tmp_path: Path) -
 
 def test_a_recompressed_copy_in_two_splits(make: Maker, town: Path, tmp_path: Path) -> None:
     source = unplaced(town, tmp_path / "chips")
-    raster = planting.Raster.read(source / "images/2_10.tif")
+    raster = Raster.read(source / "images/2_10.tif")
     raster.write(path=source / "images/2_13.tif", compress="jpeg", photometric="YCbCr", quality=80)
     shutil.copy(source / "labels/2_10.tif", source / "labels/2_13.tif")
     audit = look(source, test=("2_13",))

@@ -5,16 +5,13 @@ The copies are whole small files, or windows of larger ones with all that belong
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -29,25 +26,7 @@ from ctrs.errors import CtrsWarning, InputNotFoundError, LabelError
 from ctrs.raster.geotiff import open_raster
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles import Audit
-
-if TYPE_CHECKING:
-    from tests.tiles.planting import Raster
-
-
-def _load_planting() -> ModuleType:
-    """Import the module beside this file; tests are no package."""
-    spec = importlib.util.spec_from_file_location("tests_tiles_planting", Path(__file__).with_name("planting.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-planting = _load_planting()
-cut_short, look, matching, prepare = planting.cut_short, planting.look, planting.matching, planting.prepare
-refused, warned = planting.refused, planting.warned
+from tests.tiles.planting import Raster, cut_short, look, matching, prepare, refused, warned
 
 TILE_PX = 256
 WINDOWS = {
@@ -163,8 +142,7 @@ def sixteen_bits(real_data: Path, tmp_path: Path) -> Path:
 
 
 def raster(path: Path) -> Raster:
-    found: Raster = planting.Raster.read(path)
-    return found
+    return Raster.read(path)
 
 
 def told(audit: Audit) -> list[str]:
