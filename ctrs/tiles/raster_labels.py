@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +66,19 @@ class RasterLabel:
     @property
     def block_px(self) -> tuple[int, int]:
         """Height and width of the file's blocks."""
-        if self.warp is not None:
-            return 1, 1
-        with open_raster(self.path) as dataset:
-            height, width = dataset.block_shapes[0]
-        return height, width
+        return (1, 1) if self.warp is not None else self._storage[0]
 
     @property
     def sequential(self) -> bool:
         """Whether the file can only be read well from its beginning."""
+        return self._storage[1]
+
+    @cached_property
+    def _storage(self) -> tuple[tuple[int, int], bool]:
+        """Blocks of the file, and whether it can only be read well from its beginning; opens it once for both."""
         with open_raster(self.path) as dataset:
-            return dataset.driver in SEQUENTIAL_DRIVERS or in_archive(self.path)
+            height, width = dataset.block_shapes[0]
+            return (height, width), dataset.driver in SEQUENTIAL_DRIVERS or in_archive(self.path)
 
     @contextmanager
     def reader(self) -> Iterator[ReadLabel]:
