@@ -33,6 +33,7 @@ check: test docs ## the quick lane, the docs and the slow lane
 
 soak: $(SETUP)   ## what takes longer than the slow lane allows
 	$(PYTEST) -m soak --timeout=0 tests
+	$(PYTEST) -n $(JOBS) -m "not slow and not soak" --hypothesis-profile=explore tests
 
 format: $(SETUP)
 	$(BIN)/ruff check --fix .
