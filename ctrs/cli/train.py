@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -13,10 +13,17 @@ from ctrs.cli.console import Console, format_seconds
 from ctrs.config import (
     DEFAULT_WEIGHTS,
     RECIPES,
+    SEGMENTATION_WEIGHTS,
     Decoder,
+    Optimizer,
     Precision,
     Recipe,
+    RunLog,
+    Sampling,
+    Schedule,
     TrainConfig,
+    merge,
+    read_assignments,
     read_toml,
     resolve_train_config,
     run_name,
@@ -25,6 +32,7 @@ from ctrs.errors import InputNotFoundError, UsageError
 from ctrs.workspace import RUNS, free_run_dir, newest_prepared, newest_run
 
 _DEFAULT = TrainConfig()
+_OPTIMIZER, _COMPUTE = "Optimizer", "Compute"
 
 
 def train(
@@ -43,6 +51,13 @@ def train(
             show_default=str(_DEFAULT.loss),
         ),
     ] = None,
+    segmentation: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Segmentation loss: {', '.join(SEGMENTATION_WEIGHTS)}, joined by +, each with a weight.",
+            show_default=str(_DEFAULT.segmentation.terms),
+        ),
+    ] = None,
     recipe: Annotated[
         Recipe | None,
         typer.Option(help="A paper's settings (cms-paper, pne-paper: loss terms only); options beside it win."),
@@ -51,17 +66,73 @@ def train(
         str | None,
         typer.Option(help="imagenet, none, or a local file of encoder weights.", show_default=str(_DEFAULT.weights)),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="ctrs model to begin from (fine-tuning), whatever its classes and bands."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training tiles.", show_default=str(_DEFAULT.epochs))
     ] = None,
-    batch_size: options.BatchSize = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Tiles in each step, over all devices.", show_default="32 for each GPU, 8 on the CPU"),
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts that a batch is computed in, to save memory.", show_default="1")
+    ] = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Choose batch size and workers by trying.", rich_help_panel=_COMPUTE)
+    ] = False,
+    optimizer: Annotated[
+        Optimizer | None,
+        typer.Option(help="Optimizer.", show_default=str(_DEFAULT.optimizer), rich_help_panel=_OPTIMIZER),
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Step size.", show_default="8e-5 from pretrained weights, else 5e-4")
+        float | None,
+        typer.Option(
+            help="Step size.", show_default="8e-5 from pretrained weights, else 5e-4", rich_help_panel=_OPTIMIZER
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="Weight decay.", show_default=str(_DEFAULT.weight_decay), rich_help_panel=_OPTIMIZER),
+    ] = None,
+    schedule: Annotated[
+        Schedule | None,
+        typer.Option(
+            help="Learning rate over the run.", show_default=str(_DEFAULT.schedule), rich_help_panel=_OPTIMIZER
+        ),
+    ] = None,
+    warmup_epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs of linear rise at the start.", show_default="0", rich_help_panel=_OPTIMIZER),
+    ] = None,
+    encoder_rate: Annotated[
+        float | None,
+        typer.Option(help="Factor on the encoder's learning rate.", show_default="1", rich_help_panel=_OPTIMIZER),
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(help="Factor on it from each block of the encoder to the one before.", rich_help_panel=_OPTIMIZER),
+    ] = None,
+    frozen_stages: Annotated[
+        int | None,
+        typer.Option(help="First stages of the encoder that stay as they are.", rich_help_panel=_OPTIMIZER),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay of the moving average of the weights, e.g. 0.999.", rich_help_panel=_OPTIMIZER),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better score.", rich_help_panel=_OPTIMIZER)
+    ] = None,
+    sampling: Annotated[
+        Sampling | None, typer.Option(help="How tiles are drawn.", show_default=str(_DEFAULT.sampling))
     ] = None,
     crop: Annotated[
         int | None, typer.Option(help="Edge of training crops in pixels.", show_default="the tile size")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Loader processes.", rich_help_panel="Compute")] = None,
+    workers: Annotated[int | None, typer.Option(help="Loader processes.", rich_help_panel=_COMPUTE)] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of everything random.", show_default=str(_DEFAULT.seed))
     ] = None,
@@ -69,18 +140,43 @@ def train(
         int | None, typer.Option(help="Fold that validates, from 0, of data prepared with --folds.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="auto", rich_help_panel="Compute")
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="auto", rich_help_panel=_COMPUTE)
     ] = None,
     precision: Annotated[
         Precision | None,
         typer.Option(
             help="Number format of the network.",
             show_default="auto: bf16 on capable GPUs, else fp32",
-            rich_help_panel="Compute",
+            rich_help_panel=_COMPUTE,
         ),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(help="Devices that train together, on each node.", show_default="1", rich_help_panel=_COMPUTE),
+    ] = None,
+    num_nodes: Annotated[
+        int | None,
+        typer.Option("--nodes", help="Machines that train together.", show_default="1", rich_help_panel=_COMPUTE),
+    ] = None,
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="Compile the network with torch.compile.", rich_help_panel=_COMPUTE)
+    ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="The same weights each time on the same machine.", rich_help_panel=_COMPUTE
+        ),
+    ] = False,
     threads: options.Threads = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Log beside metrics.csv: {', '.join(get_args(RunLog))}.", show_default="tensorboard"),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run under runs/.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any key of the TOML file: --set augment.cutmix=0.5.", metavar="KEY=VALUE"),
+    ] = None,
     config_file: Annotated[Path | None, typer.Option("--config", help="TOML file; options win over it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run (the newest, or --name).")] = False,
     overwrite: options.Overwrite = False,
@@ -94,20 +190,40 @@ def train(
         "backbone": backbone,
         "decoder": decoder,
         "loss": loss,
+        "segmentation": None if segmentation is None else {"terms": segmentation},
         "recipe": recipe,
         "weights": weights,
+        "init": None if init is None else str(init),
         "epochs": epochs,
         "batch_size": batch_size,
+        "accumulate": accumulate,
+        "auto": auto or None,
+        "optimizer": optimizer,
         "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "warmup_epochs": warmup_epochs,
+        "encoder_rate": encoder_rate,
+        "layer_decay": layer_decay,
+        "frozen_stages": frozen_stages,
+        "ema": ema,
+        "patience": patience,
+        "sampling": sampling,
         "crop": crop,
         "workers": workers,
         "seed": seed,
         "fold": fold,
         "device": device,
+        "devices": devices,
+        "num_nodes": num_nodes,
         "precision": precision,
+        "compile": compile_network or None,
+        "deterministic": deterministic or None,
         "threads": threads,
+        "log": log,
     }
-    chosen = {key: value for key, value in given.items() if value is not None}
+    options_given = {key: value for key, value in given.items() if value is not None}
+    chosen = merge(read_assignments(assignments or ()), options_given)
     if name is not None and (not name or name != Path(name).name or name.startswith(".")):
         raise UsageError(f"--name {name!r} found, expected a plain folder name: runs stand in {RUNS}/, side by side")
     if resume:

@@ -14,6 +14,7 @@ from ctrs.config.ablation import (
 from ctrs.config.choices import (
     Average,
     Blend,
+    ClassWeights,
     ClForm,
     ClipMode,
     Decoder,
@@ -27,22 +28,34 @@ from ctrs.config.choices import (
     MapMethod,
     MultiscaleGroup,
     MultiscaleLabels,
+    Optimizer,
     PneResize,
     PneScope,
     Precision,
     Recipe,
+    RunLog,
+    Sampling,
     Schedule,
     SplitBy,
     SplitName,
+    TileCache,
     VoidMode,
 )
 from ctrs.config.contrast import ContrastConfig, MultiscaleConfig, PneConfig, SupconConfig
 from ctrs.config.inspection import EmbeddingMapConfig, PatchMapConfig
-from ctrs.config.loss import DEFAULT_WEIGHTS, LossTerm, describe_loss, parse_loss
+from ctrs.config.loss import (
+    DEFAULT_WEIGHTS,
+    SEGMENTATION_WEIGHTS,
+    LossTerm,
+    describe_loss,
+    parse_loss,
+    parse_segmentation,
+)
 from ctrs.config.prepare import PrepareConfig
 from ctrs.config.recipes import CT_PAPER, CT_PAPER_INPUT_PX, RECIPES, RUN_KEYS, resolve_train_config, run_name
-from ctrs.config.steps import AugmentConfig, EvalConfig, PredictConfig, TrainConfig, VectorizeConfig
-from ctrs.config.toml import from_mapping, merge, read_toml, to_plain
+from ctrs.config.steps import EvalConfig, PredictConfig, VectorizeConfig
+from ctrs.config.toml import from_mapping, merge, read_assignments, read_toml, to_plain
+from ctrs.config.training import AugmentConfig, SegmentationConfig, TrainConfig
 
 __all__ = [
     "CT_PAPER",
@@ -50,12 +63,14 @@ __all__ = [
     "DEFAULT_WEIGHTS",
     "RECIPES",
     "RUN_KEYS",
+    "SEGMENTATION_WEIGHTS",
     "AblationConfig",
     "AblationRun",
     "AugmentConfig",
     "Average",
     "Blend",
     "ClForm",
+    "ClassWeights",
     "ClipMode",
     "ContrastConfig",
     "Decoder",
@@ -74,6 +89,7 @@ __all__ = [
     "MultiscaleGroup",
     "MultiscaleLabels",
     "NamedSettings",
+    "Optimizer",
     "PatchMapConfig",
     "PneConfig",
     "PneResize",
@@ -82,10 +98,14 @@ __all__ = [
     "PredictConfig",
     "PrepareConfig",
     "Recipe",
+    "RunLog",
+    "Sampling",
     "Schedule",
+    "SegmentationConfig",
     "SplitBy",
     "SplitName",
     "SupconConfig",
+    "TileCache",
     "TrainConfig",
     "VectorizeConfig",
     "VoidMode",
@@ -95,7 +115,9 @@ __all__ = [
     "from_mapping",
     "merge",
     "parse_loss",
+    "parse_segmentation",
     "read_ablation",
+    "read_assignments",
     "read_toml",
     "resolve_train_config",
     "run_name",

@@ -13,8 +13,8 @@ from typing import Any
 from ctrs.config.choices import SplitName
 from ctrs.config.loss import parse_loss
 from ctrs.config.recipes import RUN_KEYS, resolve_train_config
-from ctrs.config.steps import TrainConfig
 from ctrs.config.toml import from_mapping, merge, read_toml
+from ctrs.config.training import TrainConfig
 from ctrs.errors import ConfigError
 
 TERM_TABLES: Mapping[str, str] = {

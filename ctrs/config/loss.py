@@ -1,4 +1,4 @@
-"""``--loss``: contrast terms joined by ``+``, each with a weight."""
+"""``--loss`` and ``--segmentation``: terms joined by ``+``, each with a weight."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from ctrs.errors import ConfigError
 DEFAULT_WEIGHTS: Mapping[str, float] = {"cl": 1.0, "infonce": 1.0, "supcon": 0.1, "cms": 0.1, "ccs": 0.1, "pne": 1.3}
 """Every contrast term and the weight it has where none is given: the papers', and for supcon that of its kin cms."""
 
+SEGMENTATION_WEIGHTS: Mapping[str, float] = {"ce": 1.0, "dice": 1.0, "focal": 1.0, "lovasz": 1.0, "tversky": 1.0}
+"""Every term of the segmentation loss and the weight it has where none is given."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerm:
-    """A contrast term and its weight beside the segmentation loss."""
+    """A term and its weight."""
 
     name: str
     weight: float = 1.0
@@ -34,28 +37,45 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
     """
     if text.strip() == "none":
         return ()
+    return _parse_terms(text, "loss", DEFAULT_WEIGHTS, "none, or ")
+
+
+def parse_segmentation(text: str) -> tuple[LossTerm, ...]:
+    """Read ``--segmentation``: terms joined by ``+``, each with an optional weight after a colon.
+
+    Raises:
+        ConfigError: A term is unknown or named twice, or a weight is no number of at least 0.
+
+    Examples:
+        >>> parse_segmentation("ce+lovasz:0.5")
+        (LossTerm(name='ce', weight=1.0), LossTerm(name='lovasz', weight=0.5))
+    """
+    return _parse_terms(text, "segmentation", SEGMENTATION_WEIGHTS, "")
+
+
+def _parse_terms(text: str, key: str, weights: Mapping[str, float], besides: str) -> tuple[LossTerm, ...]:
     terms: list[LossTerm] = []
     for part in text.split("+"):
         name, colon, number = (piece.strip() for piece in part.partition(":"))
-        if name == "none":
-            raise ConfigError(f"loss {text!r}: none stands alone, without a weight; leave it out beside other terms")
-        if name not in DEFAULT_WEIGHTS:
-            near = difflib.get_close_matches(name.lower(), DEFAULT_WEIGHTS, n=1)
+        if name == "none" and besides:
+            raise ConfigError(f"{key} {text!r}: none stands alone, without a weight; leave it out beside other terms")
+        if name not in weights:
+            near = difflib.get_close_matches(name.lower(), weights, n=1)
             raise ConfigError(
-                f"loss {text!r}: unknown term {name!r}, expected none, or {', '.join(DEFAULT_WEIGHTS)} joined by '+'"
+                f"{key} {text!r}: unknown term {name!r}, expected {besides}{', '.join(weights)} joined by '+'"
                 + (f"; did you mean {near[0]!r}?" if near else "")
             )
         if name in (term.name for term in terms):
             raise ConfigError(
-                f"loss {text!r}: term {name!r} stands twice; give it once, with a weight as in {name}:0.5"
+                f"{key} {text!r}: term {name!r} stands twice; give it once, with a weight as in {name}:0.5"
             )
         try:
-            weight = float(number) if colon else DEFAULT_WEIGHTS[name]
+            weight = float(number) if colon else weights[name]
         except ValueError:
             weight = -1.0
         if not 0 <= weight < float("inf"):
             raise ConfigError(
-                f"loss {text!r}: weight {number!r} of {name!r} is not a number of at least 0, as in {name}:0.5"
+                f"{key} {text!r}: weight {number!r} of {name!r} is not a number of at least 0, as in {name}:0.5"
             )
         terms.append(LossTerm(name=name, weight=weight))
     return tuple(terms)

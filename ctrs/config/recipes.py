@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ctrs.config.steps import TrainConfig
 from ctrs.config.toml import from_mapping, merge
+from ctrs.config.training import TrainConfig
 from ctrs.errors import ConfigError
 
 CT_PAPER: Mapping[str, Any] = {

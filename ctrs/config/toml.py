@@ -7,7 +7,7 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -100,6 +100,30 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not readable ({error.strerror}); check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as TOML ({error}); mend the file") from error
+
+
+def read_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Read ``KEY=VALUE`` texts, the value in TOML or as plain text, the key of a table after a dot.
+
+    >>> read_assignments(["ema=0.99", "augment.scale=[1, 1]", "schedule=poly"])
+    {'ema': 0.99, 'augment': {'scale': [1, 1]}, 'schedule': 'poly'}
+
+    Raises:
+        ConfigError: A text is no assignment.
+    """
+    plain: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key or not all(key.split(".")):
+            raise ConfigError(f"--set {text!r}: expected KEY=VALUE, as in --set ema=0.99 or --set augment.blur=1")
+        try:
+            read: Any = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            read = value  # a word needs no quotes
+        for part in reversed(key.split(".")):
+            read = {part: read}
+        plain = merge(plain, read)
+    return plain
 
 
 def to_plain(config: Any) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def test_chunks_and_strides_do_not_matter(monkeypatch):
     truth, pred = rng.integers(0, 3, (2, 50, 70)).astype(np.uint8)
     whole, chunked = ConfusionMatrix(3), ConfusionMatrix(3)
     whole.update(truth.T, pred.T)
-    monkeypatch.setattr("ctrs.metrics._CHUNK_PX", 37)
+    monkeypatch.setattr("ctrs.metrics.confusion._CHUNK_PX", 37)
     chunked.update(truth, pred)
     assert whole == chunked
 
