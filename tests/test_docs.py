@@ -10,12 +10,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
+from ctrs.cli.app import app
 from ctrs.config import (
     AugmentConfig,
     ContrastConfig,
     MultiscaleConfig,
     PneConfig,
+    SegmentationConfig,
     SupconConfig,
     TrainConfig,
     from_mapping,
@@ -74,6 +77,25 @@ def test_settings_on_the_page_of_train_are_the_defaults() -> None:
     (text,) = blocks(DOCS / "commands" / "train.md", "toml")
     table = tomllib.loads(text)
     assert from_mapping(TrainConfig, table) == TrainConfig()
-    kinds = {"contrast": ContrastConfig, "supcon": SupconConfig, "multiscale": MultiscaleConfig, "pne": PneConfig}
-    for key, kind in (kinds | {"augment": AugmentConfig}).items():
+    tables = {
+        "contrast": ContrastConfig,
+        "supcon": SupconConfig,
+        "multiscale": MultiscaleConfig,
+        "pne": PneConfig,
+        "segmentation": SegmentationConfig,
+        "augment": AugmentConfig,
+    }
+    for key, kind in tables.items():
         assert set(table[key]) == set(inspect.signature(kind).parameters)
+    unset = set(re.findall(r"^# (\w+) = ", text, flags=re.MULTILINE))
+    assert set(table) | unset == set(inspect.signature(TrainConfig).parameters)
+    from_mapping(TrainConfig, tomllib.loads(re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)))
+
+
+@pytest.mark.parametrize("name", ["prepare", "train", "eval", "predict", "vectorize", "ablate", "demo"])
+def test_each_option_stands_on_the_page_of_its_command(name: str) -> None:
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    text = (DOCS / "commands" / f"{name}.md").read_text(encoding="utf-8")
+    options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    options -= {"--json", "--verbose", "--quiet", "--help"}  # every command has them
+    assert {option for option in options if not re.search(rf"{option}(?![\w-])", text)} == set()
