@@ -1,12 +1,11 @@
-"""Prepared tiles as network input, and the order in which training sees them.
+"""Prepared tiles as network input.
 
-Order, crops and augmentation are pure functions of (seed, epoch, index), so that loader processes hold no state and a
-resumed run sees what an uninterrupted one would have seen.
+Crops and augmentation are pure functions of (seed, epoch, index, repetition), so that loader processes hold no state
+and a resumed run sees what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypedDict
 
 import numpy as np
@@ -14,12 +13,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ctrs.classes import IGNORE_INDEX
+from ctrs.data.sampling import EpochOrder, SampleKey, TrainingBatches
+from ctrs.data.sampling import OrderedBatches as OrderedBatches
 from ctrs.data.tile_store import TileStore
 from ctrs.data.transforms import Sample, Transform, sample_rng
 from ctrs.raster.bands import Bands
-
-SampleKey = tuple[int, int]
-"""Epoch and index of a tile."""
 
 
 class Batch(TypedDict):
@@ -49,9 +47,9 @@ class TileDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, key: SampleKey) -> Batch:
+    def __getitem__(self, key: SampleKey | tuple[int, int]) -> Batch:
         """Return one tile: ``image`` (C, H, W) and ``mask`` (H, W). Pixels that are not valid are 0 and ignored."""
-        epoch, index = key
+        epoch, index, repetition = SampleKey(*key)
         raw = self.store[index]
         tile = self.store.tiles[index]
         self.bands.check_source(raw.pixels.shape[0], str(raw.pixels.dtype), where=str(tile.image))
@@ -59,7 +57,7 @@ class TileDataset(Dataset[Batch]):
         if not raw.valid.all():
             image[:, ~raw.valid] = self._mean  # so that resampling does not draw nodata values into valid pixels
         sample = Sample(image=image, mask=raw.mask, valid=raw.valid)
-        sample = self.transform(sample, sample_rng(self.seed, epoch, index))
+        sample = self.transform(sample, sample_rng(self.seed, epoch, index, repetition))
         standardized = self.bands.standardize(np.array(sample.image, np.float32, order="C"))
         mask = sample.mask.astype(np.int64)
         if not sample.valid.all():
@@ -68,54 +66,11 @@ class TileDataset(Dataset[Batch]):
         return {"image": torch.from_numpy(standardized), "mask": torch.from_numpy(mask)}
 
 
-def epoch_order(num_tiles: int, *, seed: int, epoch: int) -> list[int]:
-    """Return the order of the tiles in an epoch.
-
-    >>> epoch_order(5, seed=0, epoch=1) == epoch_order(5, seed=0, epoch=1), sorted(epoch_order(5, seed=0, epoch=1))
-    (True, [0, 1, 2, 3, 4])
-    """
-    rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
-    return [int(index) for index in rng.permutation(num_tiles)]
-
-
-class ShuffledBatches(Sampler[list[SampleKey]]):
-    """Batches of an epoch in random order; set ``epoch`` before each pass.
-
-    The last incomplete batch is left out, unless it is the only one.
-    """
+class ShuffledBatches(TrainingBatches):
+    """Batches of an epoch in random order, each tile once."""
 
     def __init__(self, num_tiles: int, batch_size: int, *, seed: int) -> None:
-        self.num_tiles = num_tiles
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return max(1, self.num_tiles // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        order = epoch_order(self.num_tiles, seed=self.seed, epoch=self.epoch)
-        keys = [(self.epoch, index) for index in order]
-        for number in range(len(self)):
-            yield keys[number * self.batch_size : (number + 1) * self.batch_size]
-
-
-class OrderedBatches(Sampler[list[SampleKey]]):
-    """Whole tiles in order, none left out; a batch holds tiles of one shape only."""
-
-    def __init__(self, store: TileStore, batch_size: int) -> None:
-        by_shape: dict[tuple[int, int], list[SampleKey]] = {}
-        for index, tile in enumerate(store.tiles):
-            by_shape.setdefault((tile.window.height, tile.window.width), []).append((0, index))
-        self._batches = [
-            keys[first : first + batch_size] for keys in by_shape.values() for first in range(0, len(keys), batch_size)
-        ]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        return iter(self._batches)
+        super().__init__(EpochOrder(num_tiles, seed=seed), batch_size)
 
 
 def make_loader(

@@ -56,9 +56,17 @@ class Transform(Protocol):
         """Return a changed sample; the given one is left as it is."""
 
 
-def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """Return the generator of one tile in one epoch: a pure function of its arguments."""
-    return np.random.default_rng(np.random.SeedSequence([seed, epoch, index]))
+def sample_rng(seed: int, epoch: int, index: int, repetition: int = 0) -> np.random.Generator:
+    """Return the generator of one tile in one epoch: a pure function of its arguments.
+
+    Args:
+        seed: Of the run.
+        epoch: Epoch.
+        index: Index of the tile.
+        repetition: How often the tile was drawn before in this epoch.
+    """
+    again = [repetition] if repetition else []
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch, index, *again]))
 
 
 @dataclass(frozen=True)

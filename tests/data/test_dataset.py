@@ -8,7 +8,8 @@ import torch
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import AugmentConfig
-from ctrs.data.dataset import OrderedBatches, ShuffledBatches, TileDataset, epoch_order, make_loader
+from ctrs.data.dataset import TileDataset, make_loader
+from ctrs.data.sampling import EpochOrder, OrderedBatches, TrainingBatches
 from ctrs.data.tile_store import TileStore
 from ctrs.data.transforms import training_transform, whole_tile_transform
 from ctrs.errors import BandMismatchError
@@ -69,7 +70,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(make_tile: Any, workers:
     def epochs(workers: int, *, preload: bool) -> list[torch.Tensor]:
         if preload:
             store.preload()
-        batches = ShuffledBatches(5, 2, seed=3)
+        batches = TrainingBatches(EpochOrder(5, seed=3), 2)
         loader = make_loader(dataset, batches, workers=workers, pin_memory=False)
         images = []
         for epoch in range(2):
@@ -88,7 +89,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(make_tile: Any, workers:
 def test_the_loader_leaves_the_global_generator_alone(make_tile: Any) -> None:
     loader = make_loader(
         TileDataset(make_store(make_tile), BANDS, training_transform(AugmentConfig(), crop_px=32)),
-        ShuffledBatches(3, 2, seed=0),
+        TrainingBatches(EpochOrder(3, seed=0), 2),
         workers=0,
         pin_memory=False,
     )
@@ -98,29 +99,11 @@ def test_the_loader_leaves_the_global_generator_alone(make_tile: Any) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_order_is_a_function_of_seed_and_epoch() -> None:
-    assert epoch_order(50, seed=1, epoch=2) == epoch_order(50, seed=1, epoch=2)
-    assert sorted(epoch_order(50, seed=1, epoch=2)) == list(range(50))
-    assert epoch_order(50, seed=1, epoch=2) != epoch_order(50, seed=1, epoch=3)
-    assert epoch_order(50, seed=1, epoch=2) != epoch_order(50, seed=2, epoch=2)
-
-
-@pytest.mark.parametrize(
-    ("tiles", "size", "expected"), [(10, 4, [4, 4]), (8, 4, [4, 4]), (3, 4, [3]), (4, 4, [4]), (5, 4, [4]), (1, 1, [1])]
-)
-def test_the_last_incomplete_batch_is_dropped_unless_it_is_the_only_one(
-    tiles: int, size: int, expected: list[int]
-) -> None:
-    batches = ShuffledBatches(tiles, size, seed=0)
-    assert [len(batch) for batch in batches] == expected
-    assert len(batches) == len(expected)
-
-
 def test_ordered_batches_hold_every_tile_once_and_one_shape_each(make_tile: Any) -> None:
     shapes = [(32, 32), (32, 32), (20, 32), (32, 32), (20, 32)]
     store = TileStore([make_tile(np.zeros((2, *shape), np.uint8), np.zeros(shape, np.uint8)) for shape in shapes])
     batches = list(OrderedBatches(store, 2))
-    assert [[index for _, index in batch] for batch in batches] == [[0, 1], [3], [2, 4]]
+    assert [[index for _, index, _ in batch] for batch in batches] == [[0, 1], [3], [2, 4]]
     dataset = TileDataset(store, BANDS, whole_tile_transform())
     loaded = list(make_loader(dataset, OrderedBatches(store, 2), workers=0, pin_memory=False))
     assert [tuple(batch["mask"].shape) for batch in loaded] == [(2, 32, 32), (1, 32, 32), (2, 20, 32)]
