@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from ctrs.errors import CtrsWarning
-from ctrs.progress import Progress, no_progress
+from ctrs.progress import Progress, format_duration, no_progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -168,24 +168,10 @@ class _PlainPhases:
             return
         self._last, self._done = now, done
         elapsed = now - self._started
-        text = f"{what}: {done}/{total}, {format_seconds(elapsed)}"
+        text = f"{what}: {done}/{total}, {format_duration(elapsed)}"
         if self._first_done < done < total:
-            text += f", {format_seconds(elapsed / (done - self._first_done) * (total - done))} left"
+            text += f", {format_duration(elapsed / (done - self._first_done) * (total - done))} left"
         write_line(self._stream, text)
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration as people say it.
-
-    >>> format_seconds(3.21), format_seconds(75), format_seconds(7322)
-    ('3.2 s', '1 min 15 s', '2 h 2 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def write_line(stream: TextIO, text: str) -> None:

@@ -13,10 +13,11 @@ import typer
 
 from ctrs import __version__
 from ctrs.cli import options
-from ctrs.cli.console import Console, format_seconds
+from ctrs.cli.console import Console
 from ctrs.config import EvalConfig, PredictConfig, PrepareConfig, TrainConfig, VectorizeConfig, from_mapping, read_toml
 from ctrs.errors import OutputError, OutputExistsError
 from ctrs.jobs import fingerprint, write_text
+from ctrs.progress import format_duration
 
 if TYPE_CHECKING:
     from ctrs.classes import ClassMap
@@ -131,6 +132,6 @@ def _show(
             console.table(table.title, table.header, table.rows)
         for name, path in paths.items():
             console.line(f"{name}: {path}")
-        console.line(f"made in {format_seconds(seconds)}")
+        console.line(f"made in {format_duration(seconds)}")
 
     console.result(payload, show)

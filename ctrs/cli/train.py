@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from ctrs.cli import options
-from ctrs.cli.console import Console, format_seconds
+from ctrs.cli.console import Console
 from ctrs.config import (
     DEFAULT_WEIGHTS,
     RECIPES,
@@ -29,6 +29,7 @@ from ctrs.config import (
     run_name,
 )
 from ctrs.errors import InputNotFoundError, UsageError
+from ctrs.progress import format_duration
 from ctrs.workspace import RUNS, free_run_dir, newest_prepared, newest_run
 
 _DEFAULT = TrainConfig()
@@ -259,7 +260,7 @@ def train(
             console.table(f"best epoch {result.best_epoch} of {result.epochs}, validation", ["metric", "value"], rows)
         else:
             console.line(_without_validation(result.best_epoch, data_dir))
-        console.note(f"trained in {format_seconds(result.seconds)}")
+        console.note(f"trained in {format_duration(result.seconds)}")
         console.line(str(run_dir))
 
     console.result(payload, show)

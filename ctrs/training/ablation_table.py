@@ -15,8 +15,8 @@ from typing import Any
 import ctrs
 from ctrs.config import AblationConfig, SplitName, ablation_to_plain
 from ctrs.jobs import write_text
+from ctrs.progress import format_duration
 from ctrs.training.ablation_runs import RunStatus
-from ctrs.training.records import format_duration
 from ctrs.training.score_report import ScoreTable
 from ctrs.training.spread import Spread, paired_differences
 

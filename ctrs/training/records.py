@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrs.config import DEFAULT_WEIGHTS
+from ctrs.progress import counted, format_bytes, format_duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class TrainPlan:
         run_dir: Folder of the run.
         data: Name of the prepared data.
         model: Backbone and decoder.
-        parameters: Trainable parameters, projection heads included.
+        parameters: Parameters that are trained, projection heads included.
+        frozen_parameters: Parameters that stay as they are in the first epoch.
         num_train: Training tiles.
         num_val: Validation tiles, 0 where there is no such split.
         epochs: Epochs of the whole run.
@@ -34,6 +36,13 @@ class TrainPlan:
         workers: Loader processes.
         cached: Decoded tiles are held in memory.
         seconds_per_epoch: Expected.
+        memory_bytes: Expected peak of the device's memory, on the CPU of this process with all it holds, loader
+            processes apart; 0 where it cannot be measured.
+        memory_available: What may be taken; 0 where that is not known.
+        cache_bytes: Decoded tiles in memory.
+        disk_bytes: What will stand in the run's folder.
+        disk_free: What the disk has left; 0 where that is not known.
+        written: Names that will stand in the run's folder.
     """
 
     run_dir: Path
@@ -53,6 +62,13 @@ class TrainPlan:
     workers: int
     cached: bool
     seconds_per_epoch: float
+    frozen_parameters: int = 0
+    memory_bytes: int = 0
+    memory_available: int = 0
+    cache_bytes: int = 0
+    disk_bytes: int = 0
+    disk_free: int = 0
+    written: tuple[str, ...] = ()
 
     @property
     def expected_seconds(self) -> float:
@@ -60,19 +76,45 @@ class TrainPlan:
         return self.seconds_per_epoch * (self.epochs - self.first_epoch + 1)
 
     def describe(self, *, now: datetime | None = None) -> str:
-        """Say it in one line, with the expected end."""
+        """Say it in a few lines, with the expected end."""
+        return "\n".join(f"{name + ':':<9} {text}" for name, text in self._lines(now).items() if text)
+
+    def _lines(self, now: datetime | None) -> dict[str, str]:
+        frozen = f", {self.frozen_parameters / 1e6:.1f} M frozen" if self.frozen_parameters else ""
+        resumed = f" from epoch {self.first_epoch}" if self.first_epoch > 1 else ""
+        return {
+            "network": f"{self.model}; {self.parameters / 1e6:.1f} M parameters to train{frozen}",
+            "data": f"{self.num_train} training and {self.num_val} validation tiles of {self.data}",
+            "training": (
+                f"{counted(self.epochs, 'epoch')}{resumed} of {counted(self.steps_per_epoch, 'step')}, "
+                f"batch {self.batch_size}, crop {self.crop_px} px, learning rate {self.learning_rate:g}, "
+                f"on {self.device} ({self.precision}), {counted(self.workers, 'loader process')}"
+            ),
+            "memory": self._memory(),
+            "time": self._time(now),
+            "output": self._output(),
+        }
+
+    def _memory(self) -> str:
+        if not self.memory_bytes:
+            return ""
+        tiles = f"; {format_bytes(self.cache_bytes)} of tiles held in memory" if self.cache_bytes else ""
+        left = f" of {format_bytes(self.memory_available)}" if self.memory_available else ""
+        return f"about {format_bytes(self.memory_bytes)}{left} at the peak{tiles}"
+
+    def _time(self, now: datetime | None) -> str:
         now = datetime.now().astimezone() if now is None else now
         end = now + timedelta(seconds=self.expected_seconds)
-        same_day = end.date() == now.date()
-        resumed = f" from epoch {self.first_epoch}" if self.first_epoch > 1 else ""
+        day = "" if end.date() == now.date() else f" on {end:%Y-%m-%d}"
         return (
-            f"{self.model}, {self.parameters / 1e6:.1f} M parameters, on {self.device} ({self.precision}): "
-            f"{self.epochs} epochs{resumed} of {self.steps_per_epoch} steps, batch {self.batch_size}, "
-            f"crop {self.crop_px} px, learning rate {self.learning_rate:g}; "
-            f"{self.num_train} training and {self.num_val} validation tiles of {self.data}; "
-            f"expected end {end:%H:%M}{'' if same_day else f' on {end:%Y-%m-%d}'}, "
-            f"in {format_duration(self.expected_seconds)}"
+            f"about {format_duration(self.seconds_per_epoch)} for each epoch; "
+            f"expected end {end:%H:%M}{day}, in {format_duration(self.expected_seconds)}"
         )
+
+    def _output(self) -> str:
+        free = f", {format_bytes(self.disk_free)} free" if self.disk_free else ""
+        size = f"up to {format_bytes(self.disk_bytes)}{free}" if self.disk_bytes else ""
+        return f"{self.run_dir}: {'; '.join(part for part in (', '.join(self.written), size) if part)}".rstrip(": ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +156,7 @@ class EpochRecord:
         parts += [self._describe_term(name) for name in self.losses if name in DEFAULT_WEIGHTS]
         if self.score is not None:
             parts.append(f"val mean IoU {self.score:.4f}{' (best)' if self.is_best else ''}")
-        parts += [f"{self.images_per_second:.1f} images/s", f"{self.seconds:.1f} s"]
+        parts += [f"{self.images_per_second:.1f} images/s", format_duration(self.seconds)]
         return ", ".join(parts)
 
     def _describe_term(self, name: str) -> str:
@@ -180,21 +222,3 @@ class TrainResult:
         """Return JSON values; NaN becomes None."""
         metrics = {name: None if math.isnan(value) else value for name, value in self.metrics.items()}
         return {**asdict(self), "run_dir": str(self.run_dir), "metrics": metrics}
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in the two largest units that it needs.
-
-    >>> format_duration(42.4), format_duration(600), format_duration(3 * 3600 + 59), format_duration(200000)
-    ('42 s', '10 min 0 s', '3 h 0 min', '2 d 7 h')
-    """
-    whole = round(seconds)
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    for place, (unit, size) in enumerate(units):
-        if whole >= size or unit == "s":
-            text = f"{whole // size} {unit}"
-            if place + 1 < len(units):
-                below, below_size = units[place + 1]
-                text += f" {whole % size // below_size} {below}"
-            return text
-    raise AssertionError("seconds are the last unit")

@@ -35,7 +35,7 @@ def test_record_survives_json() -> None:
 
 
 def test_record_in_one_line() -> None:
-    assert RECORD.describe() == "epoch 3, loss 1.5000, cl 0.2500, val mean IoU 0.6250 (best), 4.0 images/s, 12.3 s"
+    assert RECORD.describe() == "epoch 3, loss 1.5000, cl 0.2500, val mean IoU 0.6250 (best), 4.0 images/s, 12 s"
 
 
 def test_line_says_whether_contrast_is_alive() -> None:
@@ -62,15 +62,39 @@ def test_score_that_is_not_a_number_is_none() -> None:
     assert EpochRecord.from_json(row).score is None
 
 
-def test_plan_names_the_expected_end() -> None:
+def lines_of(plan: TrainPlan) -> dict[str, str]:
     now = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
+    return {
+        name: text.strip() for name, _, text in (line.partition(":") for line in plan.describe(now=now).split("\n"))
+    }
+
+
+def test_plan_names_the_expected_end() -> None:
     assert PLAN.expected_seconds == 3000
-    text = PLAN.describe(now=now)
-    assert text.endswith("expected end 12:50, in 50 min 0 s")
-    assert "21.1 M parameters" in text
+    assert lines_of(PLAN)["time"] == "about 1 min 0 s for each epoch; expected end 12:50, in 50 min 0 s"
     late = dataclasses.replace(PLAN, seconds_per_epoch=3600.0, first_epoch=27)
-    assert late.describe(now=now).endswith("expected end 12:00 on 2024-05-02, in 1 d 0 h")
-    assert "50 epochs from epoch 27" in late.describe(now=now)
+    assert lines_of(late)["time"].endswith("expected end 12:00 on 2024-05-02, in 1 d 0 h")
+    assert lines_of(late)["training"].startswith("50 epochs from epoch 27 of 12 steps, batch 8, ")
+
+
+def test_plan_names_parameters_memory_and_what_is_written() -> None:
+    lines = lines_of(
+        dataclasses.replace(
+            PLAN, frozen_parameters=1_500_000, memory_bytes=3_100_000_000, memory_available=20_000_000_000,
+            cache_bytes=400_000_000, disk_bytes=512_000_000, disk_free=9_000_000_000, written=("best/", "metrics.csv"),
+        )
+    )  # fmt: skip
+    assert list(lines) == ["network", "data", "training", "memory", "time", "output"]
+    assert lines["network"] == "swin + dcfam, loss cl; 21.1 M parameters to train, 1.5 M frozen"
+    assert lines["memory"] == "about 3.1 GB of 20.0 GB at the peak; 400 MB of tiles held in memory"
+    assert lines["output"] == "runs/a: best/, metrics.csv; up to 512 MB, 9.0 GB free"
+    assert "memory" not in lines_of(PLAN)  # not known
+
+
+def test_one_epoch_is_no_epochs() -> None:
+    text = lines_of(dataclasses.replace(PLAN, epochs=1, steps_per_epoch=1, workers=1))["training"]
+    assert text.startswith("1 epoch of 1 step, ")
+    assert text.endswith(", 1 loader process")
 
 
 def test_result_as_json() -> None:
