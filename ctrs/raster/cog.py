@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
+import numpy as np
+import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from affine import Affine
@@ -42,7 +45,7 @@ class MaskClass:
 
 
 class RowBands:
-    """Finished rows of a class mask that is being made, from the top down.
+    """Finished rows of a raster that is being made, from the top down.
 
     Each band of rows is a small compressed file in a folder. It is there whole or not at all, so that work which was
     killed can go on after the last one.
@@ -68,8 +71,15 @@ class RowBands:
         """Number of rows, counted from the top, that are finished."""
         return self._num_rows
 
-    def append(self, rows: Mask) -> None:
-        """Add the next rows (h, W).
+    def truncate(self, num_rows: int) -> None:
+        """Forget bands that end after a number of rows, so that the work goes on before them."""
+        while self._num_rows > num_rows:
+            path, height = self._heights.pop()
+            path.unlink()
+            self._num_rows -= height
+
+    def append(self, rows: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
+        """Add the next rows (h, W), all of one dtype.
 
         Raises:
             OutputError: They cannot be written.
@@ -79,7 +89,7 @@ class RowBands:
             raise ValueError(f"rows of {width} pixels found, expected {self.width}")
         path = self.folder / f"rows_{self._num_rows:09d}_{height}.tif"
         staged = path.with_name(f".{path.name}.new")
-        profile = {"driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8"}
+        profile = {"driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": str(rows.dtype)}
         layout = {"tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "compress": "deflate", "zlevel": 1}
         # The transform is a stand-in (the mosaic knows the true one), since GDAL warns of files that have none.
         transform = Affine(1, 0, 0, 0, -1, height)
@@ -135,6 +145,36 @@ def write_class_cog(
     Raises:
         OutputError: The file cannot be written.
     """
+    named = {**(tags or {}), CLASSES_TAG: class_tag(classes)}
+    categories = list(zip(classes.names, classes.colors, strict=True))
+    return write_category_cog(staged, rows, grid, categories, named, overviews="MODE")
+
+
+def write_category_cog(
+    staged: Path,
+    rows: RowBands | Iterable[Mask],
+    grid: Grid,
+    categories: Sequence[tuple[str, tuple[int, int, int]]],
+    tags: Mapping[str, str],
+    *,
+    overviews: Literal["MODE", "NEAREST"],
+) -> Path:
+    """Write a raster of numbered categories as COG, with nodata 255, colour table and category names.
+
+    Args:
+        staged: The file to write, in a folder for unfinished work; ``publish_class_cog`` moves it and its sidecar.
+        rows: Rows from the top down, as many as the grid has: arrays (h, W), or bands on disk.
+        grid: CRS, transform and size.
+        categories: Name and colour of the values 0, 1, ...
+        tags: Further tags, names beginning with ``CTRS_``.
+        overviews: ``MODE`` shows what most pixels hold, ``NEAREST`` keeps the shares.
+
+    Returns:
+        ``staged``.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     scratch = staged.with_name(f".{staged.name}.rows")
     if isinstance(rows, RowBands):
         bands = rows
@@ -145,9 +185,30 @@ def write_class_cog(
             bands.append(part)
     if bands.num_rows != grid.height:
         raise ValueError(f"{bands.num_rows} rows found, expected {grid.height}")
+    try:
+        description = _describe(bands, grid, categories, {**tags, VERSION_TAG: __version__}, staged.parent)
+        write_cog(staged, description, grid, overview_resampling=overviews)
+    finally:
+        if bands.folder == scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return staged
+
+
+def write_cog(staged: Path, description: ElementTree.Element, grid: Grid, **options: str) -> None:
+    """Write what a virtual raster shows as COG and read it back; a file that is not whole is removed.
+
+    Args:
+        staged: The file to write, in a folder for unfinished work.
+        description: Root of a VRT whose files are named relative to that folder.
+        grid: Its grid.
+        options: Further creation options of GDAL's COG driver.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     described = staged.with_name(f".{staged.name}.vrt")
     try:
-        _write_description(described, bands, grid, classes, {**(tags or {}), VERSION_TAG: __version__})
+        ElementTree.ElementTree(description).write(described, encoding="utf-8")
         with rasterio.Env(**GDAL_OPTIONS):
             rasterio.shutil.copy(
                 described,
@@ -156,9 +217,9 @@ def write_class_cog(
                 # rasterio and rio-cogeo take a file whose blocks are as wide as itself for one that is not tiled.
                 blocksize=BLOCK_PX // 2 if grid.width == BLOCK_PX < grid.height else BLOCK_PX,
                 compress="DEFLATE",
-                overview_resampling="MODE",
                 bigtiff="IF_SAFER",
                 num_threads="ALL_CPUS",
+                **options,
             )
         _read_back(staged)
     except _WRITE_ERRORS as error:
@@ -166,9 +227,6 @@ def write_class_cog(
         raise _not_writable(staged.parent, error) from error
     finally:
         described.unlink(missing_ok=True)
-        if bands.folder == scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
-    return staged
 
 
 def publish_class_cog(work: PartialWork, staged: Path) -> None:
@@ -236,23 +294,34 @@ def _color(values: list[int]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _write_description(path: Path, bands: RowBands, grid: Grid, classes: ClassMap, tags: Mapping[str, str]) -> None:
-    """Write a VRT over the bands that holds all that the finished file shall hold."""
-    root = dataset_element(grid)
+def add_tags(root: ElementTree.Element, tags: Mapping[str, str]) -> None:
+    """Let a VRT carry tags."""
     metadata = ElementTree.SubElement(root, "Metadata")
-    for key, value in {**tags, CLASSES_TAG: class_tag(classes)}.items():
+    for key, value in tags.items():
         ElementTree.SubElement(metadata, "MDI", key=key).text = value
+
+
+def _describe(
+    bands: RowBands,
+    grid: Grid,
+    categories: Sequence[tuple[str, tuple[int, int, int]]],
+    tags: Mapping[str, str],
+    folder: Path,
+) -> ElementTree.Element:
+    """Return a VRT over the bands that holds all that the finished file shall hold."""
+    root = dataset_element(grid)
+    add_tags(root, tags)
     band = ElementTree.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
     ElementTree.SubElement(band, "NoDataValue").text = str(IGNORE_INDEX)
     ElementTree.SubElement(band, "ColorInterp").text = "Palette"
     table = ElementTree.SubElement(band, "ColorTable")
-    for red, green, blue in classes.colors:
+    for _, (red, green, blue) in categories:
         ElementTree.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
     names = ElementTree.SubElement(band, "CategoryNames")
-    for name in classes.names:
+    for name, _ in categories:
         ElementTree.SubElement(names, "Category").text = name
-    add_sources(band, bands.sources(), "1", path.parent)
-    ElementTree.ElementTree(root).write(path, encoding="utf-8")
+    add_sources(band, bands.sources(), "1", folder)
+    return root
 
 
 def _read_back(path: Path) -> None:
