@@ -11,6 +11,7 @@ from ctrs.cli import options
 from ctrs.cli.console import Console
 from ctrs.config import Blend, Precision, PredictConfig
 from ctrs.errors import CtrsError, UsageError
+from ctrs.raster.confidence import confidence_path
 from ctrs.workspace import newest_run
 
 _DEFAULT = PredictConfig()
@@ -43,6 +44,12 @@ def predict(
         typer.Option(help="Number format; auto is bf16 on capable GPUs, else fp32.", rich_help_panel="Compute"),
     ] = _DEFAULT.precision,
     threads: options.Threads = None,
+    confidence: Annotated[
+        bool,
+        typer.Option(
+            "--confidence", help="Also write SCENE_confidence.tif: how probable the predicted class is, 0 to 1."
+        ),
+    ] = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
@@ -59,6 +66,7 @@ def predict(
         device=device,
         precision=precision,
         threads=threads,
+        confidence=confidence,
         overwrite=overwrite,
     )
     checkpoint = model or newest_run()
@@ -82,11 +90,16 @@ def predict(
             else:
                 console.note(f"{scene} -> {mask}")
 
-    def show() -> None:
-        for mask in masks:
-            console.line(str(mask))
+    surely = [confidence_path(mask) for mask in masks] if confidence else []
 
-    console.result({"model": str(checkpoint), "masks": [str(mask) for mask in masks]}, show)
+    def show() -> None:
+        for path in (*masks, *surely):
+            console.line(str(path))
+
+    payload: dict[str, object] = {"model": str(checkpoint), "masks": [str(mask) for mask in masks]}
+    if confidence:
+        payload["confidences"] = [str(path) for path in surely]
+    console.result(payload, show)
     if failed:
         raise CtrsError(f"{len(failed)} of {len(pairs)} scenes have no mask, the first because: {failed[0]}")
 

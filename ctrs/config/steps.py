@@ -21,6 +21,7 @@ class PredictConfig:
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto`` is fp32 on the CPU and bf16 on CUDA devices of capability 8.0 and up.
         threads: CPU threads of torch; None leaves torch's choice.
+        confidence: Also write the probability of the predicted class, ``SCENE_confidence.tif`` beside the mask.
         overwrite: Replace a different result, discard unfinished work.
     """
 
@@ -32,6 +33,7 @@ class PredictConfig:
     device: str = "auto"
     precision: Precision = "auto"
     threads: int | None = None
+    confidence: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:

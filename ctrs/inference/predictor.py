@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ctrs.classes import ClassMap, Mask
 from ctrs.config import PredictConfig
-from ctrs.errors import CheckpointError, OutputError, UsageError
+from ctrs.errors import CheckpointError, UsageError
 from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
 from ctrs.inference.pixels import ReadWindow, WindowBatch, WindowPlan, read_windows
 from ctrs.inference.prefetch import WriteBehind
@@ -34,15 +34,15 @@ from ctrs.inference.provenance import (
     SOURCE_TAG,
     describe_grid,
     describe_inputs,
-    existing_job,
     hash_weights,
 )
+from ctrs.inference.row_files import MIN_ROWS, MaskRows, RowFiles, is_finished, joined
 from ctrs.inference.rows import FinishedRows, finished_rows
-from ctrs.jobs import check_existing, fingerprint, partial_work
+from ctrs.jobs import fingerprint, partial_work
 from ctrs.models.checkpoint import load_checkpoint
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.bands import Bands
-from ctrs.raster.cog import JOB_TAG, RowBands, publish_class_cog, write_class_cog
+from ctrs.raster.cog import JOB_TAG
 from ctrs.raster.geotiff import (
     GDAL_OPTIONS,
     Grid,
@@ -58,8 +58,6 @@ log = logging.getLogger(__name__)
 
 _BATCH_SIZES = {"cpu": 2, "cuda": 16}
 """Windows at a time: on the CPU larger batches fall out of its caches and are slower."""
-
-_MIN_ROWS_ON_DISK = 256
 
 
 class Predictor:
@@ -139,6 +137,9 @@ class Predictor:
     ) -> Path:
         """Map a scene: write its class mask as COG on exactly the scene's grid.
 
+        With ``config.confidence`` the probability of each pixel's class stands beside it (``ctrs.raster.confidence``);
+        the mask is the same, bit for bit.
+
         Memory does not grow with the scene's height. When the work is stopped, finished rows stay in
         ``.NAME.partial/`` beside the output, and the same call goes on with them and ends with the same bytes. If the
         output is there already and the result of the same job, nothing is done.
@@ -169,7 +170,7 @@ class Predictor:
             job = fingerprint({**self._job(options), "grid": describe_grid(grid), "inputs": describe_inputs(dataset)})
             if dst.exists() and dst.resolve() == Path(src).resolve():
                 raise UsageError(f"{dst}: is the scene itself; choose another output with -o")
-            if check_existing(dst, existing_job(dst), job, overwrite=config.overwrite):
+            if is_finished(dst, job, confidence=config.confidence, overwrite=config.overwrite):
                 log.info("%s: exists and is the result of the same job; nothing to do", dst)
                 return dst
             if grid.crs is None and grid.ground_control is None:
@@ -183,19 +184,13 @@ class Predictor:
             if area_or_point := dataset.tags().get("AREA_OR_POINT"):
                 tags["AREA_OR_POINT"] = area_or_point
             with partial_work(dst, job, overwrite=config.overwrite) as work:
-                bands = RowBands(work.folder / "rows", grid.width)
-                if bands.num_rows:
-                    log.info("%s: going on at row %d of %d", dst, bands.num_rows, grid.height)
+                files = RowFiles(work.folder, grid.width, confidence=config.confidence)
+                if files.num_rows:
+                    log.info("%s: going on at row %d of %d", dst, files.num_rows, grid.height)
                 read = _dataset_reader(dataset, bidx)
                 with cpu_threads(config.threads):
-                    self._map_rows(read, plan, config, bands, progress, f"predicting {Path(src).name}")
-                staged = write_class_cog(work.folder / dst.name, bands, grid, self.classes, tags)
-                try:
-                    publish_class_cog(work, staged)
-                except OSError as error:
-                    raise OutputError(
-                        f"{dst}: cannot be written ({error.strerror or error}); choose another place with -o"
-                    ) from error
+                    self._map_rows(read, plan, config, files, progress, f"predicting {Path(src).name}")
+                files.publish(work, grid, self.classes, tags)
         return dst
 
     def predict_array(
@@ -276,14 +271,14 @@ class Predictor:
         read: ReadWindow,
         plan: WindowPlan,
         config: PredictConfig,
-        bands: RowBands,
+        files: RowFiles,
         progress: Progress,
         what: str,
     ) -> None:
         """Predict the rows that are still missing on disk."""
-        if bands.num_rows == plan.height:
+        if files.num_rows == plan.height:
             return
-        begun = bands.num_rows
+        begun = files.num_rows
         first_row = plan.first_row_for(begun)
         num_cols = len(plan.col_starts)
         progress(first_row * num_cols, plan.num_windows, what)
@@ -292,19 +287,19 @@ class Predictor:
             row, col = batch.places[-1]
             progress(row * num_cols + col + 1, plan.num_windows, what)
 
-        waiting: list[Mask] = []
-        with WriteBehind(bands.append) as writer:
+        waiting: list[MaskRows] = []
+        with WriteBehind(files.append) as writer:
             rows_of_scene = self.finished_rows(read, plan, config, first_row=first_row, report=report)
             with closing(rows_of_scene):
-                for rows in rows_of_scene:
-                    mask = rows.mask()[max(begun - rows.row_off, 0) :]
-                    if len(mask):
-                        waiting.append(mask)
-                    if sum(map(len, waiting)) >= _MIN_ROWS_ON_DISK:
-                        writer.put(np.concatenate(waiting))
+                for finished in rows_of_scene:
+                    rows = files.rows_of(finished, first=begun)
+                    if rows is not None:
+                        waiting.append(rows)
+                    if sum(len(part.mask) for part in waiting) >= MIN_ROWS:
+                        writer.put(joined(waiting))
                         waiting.clear()
             if waiting:
-                writer.put(np.concatenate(waiting))
+                writer.put(joined(waiting))
         progress(plan.num_windows, plan.num_windows, what)
 
     def _array_rows(

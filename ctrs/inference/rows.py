@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ctrs.classes import IGNORE_INDEX, Mask
 from ctrs.config import Blend
-from ctrs.inference.blending import RowBandAccumulator, largest_class, window_weights
+from ctrs.inference.blending import RowBandAccumulator, confidence_of_largest, largest_class, window_weights
 from ctrs.inference.pixels import ValidRows, WindowBatch, WindowPlan
 from ctrs.inference.prefetch import read_ahead
 
@@ -42,6 +42,11 @@ class FinishedRows:
         mask: Mask = largest_class(self.sums).cpu().numpy()
         mask[~self.valid] = IGNORE_INDEX
         return mask
+
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """Return the probability of each pixel's class by its mean logits (n, W), also where the scene is invalid."""
+        confidence: npt.NDArray[np.float32] = confidence_of_largest(self.mean_logits()).cpu().numpy()
+        return confidence
 
 
 def finished_rows(

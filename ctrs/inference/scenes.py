@@ -7,12 +7,13 @@ from pathlib import Path
 
 from ctrs.errors import InputNotFoundError, RasterError, UsageError
 from ctrs.raster.cog import CLASSES_TAG
+from ctrs.raster.confidence import CONFIDENCE_TAG
 from ctrs.raster.geotiff import open_raster
 
 SCENE_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jpg", ".jpeg", ".png", ".jp2", ".img"})
 """Endings by which rasters are found in folders; a file that is named may end in anything."""
 
-_MASK_SUFFIX = "_mask"
+_MASK_SUFFIX, _CONFIDENCE_SUFFIX = "_mask", "_confidence"
 _GEOTIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 
 
@@ -87,7 +88,8 @@ def _scenes_in_folder(folder: Path) -> Sequence[Path]:
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in SCENE_SUFFIXES and path.is_file() and not path.name.startswith(".")
     ]
-    scenes = [path for path in rasters if not (path.stem.endswith(_MASK_SUFFIX) and _is_class_mask(path))]
+    own = (_MASK_SUFFIX, _CONFIDENCE_SUFFIX)
+    scenes = [path for path in rasters if not (path.stem.endswith(own) and _is_mask_or_confidence(path))]
     if not scenes:
         masks = f" but {len(rasters)} masks of ctrs" if rasters else ""
         raise InputNotFoundError(
@@ -96,9 +98,9 @@ def _scenes_in_folder(folder: Path) -> Sequence[Path]:
     return scenes
 
 
-def _is_class_mask(path: Path) -> bool:
+def _is_mask_or_confidence(path: Path) -> bool:
     try:
         with open_raster(path) as dataset:
-            return CLASSES_TAG in dataset.tags()
+            return not {CLASSES_TAG, CONFIDENCE_TAG}.isdisjoint(dataset.tags())
     except RasterError:
         return False
