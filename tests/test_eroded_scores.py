@@ -10,7 +10,8 @@ import rasterio
 import torch
 
 from ctrs.config import EvalConfig, PredictConfig, PrepareConfig
-from ctrs.models.checkpoint import CheckpointMetadata, save_checkpoint
+from ctrs.model_files import CheckpointMetadata
+from ctrs.models.checkpoint import save_checkpoint
 from ctrs.models.segmentation import create_model
 from ctrs.synthetic import TownConfig, make_town
 from ctrs.tiles import prepare_tiles

@@ -41,7 +41,7 @@ def evaluate(
         console.note(f"run: {checkpoint}")
     data_dir = data or run_data_dir(checkpoint)
     if data_dir is None:
-        from ctrs.models.checkpoint import find_checkpoint
+        from ctrs.model_files import find_checkpoint
 
         find_checkpoint(checkpoint)  # if that is no checkpoint, missing data are not what to complain about
         data_dir = newest_prepared()

@@ -1,10 +1,9 @@
 """Networks: timm encoders, our decoders and those of segmentation_models_pytorch, projection heads."""
 
+from ctrs.model_files import CheckpointMetadata, read_metadata
 from ctrs.models.checkpoint import (
-    CheckpointMetadata,
     load_checkpoint,
     load_module,
-    read_metadata,
     save_checkpoint,
     save_module,
 )

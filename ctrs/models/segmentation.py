@@ -6,7 +6,6 @@ Dimension letters: B images, K classes, H x W pixels of the input, C channels, h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from timm.layers.norm import LayerNorm2d
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctrs.errors import UsageError
+from ctrs.model_files import Architecture as Architecture
 from ctrs.models.decoders import create_decoder, encoder_output_stride
 from ctrs.models.encoder import create_encoder, is_channels_last, resolve_backbone, stage_strides
 
@@ -30,23 +30,6 @@ class SegmentationOutput(NamedTuple):
     """Four normed stages (B, C_s, h_s, w_s) at the model's ``feature_strides`` of the padded input."""
     embedding: Tensor
     """(B, C, h, w), the decoder's output before the head, at ``embedding_stride`` of the padded input."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What is needed to build a network again.
-
-    Args:
-        backbone: timm name.
-        decoder: Name of the decoder.
-        num_classes: Channels of the logits.
-        in_channels: Bands of the input.
-    """
-
-    backbone: str
-    decoder: str
-    num_classes: int
-    in_channels: int
 
 
 class SegmentationModel(nn.Module):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ctrs.config import AblationRun, SplitName, TrainConfig, to_plain
 from ctrs.errors import CtrsError, DataError
 from ctrs.jobs import write_text
-from ctrs.models.checkpoint import read_metadata
+from ctrs.model_files import read_metadata
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.fold_choice import data_of_fold
 from ctrs.training.protocols import plain_number

@@ -19,14 +19,8 @@ from ctrs.data.transforms import whole_tile_transform
 from ctrs.errors import BandMismatchError, DataError, InputNotFoundError, UsageError
 from ctrs.inference.device import cpu_threads, resolve_device
 from ctrs.jobs import check_existing, fingerprint, partial_work
-from ctrs.models.checkpoint import (
-    METADATA_FILE,
-    WEIGHTS_FILE,
-    CheckpointMetadata,
-    find_checkpoint,
-    load_checkpoint,
-    read_metadata,
-)
+from ctrs.model_files import CheckpointFiles, CheckpointMetadata, describe, find_checkpoint
+from ctrs.models.checkpoint import load_checkpoint
 from ctrs.progress import Progress, no_progress
 from ctrs.report.embedding_picture import EmbeddingPanel, embedding_picture
 from ctrs.report.png import read_description
@@ -51,8 +45,12 @@ _FORMAT_VERSION = 1
 class _Run:
     name: str
     home: Path
-    folder: Path
+    files: CheckpointFiles
     metadata: CheckpointMetadata
+
+    @property
+    def folder(self) -> Path:
+        return self.files.folder
 
     @property
     def loss(self) -> str:
@@ -132,9 +130,9 @@ def inspect_embeddings(
 
 
 def _open_run(path: Path) -> _Run:
-    folder = find_checkpoint(path)
-    home = run_home(folder)
-    return _Run(name=home.absolute().name, home=home, folder=folder, metadata=read_metadata(folder))
+    files = find_checkpoint(path)
+    home = run_home(files.folder)
+    return _Run(name=home.absolute().name, home=home, files=files, metadata=describe(files))
 
 
 def _check_fit(run: _Run, manifest: Manifest) -> None:
@@ -186,7 +184,7 @@ def _job(runs: Sequence[_Run], manifest: Manifest, split: str, config: Embedding
     return {
         "step": "inspect embeddings",
         "runs": [
-            [run.name, *(_hash_file(run.folder / name) for name in (WEIGHTS_FILE, METADATA_FILE))] for run in runs
+            [run.name, *(_hash_file(path) for path in (run.files.weights, run.files.description))] for run in runs
         ],
         "heads": [_hash_file(file) for file in heads],
         "data": manifest.fingerprint,
@@ -212,7 +210,7 @@ def _embed(
     strides: list[int] = []
     vectors: list[list[npt.NDArray[np.float32]]] = []
     for number, run in enumerate(runs):
-        model, metadata = load_checkpoint(run.folder, device)
+        model, metadata = load_checkpoint(run.files.weights, device)
         own = [int(model.feature_strides[stage]) for stage in config.stages]
         dataset = TileDataset(store, metadata.bands, whole_tile_transform(resize_factor=metadata.resize_factor))
         if number == 0:

@@ -21,7 +21,7 @@ from ctrs.errors import BandMismatchError, DataError, DataWarning, MissingCrsWar
 from ctrs.inference.device import resolve_device, resolve_precision
 from ctrs.inference.predictor import Predictor
 from ctrs.jobs import PartialWork, fingerprint, partial_work, recover
-from ctrs.models.checkpoint import METADATA_FILE, WEIGHTS_FILE, CheckpointMetadata, find_checkpoint, read_metadata
+from ctrs.model_files import CheckpointFiles, CheckpointMetadata, describe, find_checkpoint
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest, SceneMosaic, scene_mosaics
 from ctrs.training.fold_choice import data_of_checkpoint, fold_of
@@ -65,8 +65,8 @@ def evaluate(
     """
     started = time.monotonic()
     config = config or EvalConfig()
-    folder = find_checkpoint(checkpoint)
-    metadata = read_metadata(folder)
+    files = find_checkpoint(checkpoint)
+    folder, metadata = files.folder, describe(files)
     manifest = data_of_checkpoint(Manifest.open(data_dir), metadata)
     split, reason = choose_split(manifest, config.split)
     if split == "val" and manifest.num_folds:
@@ -74,13 +74,14 @@ def evaluate(
     _check_fit(manifest, metadata, folder, config)
     home = run_home(folder)
     final = home / "eval" / split
-    weights = _hash_file(folder / WEIGHTS_FILE)
-    job = fingerprint(_job(folder, weights, metadata, manifest, split, config))
+    weights = _hash_file(files.weights)
+    job = fingerprint(_job(files, weights, metadata, manifest, split, config))
     logger.info("scoring the %s split of %s (%s) with %s", split, manifest.root, reason, folder)
     if _is_finished(final, job, overwrite=config.overwrite):
         logger.info("%s: exists and is the result of the same job; nothing to do", final)
         return replace(read_report(final / REPORT_FILE), path=final / REPORT_FILE, data=data_dir, checkpoint=folder)
-    predictor = Predictor.from_checkpoint(folder, device=config.predict.device, precision=config.predict.precision)
+    options = config.predict
+    predictor = Predictor.from_checkpoint(files.weights, device=options.device, precision=options.precision)
     with partial_work(final, job, overwrite=config.overwrite) as work:
         openings: int | None = None
         if split == "test":
@@ -171,7 +172,7 @@ def _check_fit(manifest: Manifest, metadata: CheckpointMetadata, folder: Path, c
 
 
 def _job(
-    folder: Path,
+    files: CheckpointFiles,
     weights: str,
     metadata: CheckpointMetadata,
     manifest: Manifest,
@@ -184,7 +185,7 @@ def _job(
     return {
         "step": "eval",
         "weights": weights,
-        "metadata": _hash_file(folder / METADATA_FILE),
+        "metadata": _hash_file(files.description),
         "data": manifest.fingerprint,
         "split_hash": manifest.split_hash,
         "classes": manifest.classes.to_json(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from ctrs.errors import DataWarning
-from ctrs.models.checkpoint import CheckpointMetadata
+from ctrs.model_files import CheckpointMetadata
 from ctrs.tiles.manifest import Manifest
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ctrs.config import TrainConfig, to_plain
 from ctrs.errors import CtrsError
-from ctrs.models.checkpoint import CheckpointMetadata, read_metadata, save_checkpoint, save_module
+from ctrs.model_files import CheckpointMetadata, read_metadata
+from ctrs.models.checkpoint import save_checkpoint, save_module
 from ctrs.report.curves import draw_curves
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.resume import RunState

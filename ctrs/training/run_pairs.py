@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ctrs.config import TrainConfig, parse_loss, to_plain
 from ctrs.errors import CtrsError
-from ctrs.models.checkpoint import METADATA_FILE, find_checkpoint
+from ctrs.model_files import find_checkpoint
 from ctrs.training.run_config import CONFIG_FILE, RunRecord, read_run_record
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def find_counterpart(run_dir: Path) -> Path | None:
             logger.debug("%s: passed over (%s)", folder, error)
             continue
         if _same_ground(own, other) and bool(parse_loss(own.config.loss)) != bool(parse_loss(other.config.loss)):
-            age = -(checkpoint / METADATA_FILE).stat().st_mtime_ns
+            age = -checkpoint.description.stat().st_mtime_ns
             found.append(
                 (len(other_settings(own.config, other.config)), age, folder.name, run_dir.parent / folder.name)
             )

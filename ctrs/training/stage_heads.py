@@ -11,7 +11,8 @@ from torch import nn
 from ctrs.config import TrainConfig, from_mapping
 from ctrs.errors import InputNotFoundError, UsageError
 from ctrs.losses.objective import Objective
-from ctrs.models.checkpoint import CheckpointMetadata, load_module
+from ctrs.model_files import CheckpointMetadata
+from ctrs.models.checkpoint import load_module
 from ctrs.models.segmentation import SegmentationModel
 from ctrs.training.run_folder import RunFolder
 from ctrs.training.step import create_training_step

@@ -20,7 +20,7 @@ from ctrs.data.dataset import Batch
 from ctrs.data.tile_store import preload_where_it_fits
 from ctrs.errors import TrainingError
 from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
-from ctrs.models.checkpoint import METADATA_FILE
+from ctrs.model_files import METADATA_FILE
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.epoch_meter import EpochMeter

@@ -13,7 +13,8 @@ from ctrs.config import PredictConfig
 from ctrs.errors import BandMismatchError, CheckpointError, UsageError
 from ctrs.inference import Predictor
 from ctrs.inference.blending import window_weights
-from ctrs.models.checkpoint import CheckpointMetadata, save_checkpoint
+from ctrs.model_files import CheckpointMetadata
+from ctrs.models.checkpoint import save_checkpoint
 from ctrs.models.segmentation import create_model
 from ctrs.raster.windows import stride_for_overlap, window_starts
 

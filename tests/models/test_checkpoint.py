@@ -111,7 +111,7 @@ def test_metadata_survive(made: tuple[SegmentationModel, CheckpointMetadata], sa
     assert {"ctrs", "torch", "timm"} <= found.versions.keys()
     text = (saved / "model.json").read_text()
     assert "NaN" not in text
-    assert json.loads(text)["format_version"] == 1
+    assert json.loads(text)["format_version"] == 2
     assert read_metadata(saved.parent) == found
 
 
@@ -224,7 +224,7 @@ def edit(saved: Path, **changes: object) -> None:
     [
         ({"kind": "lightning"}, "a checkpoint of another kind .kind 'lightning' found"),
         ({"kind": None}, "a checkpoint of another kind .no kind found"),
-        ({"format_version": 2}, "format_version 2 found, this ctrs .* reads up to 1; install a newer ctrs"),
+        ({"format_version": 3}, "format_version 3 found, this ctrs .* reads up to 2; install a newer ctrs"),
         ({"format_version": None}, "format_version None found"),
         ({"window": 3}, "not a whole description .*window"),
         ({"architecture": {"backbone": "pvt_v2_b0"}}, "not a whole description .*decoder"),

@@ -21,7 +21,8 @@ from ctrs.config import EvalConfig, PredictConfig
 from ctrs.errors import BandMismatchError, DataError, DataWarning, InputNotFoundError, OutputExistsError
 from ctrs.inference.predictor import Predictor
 from ctrs.jobs import partial_dir
-from ctrs.models.checkpoint import CheckpointMetadata, save_checkpoint
+from ctrs.model_files import CheckpointMetadata
+from ctrs.models.checkpoint import save_checkpoint
 from ctrs.models.segmentation import create_model
 from ctrs.raster.bands import Bands
 from ctrs.raster.windows import sliding_windows

@@ -11,7 +11,7 @@ import pytest
 
 from ctrs.config import AblationConfig, EvalConfig, NamedSettings, PredictConfig, TrainConfig, run_name
 from ctrs.errors import ConfigError, DataError, DataWarning, UsageError
-from ctrs.models.checkpoint import read_metadata
+from ctrs.model_files import read_metadata
 from ctrs.tiles.manifest import Manifest
 from ctrs.training import TrainPlan, evaluate, train
 from ctrs.training.ablation import plan_ablation
