@@ -1,0 +1,209 @@
+"""Pictures of scores inside a page: a place as panels side by side, a scene with its errors and places."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ctrs.classes import Mask
+from ctrs.report.html import Html, element, join
+from ctrs.report.pictures import UNLABELLED_COLOR, Image
+from ctrs.report.thumbnails import data_uri
+
+ERROR_COLOR = (0xE6, 0x00, 0x3D)
+"""Of wrong pixels over the grey scene."""
+
+PANEL_PX = 256.0
+_GAP_PX = 8.0
+_TITLE_PX = 20.0
+_TITLE_SIGNS = 38
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacePanels:
+    """A place as it is drawn: its image, its true mask, and the mask of each run.
+
+    Args:
+        image: uint8 (3, h, w), None where there is none.
+        truth: Class indices (h, w), 255 where ignored.
+        runs: Name and mask (h, w) of each run.
+        counted: True = pixel counts (h, w); errors elsewhere are not drawn.
+    """
+
+    image: Image | None
+    truth: Mask
+    runs: Sequence[tuple[str, Mask]]
+    counted: npt.NDArray[np.bool_]
+
+
+def place_panels(place: PlacePanels, colors: Sequence[tuple[int, int, int]], *, key: str, alt: str) -> Html:
+    """Draw scene, truth and runs side by side, and the errors of each run over the grey scene.
+
+    With one run all stand in a row; with several the errors stand below the runs that made them.
+
+    Args:
+        place: What is drawn.
+        colors: By class index.
+        key: Anchor that no other picture of the page has.
+        alt: What the picture shows.
+    """
+    height, width = place.truth.shape
+    scale = PANEL_PX / max(height, width)
+    size = {"width": width * scale, "height": height * scale}
+    sharp = "pixels" if scale > 1.5 else None
+    step, row = size["width"] + _GAP_PX, size["height"] + _TITLE_PX + _GAP_PX
+    parts: list[Html] = [element("title", alt)]
+    if place.image is not None:
+        image = element("image", id=key, **size, href=data_uri(place.image), class_=sharp)
+        parts.append(element("defs", image))
+
+    def panel(col: int, line: int, title: str, *layers: Html) -> None:
+        x, y = col * step, line * row
+        parts.append(element("text", _shorten(title), x=x, y=y + _TITLE_PX - 7, font_size=12.5))
+        ground = element("rect", **size, class_="frame")
+        parts.append(element("g", ground, *layers, transform=f"translate({x:.2f} {y + _TITLE_PX:.2f})"))
+
+    scene = [] if place.image is None else [element("use", href=f"#{key}")]
+    first = 0
+    if scene:
+        panel(0, 0, "scene", *scene)
+        first = 1
+    panel(first, 0, "truth", _layer(mask_uri(place.truth, colors), size))
+    alone = len(place.runs) == 1
+    grey = [] if place.image is None else [element("use", href=f"#{key}", class_="faded")]
+    for number, (name, mask) in enumerate(place.runs):
+        col = first + 1 + number
+        panel(col, 0, name, _layer(mask_uri(mask, colors), size))
+        wrong = (mask != place.truth) & place.counted
+        title = "errors" if alone else f"errors of {name}"
+        panel(col + 1 if alone else col, 0 if alone else 1, title, *grey, _layer(error_uri(wrong), size))
+    columns = first + 1 + (2 if alone else len(place.runs))
+    total = columns * step - _GAP_PX, (1 if alone else 2) * row - _GAP_PX
+    return element(
+        "svg",
+        join(parts),
+        viewBox=f"0 0 {total[0]:.1f} {total[1]:.1f}",
+        width=round(total[0]),
+        role="img",
+        aria_label=alt,
+    )
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _TITLE_SIGNS else f"{name[: _TITLE_SIGNS - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _layer(uri: str, size: dict[str, float]) -> Html:
+    return element("image", **size, href=uri, class_="pixels")
+
+
+def mask_uri(mask: Mask, colors: Sequence[tuple[int, int, int]]) -> str:
+    """Return a mask in its classes' colours as a PNG, ignored pixels in grey."""
+    table = np.full((256, 4), (*UNLABELLED_COLOR, 255), np.uint8)
+    table[: len(colors), :3] = colors
+    return _palette_png(mask, table)
+
+
+def error_uri(wrong: npt.NDArray[np.bool_]) -> str:
+    """Return pixels (H, W), True = wrong, as a PNG to lay over their scene, clear elsewhere."""
+    return _palette_png(wrong.astype(np.uint8), np.array([(*ERROR_COLOR, 0), (*ERROR_COLOR, 255)], np.uint8))
+
+
+def _palette_png(indices: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8]) -> str:
+    """Encode an image of palette entries; those that occur are numbered anew, which makes few bits of most masks."""
+    from PIL import Image as Picture
+
+    present, places = np.unique(indices, return_inverse=True)
+    held = table[present]
+    picture = Picture.fromarray(places.reshape(indices.shape).astype(np.uint8))
+    picture.putpalette(held[:, :3].tobytes())
+    bits = next(bits for bits in (1, 2, 4, 8) if len(present) <= 1 << bits)
+    picture.info["transparency"] = held[:, 3].tobytes()
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", bits=bits, optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceMark:
+    """A place on a scene: its pixels, and what is written on it."""
+
+    label: str
+    row_off: int
+    col_off: int
+    height: int
+    width: int
+    is_worst: bool
+
+
+def scene_overview(
+    image: Image | None,
+    error_rates: npt.NDArray[np.float64],
+    marks: Sequence[PlaceMark],
+    *,
+    scene_shape: tuple[int, int],
+    cell_px: int,
+    alt: str,
+    width_px: float = 480.0,
+) -> Html:
+    """Draw a scene in grey, the share of errors of its cells in red, and the places that are shown.
+
+    Args:
+        image: The scene made small, uint8 (3, h, w); None leaves it out.
+        error_rates: Share of errors by cell (rows, cols), NaN where nothing counts; full red is the highest share.
+        marks: Outlined and named.
+        scene_shape: Rows and columns of the scene.
+        cell_px: Edge of the cells in pixels of the scene.
+        alt: What the picture shows.
+        width_px: Longest edge of the picture.
+    """
+    height, width = scene_shape
+    scale = width_px / max(height, width)
+    size = {"width": width * scale, "height": height * scale}
+    parts: list[Html] = [element("title", alt), element("rect", **size, class_="frame")]
+    if image is not None:
+        parts.append(element("image", **size, href=data_uri(image), class_="faded"))
+    parts.append(_cells(error_rates, cell_px * scale, size))
+    for mark in sorted(marks, key=lambda mark: mark.is_worst):
+        box = {
+            "x": mark.col_off * scale,
+            "y": mark.row_off * scale,
+            "width": mark.width * scale,
+            "height": mark.height * scale,
+        }
+        kind = "mark worst" if mark.is_worst else "mark best"
+        parts.append(element("rect", element("title", mark.label), **box, class_=kind))
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + 4
+        parts.append(element("text", mark.label, x=x, y=y, text_anchor="middle", class_="halo", font_size=12))
+    return element(
+        "svg",
+        join(parts),
+        viewBox=f"0 0 {size['width']:.1f} {size['height']:.1f}",
+        role="img",
+        aria_label=alt,
+    )
+
+
+def _cells(error_rates: npt.NDArray[np.float64], edge: float, size: dict[str, float]) -> Html:
+    """Return the cells as a picture of one pixel for each, opaque by their share of errors."""
+    from PIL import Image as Picture
+
+    rates = np.nan_to_num(error_rates, nan=0.0)
+    top = float(rates.max(initial=0.0))
+    pixels = np.empty((*rates.shape, 4), np.uint8)
+    pixels[..., :3] = ERROR_COLOR
+    pixels[..., 3] = np.rint(rates / top * 190) if top > 0 else 0
+    stream = io.BytesIO()
+    Picture.fromarray(pixels).save(stream, "PNG", optimize=True)
+    uri = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    rows, cols = rates.shape
+    # The last row and column may reach beyond the scene.
+    whole = element(
+        "image", width=cols * edge, height=rows * edge, href=uri, class_="pixels", preserveAspectRatio="none"
+    )
+    return element("svg", whole, **size, viewBox=f"0 0 {size['width']:.2f} {size['height']:.2f}")

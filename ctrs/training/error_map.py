@@ -1,0 +1,146 @@
+"""Where a mask is wrong, as a raster for a GIS: correct, or which class should be there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
+from ctrs.errors import GridMismatchError
+from ctrs.jobs import fingerprint, partial_work
+from ctrs.metrics import ScoredBlock
+from ctrs.raster.cog import publish_class_cog, write_category_cog
+from ctrs.raster.geotiff import Grid, open_raster, read_window
+from ctrs.raster.windows import PixelWindow
+
+ERRORS_TAG = "CTRS_ERRORS"
+"""Tag with the meaning of an error map's values, as ``CTRS_CLASSES`` has that of a mask's."""
+
+CORRECT = 0
+"""Value of pixels that are right; a wrong one has 1 + the index of its true class, one that is not scored 255."""
+
+_MOST_ROWS = 512
+_FEWEST_ROWS = 64
+_STRIP_PX = 1 << 22
+"""Pixels read at a time, as far as rows are not too wide for that."""
+
+_GREYS = (204, 128, 64, 236, 170, 32, 96)
+
+
+def error_categories(classes: ClassMap) -> list[tuple[str, tuple[int, int, int]]]:
+    """Return names and colours of an error map's values 0, 1, ...: correct, then what should be there.
+
+    Wrong pixels have the colour of their true class, correct ones a grey far from all of these.
+    """
+    colors = np.array(classes.colors, float)
+    gaps = [float(np.abs(colors - grey).max(axis=1).min()) for grey in _GREYS]
+    # Among greys that all are far enough, the first, which is the quietest.
+    grey = next((grey for grey, gap in zip(_GREYS, gaps, strict=True) if gap >= 48), _GREYS[int(np.argmax(gaps))])
+    wrong = [(f"wrong, should be {name}", color) for name, color in zip(classes.names, classes.colors, strict=True)]
+    return [("correct", (grey, grey, grey)), *wrong]
+
+
+def error_values(truth: Mask, pred: Mask) -> Mask:
+    """Return the values of an error map for a true and a predicted mask of one shape.
+
+    True pixels without prediction are wrong; pixels without truth are not scored.
+
+    >>> error_values(np.array([0, 0, 1, 255], np.uint8), np.array([0, 1, 255, 0], np.uint8)).tolist()
+    [0, 1, 2, 255]
+    """
+    values = truth + np.uint8(1)  # 255 becomes 0, and is put right below
+    values[truth == pred] = CORRECT
+    values[truth == IGNORE_INDEX] = IGNORE_INDEX
+    return values
+
+
+def write_error_map(
+    truth: Path,
+    pred: Path,
+    out: Path,
+    classes: ClassMap,
+    *,
+    watchers: Iterable[Callable[[ScoredBlock], None]] = (),
+) -> Path:
+    """Write where a mask is wrong as a COG: one byte a pixel, with names and colours that a GIS shows as legend.
+
+    Both masks are read strip by strip, so that memory does not grow with their height, and only once, whoever else
+    wants to see their pixels. Nothing incomplete ever stands under the final name; what stood there is replaced.
+
+    Args:
+        truth: True mask: class indices, 255 where ignored.
+        pred: Predicted mask on the same grid.
+        out: GeoTIFF to write; its category names go to ``OUT.aux.xml``.
+        classes: Class table of both.
+        watchers: Are given each strip that passes, e.g. ``PlaceCounts.update``.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        RasterError: A mask cannot be read.
+        GridMismatchError: The masks differ in size.
+        OutputError: The file cannot be written.
+    """
+    watchers = tuple(watchers)
+    job = fingerprint({"step": "error map", "truth": truth.absolute(), "pred": pred.absolute()})
+    categories = error_categories(classes)
+    rows = [{"value": value, "name": name, "color": color} for value, (name, color) in enumerate(categories)]
+    with ExitStack() as stack:
+        true, found = (stack.enter_context(open_raster(path)) for path in (truth, pred))
+        grid = Grid.of(found)
+        if true.shape != found.shape:
+            raise GridMismatchError(
+                f"{pred}: {found.width} x {found.height} px found, but {truth} has {true.width} x {true.height}; "
+                "compare masks on one grid"
+            )
+        work = stack.enter_context(partial_work(out, job, overwrite=True))
+        strips = _watched(strips_of(true, found), watchers)
+        values = (error_values(block.truth, block.pred) for block in strips)
+        tags = {ERRORS_TAG: json.dumps(rows)}
+        staged = write_category_cog(work.folder / out.name, values, grid, categories, tags, overviews="NEAREST")
+        publish_class_cog(work, staged)
+    return out
+
+
+@contextmanager
+def open_strips(truth: Path, pred: Path) -> Iterator[Iterator[ScoredBlock]]:
+    """Open two masks of one grid and give their strips, see ``strips_of``."""
+    with open_raster(truth) as true, open_raster(pred) as found:
+        yield strips_of(true, found)
+
+
+def strips_of(truth: rasterio.DatasetReader, pred: rasterio.DatasetReader) -> Iterator[ScoredBlock]:
+    """Yield whole rows of two masks, from the top down, as many at a time as fixed memory allows."""
+    width, height = truth.width, truth.height
+    step = max(_FEWEST_ROWS, min(_MOST_ROWS, _STRIP_PX // width))
+    for row_off in range(0, height, step):
+        window = PixelWindow(col_off=0, row_off=row_off, width=width, height=min(step, height - row_off))
+        yield ScoredBlock(
+            truth=read_mask(truth, window),
+            pred=read_mask(pred, window),
+            core=(slice(0, window.height), slice(0, width)),
+            row_off=row_off,
+            col_off=0,
+            scene_shape=(height, width),
+        )
+
+
+def read_mask(dataset: rasterio.DatasetReader, window: PixelWindow) -> Mask:
+    """Read a window of a mask; what is invalid is ignored."""
+    pixels, valid = read_window(dataset, window, bidx=(1,))
+    mask: Mask = pixels[0]
+    mask[~valid] = IGNORE_INDEX
+    return mask
+
+
+def _watched(blocks: Iterable[ScoredBlock], watchers: Iterable[Callable[[ScoredBlock], None]]) -> Iterator[ScoredBlock]:
+    for block in blocks:
+        for watch in watchers:
+            watch(block)
+        yield block
