@@ -67,7 +67,7 @@ def describe_environment(device: torch.device, *, command: Sequence[str] | None 
         "device": str(device),
         "gpus": _gpus() if device.type == "cuda" else [],
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,  # type: ignore[no-untyped-call]
         "nvidia_driver": _nvidia_driver() if device.type == "cuda" else None,
     }
 
