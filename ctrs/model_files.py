@@ -210,7 +210,8 @@ def find_checkpoint(path: Path) -> CheckpointFiles:
     if start.is_file():
         if start.suffix != _SUFFIX:
             raise CheckpointError(
-                f"{path}: not a model of ctrs; give a run folder or a {_SUFFIX} file that `ctrs train` wrote"
+                f"{path}: not a model of ctrs; give a run folder or a {_SUFFIX} file that `ctrs train` wrote (encoder "
+                "weights of others go to `ctrs train --weights`)"
             )
         return CheckpointFiles(weights=start, description=start)
     for folder in (start, start / "best", start / "last"):
@@ -325,7 +326,7 @@ def _description_in_header(path: Path) -> Any:
     if text is None:
         raise CheckpointError(
             f"{path}: holds weights but no description of a ctrs model, and no {METADATA_FILE} lies beside it; copy "
-            "that too, or give encoder weights of others by --weights"
+            "that too (encoder weights of others go to `ctrs train --weights`)"
         )
     try:
         document = json.loads(text)

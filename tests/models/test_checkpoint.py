@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import ctrs
 from ctrs import jobs
 from ctrs.classes import ClassMap, LandClass
 from ctrs.errors import CheckpointError, CtrsError, InputNotFoundError, OutputError
+from ctrs.model_files import hash_weights, tensor_sizes
 from ctrs.models import (
     CheckpointMetadata,
     ProjectionHead,
@@ -24,6 +28,7 @@ from ctrs.models import (
     save_checkpoint,
     save_module,
 )
+from ctrs.models.checkpoint import hash_tensors, save_tensors
 from ctrs.raster.bands import Bands
 
 
@@ -305,3 +310,115 @@ def test_heads_are_saved_beside_the_model(tmp_path: Path) -> None:
 
 def test_all_errors_are_ours() -> None:
     assert issubclass(CheckpointError, CtrsError)
+
+
+def test_a_single_weight_file_serves_under_any_name(
+    made: tuple[SegmentationModel, CheckpointMetadata], saved: Path, tmp_path: Path
+) -> None:
+    lone = tmp_path / "roofs.safetensors"
+    shutil.copy(saved / "model.safetensors", lone)
+    loaded, found = load_checkpoint(lone)
+    model, _ = made
+    images = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(images).logits, model.eval()(images).logits)
+    whole = read_metadata(saved)
+    assert found == whole.for_header()
+    assert (found.weights_hash, found.bands, found.epoch) == (whole.weights_hash, whole.bands, 7)
+    (saved / "model.json").unlink()
+    for path in (saved, saved.parent, saved / "model.safetensors"):
+        assert load_checkpoint(path)[1] == found
+
+
+def test_equal_runs_write_equal_weight_files(
+    made: tuple[SegmentationModel, CheckpointMetadata], tmp_path: Path
+) -> None:
+    model, metadata = made
+    for name, seconds in (("a", 1.0), ("b", 2.0)):
+        save_checkpoint(tmp_path / name, model, replace(metadata, metrics={"mean_iou": 0.5, "seconds": seconds}))
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
+    assert files[0] == files[1]
+    assert read_metadata(tmp_path / "b").metrics["seconds"] == 2.0
+
+
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("place", [0.05, 0.5, 0.999])
+def test_a_flipped_bit_in_the_weights_is_found(place: float, beside: bool, saved: Path) -> None:
+    file = saved / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    header = 8 + int.from_bytes(data[:8], "little")
+    data[header + int(place * (len(data) - header))] ^= 1
+    file.write_bytes(data)
+    if not beside:
+        (saved / "model.json").unlink()
+    with pytest.raises(CheckpointError, match=r"not the weights that .* describes .*their hash differs") as caught:
+        load_checkpoint(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_changed_description_in_the_header_is_found(saved: Path) -> None:
+    file = saved / "model.safetensors"
+    data = file.read_bytes()
+    (saved / "model.json").unlink()
+    file.write_bytes(data.replace(b"100.25", b"100.26", 1))
+    with pytest.raises(CheckpointError, match=r"broken \(the description in its header was changed\)"):
+        read_metadata(saved)
+
+
+def test_files_of_two_runs_are_told_apart(saved: Path, tmp_path: Path) -> None:
+    model, metadata = make()
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    save_checkpoint(tmp_path / "other", model, metadata)
+    shutil.copy(tmp_path / "other" / "model.safetensors", saved / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"keep model.safetensors and model.json of one run together"):
+        load_checkpoint(saved)
+
+
+def test_checkpoints_of_format_1_are_read(saved: Path, made: tuple[SegmentationModel, CheckpointMetadata]) -> None:
+    file = saved / "model.json"
+    row = json.loads(file.read_text())
+    for key in ("weights_hash", "protocol", "init", "created"):
+        del row[key]
+    file.write_text(json.dumps(row | {"format_version": 1}))
+    save_tensors(saved / "model.safetensors", {name: value.clone() for name, value in made[0].state_dict().items()})
+    loaded, metadata = load_checkpoint(saved)
+    assert (metadata.format_version, metadata.weights_hash) == (1, None)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made[0].state_dict().items())
+    save_checkpoint(saved, loaded, metadata)
+    assert read_metadata(saved).format_version == 2
+    file.write_text(json.dumps(row))
+    with pytest.raises(CheckpointError, match="hash differs"):
+        load_checkpoint(saved)
+
+
+def test_the_hash_is_that_of_the_file(saved: Path, made: tuple[SegmentationModel, CheckpointMetadata]) -> None:
+    file = saved / "model.safetensors"
+    stored = read_metadata(saved).weights_hash
+    assert stored == hash_weights(file) == hash_tensors(made[0].state_dict())
+    strange = {"b": torch.ones(2, 3, dtype=torch.bfloat16), "a": torch.tensor(3), "e": torch.empty(0, 2)}
+    save_tensors(file, strange)
+    assert hash_weights(file) == hash_tensors(strange) != stored
+    assert tensor_sizes(file) == {"a": 1, "b": 6, "e": 0}
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"weights.pth: not a model of ctrs.*--weights"):
+        load_checkpoint(tmp_path / "weights.pth")
+    for data in (b"", b"\xff" * 16, b"\x10" + b"\0" * 7 + b"{}", b"\x02" + b"\0" * 7 + b"[]"):
+        (tmp_path / "x.safetensors").write_bytes(data)
+        with pytest.raises(CheckpointError, match=r"x.safetensors: broken or incomplete"):
+            read_metadata(tmp_path / "x.safetensors")
+
+
+def test_nothing_is_unpickled() -> None:
+    package = Path(ctrs.__file__).parent
+    sources = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    unsafe = re.compile(r"\b(torch|fabric|joblib|dill)\.(load|save)\(|allow_pickle=True|weights_only=False")
+    lines = [(name, line.strip()) for name, text in sources.items() for line in text.splitlines()]
+    loads = [(name, line) for name, line in lines if unsafe.search(line)]
+    assert loads == [("models/weights.py", 'found = torch.load(path, map_location="cpu", weights_only=True)')]
+    pickles = re.compile(r"\bpickle\.(loads?|dumps?|Unpickler|Pickler)\b")
+    calls = [name for name, text in sources.items() if pickles.search(text)]
+    assert calls == []
