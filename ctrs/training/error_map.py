@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
 from ctrs.errors import GridMismatchError
 from ctrs.jobs import fingerprint, partial_work
 from ctrs.metrics import ScoredBlock
-from ctrs.raster.cog import publish_class_cog, write_category_cog
+from ctrs.raster.cog import RowBands, publish_class_cog, write_category_cog
 from ctrs.raster.geotiff import Grid, open_raster, read_window
 from ctrs.raster.windows import PixelWindow
 
@@ -59,25 +60,63 @@ def error_values(truth: Mask, pred: Mask) -> Mask:
     return values
 
 
-def write_error_map(
-    truth: Path,
-    pred: Path,
-    out: Path,
-    classes: ClassMap,
-    *,
-    watchers: Iterable[Callable[[ScoredBlock], None]] = (),
-) -> Path:
+class ErrorMapWriter:
+    """Makes an error map of the blocks of one scene, as they pass; one row of blocks is held in memory.
+
+    Args:
+        scratch: Folder for the rows that are finished; what stands there is removed.
+        grid: Grid of the scene.
+        classes: Class table of the masks.
+    """
+
+    def __init__(self, scratch: Path, grid: Grid, classes: ClassMap) -> None:
+        shutil.rmtree(scratch, ignore_errors=True)
+        self._bands = RowBands(scratch, grid.width)
+        self._grid = grid
+        self._categories = error_categories(classes)
+        self._rows = np.empty((0, grid.width), np.uint8)
+
+    def update(self, block: ScoredBlock) -> None:
+        """Take the next block.
+
+        Raises:
+            OutputError: Rows cannot be written.
+        """
+        values = error_values(block.core_truth, block.core_pred)
+        height, width = values.shape
+        if block.col_off == 0:
+            self._rows = np.empty((height, self._grid.width), np.uint8)
+        self._rows[:, block.col_off : block.col_off + width] = values
+        if block.col_off + width == self._grid.width:
+            self._bands.append(self._rows)
+
+    def write(self, staged: Path) -> Path:
+        """Write the map, its legend in ``STAGED.aux.xml``, after all blocks have passed, and clear the scratch folder.
+
+        Args:
+            staged: GeoTIFF to write, in a folder for unfinished work; it is incomplete until this returns.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        rows = [{"value": value, "name": name, "color": color} for value, (name, color) in enumerate(self._categories)]
+        tags = {ERRORS_TAG: json.dumps(rows)}
+        write_category_cog(staged, self._bands, self._grid, self._categories, tags, overviews="NEAREST")
+        shutil.rmtree(self._bands.folder)
+        return staged
+
+
+def write_error_map(truth: Path, pred: Path, out: Path, classes: ClassMap) -> Path:
     """Write where a mask is wrong as a COG: one byte a pixel, with names and colours that a GIS shows as legend.
 
-    Both masks are read strip by strip, so that memory does not grow with their height, and only once, whoever else
-    wants to see their pixels. Nothing incomplete ever stands under the final name; what stood there is replaced.
+    Memory does not grow with the masks' height. Nothing incomplete ever stands under the final name; what stood there
+    is replaced.
 
     Args:
         truth: True mask: class indices, 255 where ignored.
         pred: Predicted mask on the same grid.
         out: GeoTIFF to write; its category names go to ``OUT.aux.xml``.
         classes: Class table of both.
-        watchers: Are given each strip that passes, e.g. ``PlaceCounts.update``.
 
     Returns:
         ``out``.
@@ -87,43 +126,31 @@ def write_error_map(
         GridMismatchError: The masks differ in size.
         OutputError: The file cannot be written.
     """
-    watchers = tuple(watchers)
     job = fingerprint({"step": "error map", "truth": truth.absolute(), "pred": pred.absolute()})
-    categories = error_categories(classes)
-    rows = [{"value": value, "name": name, "color": color} for value, (name, color) in enumerate(categories)]
     with ExitStack() as stack:
         true, found = (stack.enter_context(open_raster(path)) for path in (truth, pred))
-        grid = Grid.of(found)
         if true.shape != found.shape:
             raise GridMismatchError(
                 f"{pred}: {found.width} x {found.height} px found, but {truth} has {true.width} x {true.height}; "
                 "compare masks on one grid"
             )
         work = stack.enter_context(partial_work(out, job, overwrite=True))
-        strips = _watched(strips_of(true, found), watchers)
-        values = (error_values(block.truth, block.pred) for block in strips)
-        tags = {ERRORS_TAG: json.dumps(rows)}
-        staged = write_category_cog(work.folder / out.name, values, grid, categories, tags, overviews="NEAREST")
-        publish_class_cog(work, staged)
+        writer = ErrorMapWriter(work.folder / "rows", Grid.of(found), classes)
+        for block in _strips(true, found):
+            writer.update(block)
+        publish_class_cog(work, writer.write(work.folder / out.name))
     return out
 
 
-@contextmanager
-def open_strips(truth: Path, pred: Path) -> Iterator[Iterator[ScoredBlock]]:
-    """Open two masks of one grid and give their strips, see ``strips_of``."""
-    with open_raster(truth) as true, open_raster(pred) as found:
-        yield strips_of(true, found)
-
-
-def strips_of(truth: rasterio.DatasetReader, pred: rasterio.DatasetReader) -> Iterator[ScoredBlock]:
+def _strips(truth: rasterio.DatasetReader, pred: rasterio.DatasetReader) -> Iterator[ScoredBlock]:
     """Yield whole rows of two masks, from the top down, as many at a time as fixed memory allows."""
     width, height = truth.width, truth.height
     step = max(_FEWEST_ROWS, min(_MOST_ROWS, _STRIP_PX // width))
     for row_off in range(0, height, step):
         window = PixelWindow(col_off=0, row_off=row_off, width=width, height=min(step, height - row_off))
         yield ScoredBlock(
-            truth=read_mask(truth, window),
-            pred=read_mask(pred, window),
+            truth=_read_mask(truth, window),
+            pred=_read_mask(pred, window),
             core=(slice(0, window.height), slice(0, width)),
             row_off=row_off,
             col_off=0,
@@ -131,16 +158,9 @@ def strips_of(truth: rasterio.DatasetReader, pred: rasterio.DatasetReader) -> It
         )
 
 
-def read_mask(dataset: rasterio.DatasetReader, window: PixelWindow) -> Mask:
+def _read_mask(dataset: rasterio.DatasetReader, window: PixelWindow) -> Mask:
     """Read a window of a mask; what is invalid is ignored."""
     pixels, valid = read_window(dataset, window, bidx=(1,))
     mask: Mask = pixels[0]
     mask[~valid] = IGNORE_INDEX
     return mask
-
-
-def _watched(blocks: Iterable[ScoredBlock], watchers: Iterable[Callable[[ScoredBlock], None]]) -> Iterator[ScoredBlock]:
-    for block in blocks:
-        for watch in watchers:
-            watch(block)
-        yield block

@@ -16,11 +16,11 @@ from rio_cogeo import cog_validate
 
 from ctrs.classes import ClassMap, LandClass
 from ctrs.errors import GridMismatchError
-from ctrs.metrics.places import PlaceCounts
+from ctrs.metrics.blocks import scored_blocks
 from ctrs.raster.cog import write_class_cog
 from ctrs.raster.geotiff import Grid
 from ctrs.training import error_map
-from ctrs.training.error_map import ERRORS_TAG, error_categories, error_values, write_error_map
+from ctrs.training.error_map import ERRORS_TAG, ErrorMapWriter, error_categories, error_values, write_error_map
 
 CLASSES = ClassMap(
     classes=(
@@ -49,10 +49,7 @@ def masks(tmp_path):
 def test_pixels_and_legend_come_back(tmp_path, masks, monkeypatch):
     truth, pred, truth_path, pred_path = masks
     monkeypatch.setattr(error_map, "_STRIP_PX", 1)  # strips of the fewest rows
-    places, seen = PlaceCounts(50, num_classes=3), []
-    out = write_error_map(
-        truth_path, pred_path, tmp_path / "town_errors.tif", CLASSES, watchers=[places.update, seen.append]
-    )
+    out = write_error_map(truth_path, pred_path, tmp_path / "town_errors.tif", CLASSES)
     with rasterio.open(out) as dataset:
         found = dataset.read(1)
         assert (dataset.nodata, dataset.crs, dataset.transform) == (255, CRS.from_epsg(32633), TRANSFORM)
@@ -71,10 +68,17 @@ def test_pixels_and_legend_come_back(tmp_path, masks, monkeypatch):
     assert cog_validate(out, quiet=True)[0]
     assert sorted(p.name for p in tmp_path.glob("*town*")) == ["town_errors.tif", "town_errors.tif.aux.xml"]
 
-    assert [block.row_off for block in seen] == [0, 64, 128, 192, 256]
-    wrong = (truth != 255) & (truth != pred)
-    assert places.errors.sum() == wrong.sum()
-    assert places.errors[1, 2] == wrong[50:100, 100:150].sum()
+
+def test_blocks_of_any_size_give_the_same_map(tmp_path, masks):
+    truth, pred, truth_path, pred_path = masks
+    whole = write_error_map(truth_path, pred_path, tmp_path / "whole.tif", CLASSES)
+    grid = Grid(crs=CRS.from_epsg(32633), transform=TRANSFORM, width=210, height=300)
+    writer = ErrorMapWriter(tmp_path / "rows", grid, CLASSES)
+    for block in scored_blocks(truth, pred, block_px=97, halo_px=4):
+        writer.update(block)
+    with rasterio.open(writer.write(tmp_path / "blocks.tif")) as blocks, rasterio.open(whole) as expected:
+        np.testing.assert_array_equal(blocks.read(1), expected.read(1))
+    assert not (tmp_path / "rows").exists()
 
 
 def test_another_map_is_replaced(tmp_path, masks):
@@ -85,14 +89,12 @@ def test_another_map_is_replaced(tmp_path, masks):
         assert set(np.unique(dataset.read(1))) == {0, 255}
 
 
-def test_nothing_stands_there_after_a_failure(tmp_path, masks):
+def test_nothing_stands_there_after_a_failure(tmp_path, masks, monkeypatch):
     _, _, truth_path, pred_path = masks
-
-    def fail(block):
-        raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        write_error_map(truth_path, pred_path, tmp_path / "errors.tif", CLASSES, watchers=[fail])
+    with monkeypatch.context() as patch:
+        patch.setattr(ErrorMapWriter, "write", lambda *_: (_ for _ in ()).throw(RuntimeError("stop")))
+        with pytest.raises(RuntimeError, match="stop"):
+            write_error_map(truth_path, pred_path, tmp_path / "errors.tif", CLASSES)
     assert not list(tmp_path.glob("errors.tif*"))
     write_error_map(truth_path, pred_path, tmp_path / "errors.tif", CLASSES)
     assert not list(tmp_path.glob(".*.partial"))
