@@ -11,7 +11,7 @@ no IoU, and means leave it out. A class that is predicted but absent from the tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,6 +141,15 @@ class ConfusionMatrix:
     def __repr__(self) -> str:
         return f"ConfusionMatrix(num_classes={self.num_classes}, pixels={self.total})"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return options and counts as values that JSON holds exactly."""
+        return {"num_classes": self.num_classes, "ignore_index": self.ignore_index, "counts": self.counts.tolist()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ConfusionMatrix:
+        """Read what ``to_json`` gave."""
+        return cls.from_counts(np.asarray(values["counts"], np.int64), ignore_index=values["ignore_index"])
+
     def with_truth(self, indices: Sequence[int]) -> ConfusionMatrix:
         """Return the matrix over the pixels whose true class is one of ``indices``; predictions stay as they are."""
         kept = ConfusionMatrix(self.num_classes, ignore_index=self.ignore_index)
@@ -173,22 +182,22 @@ class ConfusionMatrix:
     @property
     def iou(self) -> Scores:
         """Intersection over union of each class, (K,); NaN for classes neither true nor predicted."""
-        return _ratio(self.true_positives, self.support + self.predicted - self.true_positives)
+        return ratio(self.true_positives, self.support + self.predicted - self.true_positives)
 
     @property
     def f1(self) -> Scores:
         """F1 of each class, (K,); NaN for classes neither true nor predicted."""
-        return _ratio(2 * self.true_positives, self.support + self.predicted)
+        return ratio(2 * self.true_positives, self.support + self.predicted)
 
     @property
     def precision(self) -> Scores:
         """Precision of each class, (K,); NaN for classes never predicted."""
-        return _ratio(self.true_positives, self.predicted)
+        return ratio(self.true_positives, self.predicted)
 
     @property
     def recall(self) -> Scores:
         """Recall of each class, (K,); NaN for classes absent from the truth."""
-        return _ratio(self.true_positives, self.support)
+        return ratio(self.true_positives, self.support)
 
     def overall_accuracy(self, indices: Sequence[int] | None = None) -> float:
         """Return the share of correct pixels, NaN without pixels.
@@ -197,7 +206,7 @@ class ConfusionMatrix:
             indices: Only pixels whose true class is one of these; None: all.
         """
         matrix = self if indices is None else self.with_truth(indices)
-        return float(_ratio(matrix.true_positives.sum(), matrix.counts.sum()))
+        return float(ratio(matrix.true_positives.sum(), matrix.counts.sum()))
 
     def mean_iou(self, indices: Sequence[int] | None = None) -> float:
         """Return the mean IoU over the given classes (None: all) that have one, NaN if none has."""
@@ -219,7 +228,36 @@ def mean_over(scores: Scores, indices: Sequence[int] | None = None) -> float:
     return float(held.mean()) if held.size else float("nan")
 
 
-def _ratio(part: Any, whole: Any) -> Scores:
+def iou_of(counts: npt.NDArray[Any]) -> Scores:
+    """Return the IoU of each class, (..., K), of ``ConfusionMatrix.counts`` (..., K, K + 1)."""
+    hits, true, pred = _margins(counts)
+    return ratio(hits, true + pred - hits)
+
+
+def f1_of(counts: npt.NDArray[Any]) -> Scores:
+    """Return the F1 of each class, (..., K), of ``ConfusionMatrix.counts`` (..., K, K + 1)."""
+    hits, true, pred = _margins(counts)
+    return ratio(2 * hits, true + pred)
+
+
+def accuracy_of(counts: npt.NDArray[Any]) -> Scores:
+    """Return the overall accuracy, (...), of ``ConfusionMatrix.counts`` (..., K, K + 1)."""
+    hits, true, _ = _margins(counts)
+    return ratio(hits.sum(axis=-1), true.sum(axis=-1))
+
+
+def _margins(counts: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the correct, true and predicted pixels of each class, each (..., K)."""
+    known = counts[..., :-1]
+    return np.diagonal(known, axis1=-2, axis2=-1), counts.sum(axis=-1), known.sum(axis=-2)
+
+
+def ratio(part: Any, whole: Any) -> Scores:
+    """Return ``part / whole``, NaN where ``whole`` is 0.
+
+    >>> ratio([1, 0], [2, 0]).tolist()
+    [0.5, nan]
+    """
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     result: Scores = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
     return result
