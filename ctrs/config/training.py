@@ -125,7 +125,7 @@ class TrainConfig:
         batch_size: Tiles in each optimizer step, over all devices; None: 32 for each GPU, 8 on the CPU.
         accumulate: Parts in which each device computes its share of a batch, one after the other, to save memory.
         auto: Choose batch size and workers by trying, where they are not given.
-        learning_rate: None: 8e-5 from pretrained weights and with ``ct-paper``, else 5e-4.
+        learning_rate: None: 8e-5 from pretrained weights, from ``init`` and with ``ct-paper``, else 5e-4.
         optimizer: ``adamw`` or ``sgd``.
         weight_decay: Of the optimizer; biases and norms have none with ``layer_decay`` or ``sgd``.
         momentum: Of ``sgd`` (Nesterov).
@@ -224,6 +224,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         parse_loss(self.loss)
+        if self.init is not None:
+            require(bool(self.init), "init", self.init, "a model of ctrs: run folder, checkpoint folder or weight file")
+            require(self.weights == "none", "weights", self.weights, '"none" beside init, which brings its own')
         if self.drop_path is not None:
             require(0 <= self.drop_path < 1, "drop_path", self.drop_path, "0 to below 1")
         require(self.epochs >= 1, "epochs", self.epochs, "1 or more")

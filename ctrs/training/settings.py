@@ -43,7 +43,7 @@ def effective_config(config: TrainConfig, tile_px: int, device: torch.device) ->
             ),
             stacklevel=2,
         )
-    pretrained = config.weights != "none" or config.recipe == "ct-paper"
+    pretrained = config.weights != "none" or config.init is not None or config.recipe == "ct-paper"
     return dataclasses.replace(
         config,
         batch_size=config.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH),
