@@ -14,6 +14,7 @@ from ctrs.config import (
     LossTerm,
     MultiscaleConfig,
     PneConfig,
+    SegmentationConfig,
     SupconConfig,
     parse_loss,
 )
@@ -21,7 +22,7 @@ from ctrs.errors import ConfigError
 from ctrs.losses.contrastive import ContrastiveTransformerLoss
 from ctrs.losses.multiscale import MultiscaleContrastLoss
 from ctrs.losses.pne import PositiveNegativeEqualLoss
-from ctrs.losses.segmentation import SegmentationLoss
+from ctrs.losses.segmentation import SegmentationLoss, balanced_weights
 from ctrs.losses.supcon import SupervisedContrastLoss
 
 Keys = dict[str, tuple[Tensor, ...]]
@@ -55,15 +56,17 @@ class _Term(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Segmentation loss + sum of weight * contrast term.
+    """Segmentation loss + sum of weight * contrast term, and the segmentation loss of an auxiliary head.
 
-    The contrast modules own their projection heads, so that ``objective.parameters()`` are what training needs beside
-    the model's; they have no part in prediction.
+    The contrast modules own their projection heads, and the objective the auxiliary head, so that
+    ``objective.parameters()`` are what training needs beside the model's; they have no part in prediction.
 
     Args:
         segmentation: The segmentation loss.
         terms: Names and weights of the contrast terms.
         contrast: The contrast module of each of ``MODULES[term]``.
+        auxiliary: Maps the decoder's inner maps to logits at the padded input's size (deep supervision); None: none.
+        auxiliary_weight: Weight of its segmentation loss.
 
     Raises:
         ConfigError: Terms and modules do not belong together.
@@ -74,6 +77,9 @@ class Objective(nn.Module):
         segmentation: SegmentationLoss,
         terms: Sequence[LossTerm] = (),
         contrast: Mapping[str, ContrastLoss] | None = None,
+        *,
+        auxiliary: nn.Module | None = None,
+        auxiliary_weight: float = 0.0,
     ) -> None:
         super().__init__()
         given = dict(contrast or {})
@@ -85,6 +91,13 @@ class Objective(nn.Module):
         self.segmentation = segmentation
         self.terms = tuple(terms)
         self.contrast = nn.ModuleDict(given)
+        self.auxiliary = auxiliary
+        self.auxiliary_weight = auxiliary_weight
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether there is anything to learn here, and so to save: projection heads or an auxiliary head."""
+        return next(self.parameters(), None) is not None
 
     def draw_keys(
         self, features: Sequence[Tensor], embedding: Tensor, generator: torch.Generator | None = None
@@ -107,6 +120,7 @@ class Objective(nn.Module):
         keys: Keys | None = None,
         *,
         contrast_scale: float = 1.0,
+        inner: Sequence[Tensor] | None = None,
     ) -> ObjectiveOutput:
         """Compute the objective of a batch.
 
@@ -117,15 +131,21 @@ class Objective(nn.Module):
             labels: (B, H, W) integer class indices.
             keys: From `draw_keys`; drawn from the global generator if None.
             contrast_scale: Factor on all contrast terms, 0 while they are to wait.
+            inner: The decoder's inner maps, which the auxiliary head looks at where there is one.
 
         Returns:
-            The total and its parts: ``cross_entropy``, ``dice``, and for each term NAME ``NAME`` and what its module's
-            ``record`` tells: ``NAME/raw``, ``NAME/clip_active``, ``NAME/anchors_S``, ... with the stride S.
+            The total and its parts without their weights: those of the segmentation loss (``cross_entropy``,
+            ``dice``, ...), ``auxiliary``, and for each term NAME ``NAME`` and what its module's ``record`` tells:
+            ``NAME/raw``, ``NAME/clip_active``, ``NAME/anchors_S``, ... with the stride S.
         """
         keys = self.draw_keys(features, embedding) if keys is None else keys
-        cross_entropy, dice = self.segmentation(logits, labels)
-        total = cross_entropy + dice
-        parts = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
+        total, segmentation = self.segmentation(logits, labels)
+        parts = {name: value.detach() for name, value in segmentation.items()}
+        if self.auxiliary is not None and inner is not None:
+            second = self.auxiliary(inner)[..., : labels.shape[-2], : labels.shape[-1]]
+            value = self.segmentation(second, labels).total
+            total = total + self.auxiliary_weight * value
+            parts["auxiliary"] = value.detach()
         computed: dict[str, _Term] = {}
         for name, module in self.contrast.items():
             if isinstance(module, PositiveNegativeEqualLoss):
@@ -184,6 +204,9 @@ def create_objective(
     supcon: SupconConfig | None = None,
     multiscale: MultiscaleConfig | None = None,
     pne: PneConfig | None = None,
+    segmentation: SegmentationConfig | None = None,
+    class_counts: Sequence[int] | None = None,
+    auxiliary: nn.Module | None = None,
     label_smoothing: float = 0.05,
     dice_smooth: float = 0.05,
     ignore_index: int = 255,
@@ -202,6 +225,9 @@ def create_objective(
         supcon: Hyper-parameters of ``supcon``.
         multiscale: Hyper-parameters of ``cms`` and ``ccs``.
         pne: Hyper-parameters of ``pne``.
+        segmentation: Terms of the segmentation loss and their hyper-parameters.
+        class_counts: Training pixels of each class, which ``class_weights = "balanced"`` needs.
+        auxiliary: The auxiliary head; needed where ``segmentation.auxiliary`` is above 0, and only there.
         label_smoothing: Of the segmentation loss.
         dice_smooth: Of the segmentation loss.
         ignore_index: Label of void pixels.
@@ -209,7 +235,7 @@ def create_objective(
         embedding_stride: Stride of the embedding.
 
     Raises:
-        ConfigError: Unknown term, missing heads, option outside its range.
+        ConfigError: Unknown term, missing heads or class counts, option outside its range.
     """
     terms = parse_loss(loss)
     missing = [term.name for term in terms if MODULES[term.name] not in heads]
@@ -254,10 +280,43 @@ def create_objective(
             )
         else:
             raise ConfigError(f"loss {loss!r}: heads of {name} come as {type(of).__name__}; see create_objective")
-    segmentation = SegmentationLoss(
-        num_classes, label_smoothing=label_smoothing, dice_smooth=dice_smooth, ignore_index=ignore_index
+    options = segmentation or SegmentationConfig()
+    if (options.auxiliary > 0) != (auxiliary is not None):
+        raise ConfigError(
+            f"segmentation.auxiliary = {options.auxiliary:g} found with {'an' if auxiliary is not None else 'no'} "
+            "auxiliary head; give one where it is above 0"
+        )
+    loss_of_logits = _segmentation_loss(
+        options,
+        num_classes,
+        class_counts,
+        label_smoothing=label_smoothing,
+        dice_smooth=dice_smooth,
+        ignore_index=ignore_index,
     )
-    return Objective(segmentation, terms, contrast)
+    return Objective(loss_of_logits, terms, contrast, auxiliary=auxiliary, auxiliary_weight=options.auxiliary)
+
+
+def _segmentation_loss(
+    config: SegmentationConfig, num_classes: int, class_counts: Sequence[int] | None, **options: Any
+) -> SegmentationLoss:
+    weights = None
+    if config.class_weights == "balanced":
+        if class_counts is None:
+            raise ConfigError(
+                "segmentation.class_weights = 'balanced' needs the training pixels of each class, found none; "
+                "pass class_counts"
+            )
+        weights = balanced_weights(class_counts)
+    return SegmentationLoss(
+        num_classes,
+        terms=config.terms,
+        focal_gamma=config.focal_gamma,
+        tversky_alpha=config.tversky_alpha,
+        tversky_beta=config.tversky_beta,
+        class_weights=weights,
+        **options,
+    )
 
 
 def _options(config: ContrastConfig | SupconConfig | MultiscaleConfig | PneConfig, *of_heads: str) -> dict[str, Any]:

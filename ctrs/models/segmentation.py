@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ctrs.errors import UsageError
 from ctrs.model_files import Architecture as Architecture
-from ctrs.models.decoders import create_decoder, encoder_output_stride
+from ctrs.models.decoders import UnetFormerDecoder, create_decoder, encoder_output_stride
 from ctrs.models.encoder import create_encoder, is_channels_last, resolve_backbone, stage_strides
 
 PADDING_STRIDE = 32
@@ -30,6 +30,9 @@ class SegmentationOutput(NamedTuple):
     """Four normed stages (B, C_s, h_s, w_s) at the model's ``feature_strides`` of the padded input."""
     embedding: Tensor
     """(B, C, h, w), the decoder's output before the head, at ``embedding_stride`` of the padded input."""
+    inner: tuple[Tensor, ...] | None = None
+    """Maps inside the decoder from coarse to fine, which an auxiliary head of the objective looks at: in training mode
+    those of ``unetformer``; None else."""
 
 
 class SegmentationModel(nn.Module):
@@ -95,9 +98,13 @@ class SegmentationModel(nn.Module):
         if self._channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
         features = tuple(norm(stage) for norm, stage in zip(self.stage_norms, stages, strict=True))
-        embedding = self.decoder(list(features))
+        inner: tuple[Tensor, ...] | None = None
+        if self.training and isinstance(self.decoder, UnetFormerDecoder):
+            embedding, inner = self.decoder.with_inner(features)
+        else:
+            embedding = self.decoder(list(features))
         logits = F.interpolate(self.head(embedding), size=padded.shape[-2:], mode="bilinear", align_corners=False)
-        return SegmentationOutput(logits[..., :height, :width], features, embedding)
+        return SegmentationOutput(logits[..., :height, :width], features, embedding, inner)
 
 
 def _output_norm(encoder: nn.Module, channels: int) -> nn.Module:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ctrs.config import LossTerm, TrainConfig, parse_loss
-from ctrs.errors import CtrsWarning
+from ctrs.errors import CtrsWarning, UsageError
 from ctrs.losses.objective import Heads, Keys, Objective, create_objective, head_stages, module_names
+from ctrs.models.decoders.unetformer import AuxiliaryHead, UnetFormerDecoder
 from ctrs.models.projection import NormProjectionHead, ProjectionHead
 from ctrs.models.segmentation import SegmentationModel
 
@@ -45,7 +46,13 @@ class TrainingStep(nn.Module):
         """
         output = self.model(images)
         result = self.objective(
-            output.logits, output.features, output.embedding, labels, keys, contrast_scale=contrast_scale
+            output.logits,
+            output.features,
+            output.embedding,
+            labels,
+            keys,
+            contrast_scale=contrast_scale,
+            inner=output.inner,
         )
         return result.total, result.parts
 
@@ -64,8 +71,21 @@ class TrainingStep(nn.Module):
         return self.objective.draw_keys(stages, shape(self.model.embedding_stride), generator)
 
 
-def create_training_step(model: SegmentationModel, config: TrainConfig, *, num_classes: int) -> TrainingStep:
-    """Put the objective that the configuration names, with fresh projection heads, on a network."""
+def create_training_step(
+    model: SegmentationModel, config: TrainConfig, *, num_classes: int, class_counts: Sequence[int] | None = None
+) -> TrainingStep:
+    """Put the objective that the configuration names, with fresh heads, on a network.
+
+    Args:
+        model: The network.
+        config: Names the objective.
+        num_classes: K.
+        class_counts: Training pixels of each class, which balanced class weights need.
+
+    Raises:
+        ConfigError: Unknown term, option out of range, class counts missing.
+        UsageError: Deep supervision of a decoder that has no auxiliary head.
+    """
     objective = create_objective(
         config.loss,
         num_classes,
@@ -74,12 +94,27 @@ def create_training_step(model: SegmentationModel, config: TrainConfig, *, num_c
         supcon=config.supcon,
         multiscale=config.multiscale,
         pne=config.pne,
+        segmentation=config.segmentation,
+        class_counts=class_counts,
+        auxiliary=_auxiliary_head(model, config, num_classes),
         label_smoothing=config.label_smoothing,
         dice_smooth=config.dice_smooth,
         strides=model.feature_strides,
         embedding_stride=model.embedding_stride,
     )
     return TrainingStep(model, objective)
+
+
+def _auxiliary_head(model: SegmentationModel, config: TrainConfig, num_classes: int) -> AuxiliaryHead | None:
+    """Build the head of deep supervision where it is asked for, after the projection heads."""
+    if config.segmentation.auxiliary == 0:
+        return None
+    if not isinstance(model.decoder, UnetFormerDecoder):
+        raise UsageError(
+            f"segmentation.auxiliary = {config.segmentation.auxiliary:g} found, but decoder "
+            f"{model.architecture.decoder} has no auxiliary head; set it to 0 or choose decoder unetformer"
+        )
+    return AuxiliaryHead(model.decoder.out_channels, num_classes)
 
 
 def _heads(model: SegmentationModel, config: TrainConfig, terms: Sequence[LossTerm]) -> dict[str, Heads]:

@@ -1,8 +1,8 @@
 """UNetFormer's decoder: global-local attention blocks on the way up, a feature refinement head at stride 4.
 
 Source: Wang et al., UNetFormer: A UNet-like Transformer for Efficient Semantic Segmentation of Remote Sensing Urban
-Scene Imagery (2022), written from the description of the architecture, without the auxiliary head. Departures from
-the published network:
+Scene Imagery (2022), written from the description of the architecture. The auxiliary head stands apart from the
+decoder, for it serves training only. Departures from the published network:
 
 - maps whose sides are no multiple of the window are padded with zeros and cropped, and padded cells are no keys of
   the attention;
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctrs.errors import UsageError
-from ctrs.models.decoders.dcfam import conv_norm, initialize
+from ctrs.models.decoders.dcfam import conv_norm, conv_norm_relu, initialize
 
 
 def conv_norm_relu6(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -199,9 +199,39 @@ class UnetFormerDecoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Four (B, C_s, h_s, w_s) maps whose sizes halve from one to the next, to (B, width, h_1, w_1)."""
+        return self.with_inner(features)[0]
+
+    def with_inner(self, features: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Return what `forward` does, and the blocks' outputs (B, width, h_s, w_s) at strides 32, 16, 8."""
         x1, x2, x3, x4 = features
-        x = self.block4(self.enter(x4))
-        x = self.block3(self.fusion3(x, x3))
-        x = self.block2(self.fusion2(x, x2))
-        embedding: Tensor = self.final(self.refine1(x, x1))
-        return embedding
+        out4 = self.block4(self.enter(x4))
+        out3 = self.block3(self.fusion3(out4, x3))
+        out2 = self.block2(self.fusion2(out3, x2))
+        embedding: Tensor = self.final(self.refine1(out2, x1))
+        return embedding, (out4, out3, out2)
+
+
+class AuxiliaryHead(nn.Module):
+    """Logits from the sum of the blocks' outputs at stride 8, for deep supervision in training.
+
+    3 x 3 convolution, batch normalisation, ReLU, dropout 0.1, 1 x 1 convolution; UNetFormer weighs its loss by 0.4.
+
+    Args:
+        channels: Of the blocks' outputs.
+        num_classes: Channels of the logits.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.mix = conv_norm_relu(channels, channels)
+        self.classify = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(channels, num_classes, 1))
+        initialize(self.mix)
+
+    def forward(self, inner: Sequence[Tensor]) -> Tensor:
+        """(B, C, h_s, w_s) at strides 32, 16, 8 to (B, K, 8 h, 8 w), the size of the padded input."""
+        coarse, middle, fine = inner
+        x = fine
+        for other in (middle, coarse):
+            x = x + F.interpolate(other, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        logits: Tensor = self.classify(self.mix(x))
+        return F.interpolate(logits, scale_factor=8, mode="bilinear", align_corners=False)
