@@ -11,8 +11,8 @@ pairs with the greatest IoU are taken first.
     F1 = 2 matched / (predicted + true objects)
 
 Average precision is that of COCO (Lin et al., Microsoft COCO, ECCV 2014; cocoeval): predicted objects of all scenes,
-most confident first, each take the unmatched true object of greatest IoU; precision, made monotone from the right, is read
-at 101 recalls from 0 to 1 and averaged. ``average_precision`` is its mean over the thresholds 0.50, 0.55, ..., 0.95.
+most confident first, each take the unmatched true object of greatest IoU; precision, made monotone from the right, is
+read at 101 recalls from 0 to 1 and averaged. ``average_precision`` is its mean over thresholds 0.50, 0.55, ..., 0.95.
 An object's confidence is the mean over its pixels. Departures: no limit on objects per image, and equal confidences and
 IoUs are ordered by scene and first pixel instead of by how a list happened to be sorted.
 
