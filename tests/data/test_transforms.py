@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import AugmentConfig
-from ctrs.data.transforms import Resize, Sample, ZoomCrop, sample_rng, training_transform, whole_tile_transform
+from ctrs.data.cropping import WholeTile, ZoomCrop
+from ctrs.data.samples import Sample, sample_rng
+from ctrs.data.transforms import Transform, training_transform, whole_tile_transform
 from ctrs.raster.bands import Bands
 
 NOTHING_RANDOM = AugmentConfig(flip=False, rotate90=False, scale=(1.0, 1.0), brightness=0.0, contrast=0.0)
@@ -21,7 +23,7 @@ def make_sample(
 ) -> Sample:
     rng = np.random.default_rng(seed)
     return Sample(
-        image=rng.random((3, height, width), np.float32),
+        image=rng.random((height, width, bands), np.float32),
         mask=rng.choice(np.array(values, np.uint8), (height, width)),
         valid=rng.random((height, width)) > 0.1,
     )
@@ -43,10 +45,10 @@ def test_any_band_count_and_dtype_goes_through_training_transforms(count: int, d
     rng = np.random.default_rng(0)
     low, high = (-3000, 3000) if dtype == "int16" else (0, 255 if dtype == "uint8" else 4000)
     pixels = rng.integers(low, high, (count, 80, 90)).astype(dtype)
-    scaled = bands_for(pixels).scale(pixels)
+    scaled = np.moveaxis(bands_for(pixels).scale(pixels), 0, -1)
     sample = Sample(image=scaled, mask=np.zeros((80, 90), np.uint8), valid=np.ones((80, 90), bool))
     result = training_transform(AugmentConfig(), crop_px=64)(sample, sample_rng(0, 0, 0))
-    assert result.image.shape == (count, 64, 64)
+    assert result.image.shape == (64, 64, count)
     assert result.image.dtype == np.float32
     assert 0 <= result.image.min() < result.image.max() <= 1
     assert result.mask.shape == result.valid.shape == (64, 64)
@@ -66,7 +68,7 @@ def test_mask_values_never_grow_and_sizes_are_as_asked(
     sample = make_sample(height, width, values=(0, 3, 7), seed=seed)
     transform = training_transform(AugmentConfig(scale=(0.5, 2.0)), crop_px=crop, resize_factor=factor)
     result = transform(sample, sample_rng(seed, 1, 2))
-    assert result.image.shape == (3, crop, crop)
+    assert result.image.shape == (crop, crop, 3)
     assert set(np.unique(result.mask)) <= {0, 3, 7, IGNORE_INDEX}
     assert set(np.unique(result.mask[result.valid])) <= {0, 3, 7}
     assert np.isfinite(result.image).all()
@@ -98,7 +100,7 @@ def test_transforms_leave_their_input_alone() -> None:
 @pytest.mark.parametrize("changes", [{"flip": True}, {"rotate90": True}, {"flip": True, "rotate90": True}])
 def test_flips_and_turns_move_image_mask_and_validity_together(changes: dict[str, bool]) -> None:
     mask = np.arange(36, dtype=np.uint8).reshape(6, 6)
-    sample = Sample(image=mask[None].astype(np.float32) / 35, mask=mask, valid=mask % 5 != 0)
+    sample = Sample(image=mask[..., None].astype(np.float32) / 35, mask=mask, valid=mask % 5 != 0)
     config = AugmentConfig(
         flip=changes.get("flip", False), rotate90=changes.get("rotate90", False), scale=(1, 1), brightness=0, contrast=0
     )
@@ -106,7 +108,7 @@ def test_flips_and_turns_move_image_mask_and_validity_together(changes: dict[str
     seen = set()
     for index in range(64):
         result = transform(sample, sample_rng(0, 0, index))
-        np.testing.assert_array_equal(np.round(result.image[0] * 35), result.mask)
+        np.testing.assert_array_equal(np.round(result.image[..., 0] * 35), result.mask)
         np.testing.assert_array_equal(result.valid, result.mask % 5 != 0)
         seen.add(result.mask.tobytes())
     assert len(seen) == (8 if len(changes) == 2 else 4)
@@ -121,18 +123,18 @@ def test_nothing_random_is_the_identity() -> None:
 
 def test_crops_reach_every_place_and_are_cut_not_resampled() -> None:
     mask = np.arange(100, dtype=np.uint8).reshape(10, 10)
-    sample = Sample(image=mask[None].astype(np.float32), mask=mask, valid=np.ones((10, 10), bool))
-    corners = {int(ZoomCrop(crop_px=8)(sample, sample_rng(0, 0, index)).mask[0, 0]) for index in range(200)}
+    sample = Sample(image=mask[..., None].astype(np.float32), mask=mask, valid=np.ones((10, 10), bool))
+    corners = {int(Transform(ZoomCrop(crop_px=8))(sample, sample_rng(0, 0, index)).mask[0, 0]) for index in range(200)}
     assert corners == {row * 10 + col for row in range(3) for col in range(3)}
 
 
 def test_what_lies_beyond_the_tile_is_not_valid_and_ignored() -> None:
     sample = Sample(
-        image=np.ones((2, 10, 12), np.float32), mask=np.full((10, 12), 4, np.uint8), valid=np.ones((10, 12), bool)
+        image=np.ones((10, 12, 2), np.float32), mask=np.full((10, 12), 4, np.uint8), valid=np.ones((10, 12), bool)
     )
-    result = ZoomCrop(crop_px=16)(sample, sample_rng(0, 0, 0))
+    result = Transform(ZoomCrop(crop_px=16))(sample, sample_rng(0, 0, 0))
     assert result.valid.sum() == 120
-    assert (result.image[:, result.valid] == 1).all()
+    assert (result.image[result.valid] == 1).all()
     assert (result.mask[~result.valid] == IGNORE_INDEX).all()
     assert (result.mask[result.valid] == 4).all()
 
@@ -140,9 +142,9 @@ def test_what_lies_beyond_the_tile_is_not_valid_and_ignored() -> None:
 def test_zoom_shows_objects_larger() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[24:40, 24:40] = 1
-    sample = Sample(image=mask[None].astype(np.float32), mask=mask, valid=np.ones((64, 64), bool))
+    sample = Sample(image=mask[..., None].astype(np.float32), mask=mask, valid=np.ones((64, 64), bool))
     for zoom in (0.5, 2.0):
-        result = ZoomCrop(crop_px=128, scale=(zoom, zoom))(sample, sample_rng(0, 0, 0))
+        result = Transform(ZoomCrop(crop_px=128, scale=(zoom, zoom)))(sample, sample_rng(0, 0, 0))
         assert result.mask[result.valid].sum() == pytest.approx(256 * zoom**2, rel=0.05)
 
 
@@ -150,18 +152,18 @@ def test_mask_and_image_stay_in_register_when_resampled() -> None:
     """The boundary of a half plane, halfway in the image's blend, lies where the nearest mask changes."""
     mask = np.zeros((40, 40), np.uint8)
     mask[:, 17:] = 1
-    sample = Sample(image=mask[None].astype(np.float32), mask=mask, valid=np.ones((40, 40), bool))
+    sample = Sample(image=mask[..., None].astype(np.float32), mask=mask, valid=np.ones((40, 40), bool))
     for factor in (0.75, 0.9, 1.3, 1.5, 512 / 500, 1.9):
-        result = Resize(factor)(sample, sample_rng(0, 0, 0))
-        decided = abs(result.image[0] - 0.5) > 0.01
-        np.testing.assert_array_equal(result.image[0][decided] > 0.5, result.mask[decided] == 1)
+        result = Transform(WholeTile(factor))(sample, sample_rng(0, 0, 0))
+        decided = abs(result.image[..., 0] - 0.5) > 0.01
+        np.testing.assert_array_equal(result.image[..., 0][decided] > 0.5, result.mask[decided] == 1)
 
 
 def test_whole_tiles_are_resized_by_the_factor() -> None:
     sample = make_sample(500, 250)
     result = whole_tile_transform(resize_factor=512 / 500)(sample, sample_rng(0, 0, 0))
     assert result.mask.shape == (512, 256)
-    assert result.image.shape == (3, 512, 256)
+    assert result.image.shape == (512, 256, 3)
 
 
 def test_brightness_and_contrast_change_values_and_keep_the_range() -> None:
