@@ -42,7 +42,9 @@ def load_stage_heads(
     require_heads(run_dir, checkpoint, metadata)
     config = from_mapping(TrainConfig, dict(metadata.config), where=str(checkpoint))
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
-        step = create_training_step(model, config, num_classes=metadata.classes.num_classes)
+        num_classes = metadata.classes.num_classes
+        weightless = (1,) * num_classes  # class weights have no part in the heads
+        step = create_training_step(model, config, num_classes=num_classes, class_counts=weightless)
     load_module(RunFolder(run_dir).heads, step.objective)
     heads = stage_heads(step.objective)
     missing = [stage for stage in stages if stage not in heads]
