@@ -46,7 +46,8 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype of the network's arithmetic.
 
     Args:
-        name: ``auto`` is fp32 on the CPU and bf16 on CUDA devices of capability 8.0 and up; ``fp32``; ``bf16``.
+        name: ``auto`` is fp32 on the CPU and bf16 on CUDA devices of capability 8.0 and up; ``fp32``; ``bf16``;
+            ``fp16``.
         device: From ``resolve_device``.
 
     >>> resolve_precision("auto", torch.device("cpu"))
@@ -55,8 +56,10 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     Raises:
         DeviceError: The device cannot compute in that precision.
     """
-    if name not in ("auto", "fp32", "bf16"):
-        raise DeviceError(f"precision {name!r} is unknown; expected auto, fp32 or bf16")
+    if name not in ("auto", "fp32", "bf16", "fp16"):
+        raise DeviceError(f"precision {name!r} is unknown; expected auto, fp32, bf16 or fp16")
+    if name == "fp16":
+        return torch.float16
     fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY
     if name == "auto":
         return torch.bfloat16 if fast else torch.float32

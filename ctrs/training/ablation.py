@@ -28,7 +28,7 @@ from ctrs.training.ablation_runs import RUNS, RunStatus, note_failure, read_stat
 from ctrs.training.ablation_table import AblationResult, write_tables
 from ctrs.training.evaluation import SCENES, choose_split, evaluate
 from ctrs.training.fold_choice import data_of_fold
-from ctrs.training.resume import own_random_state
+from ctrs.training.random_state import own_random_state
 from ctrs.training.settings import check_data
 from ctrs.training.step import create_training_step
 from ctrs.training.trainer import train
@@ -161,7 +161,9 @@ def check_networks(runs: Sequence[AblationRun], manifest: Manifest, *, with_weig
             resolve_device(config.device)
             with torch.device("meta"):
                 model = create_model(config.backbone, config.decoder, num_classes=num_classes, in_channels=in_channels)
-                create_training_step(model, config, num_classes=num_classes)
+                create_training_step(
+                    model, config, num_classes=num_classes, class_counts=manifest.class_counts("train")
+                )
             parameters.setdefault(run.network, sum(parameter.numel() for parameter in model.parameters()))
             source = (config.backbone, config.weights)
             if with_weights and config.weights != "none" and source not in loaded:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from ctrs.data.dataset import Batch, OrderedBatches, ShuffledBatches, TileDataset
-from ctrs.training.resume import own_random_state
+from ctrs.data.dataset import Batch, TileDataset
+from ctrs.data.sampling import OrderedBatches, TrainingBatches
+from ctrs.training.random_state import own_random_state
 
 _ENOUGH_SECONDS = 2.0  # a first step that takes longer is not dominated by one-off costs and stands for the rest
 
@@ -20,7 +21,7 @@ def expected_epoch_seconds(
     *,
     train_step: Callable[[Batch], Tensor],
     val_step: Callable[[Batch], object],
-    train: tuple[TileDataset, ShuffledBatches],
+    train: tuple[TileDataset, TrainingBatches],
     val: tuple[TileDataset, OrderedBatches] | None,
     workers: int,
 ) -> float:
@@ -50,7 +51,7 @@ def expected_epoch_seconds(
 
 
 def _seconds_per_batch(
-    step: Callable[[Batch], object], dataset: TileDataset, batches: ShuffledBatches | OrderedBatches, *, workers: int
+    step: Callable[[Batch], object], dataset: TileDataset, batches: TrainingBatches | OrderedBatches, *, workers: int
 ) -> float:
     began = time.perf_counter()
     batch: Batch = default_collate([dataset[key] for key in next(iter(batches))])

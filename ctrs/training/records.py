@@ -209,6 +209,7 @@ class TrainResult:
         metrics: Validation scores of the best epoch; empty without validation split.
         seconds: Duration of all epochs, those before a resume included.
         resumed_at: Epochs that were already finished when this call began; all of them if there was nothing to do.
+        stopped_early: Patience ended before the last epoch.
     """
 
     run_dir: Path
@@ -217,6 +218,7 @@ class TrainResult:
     metrics: Mapping[str, float]
     seconds: float
     resumed_at: int = 0
+    stopped_early: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; NaN becomes None."""

@@ -2,23 +2,22 @@
 
 The saved state is the only truth about a run; metrics.csv, curves.png, ``last`` and ``best`` follow from it and are
 made good where a stop fell between them. Each save is a new folder, synced and renamed; then a small pointer file is
-replaced in one rename. A half-written state is never pointed at.
+replaced in one rename, and only then the folder that it pointed at before is removed. A half-written state is never
+pointed at. The pointer holds the hash of ``state.json``, which holds the hash of ``state.safetensors``: a byte that
+changed on the disk is found before training goes on from it.
 """
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import json
 import logging
-import random
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -27,16 +26,29 @@ from torch import Tensor, nn
 from ctrs.errors import CheckpointError, OutputError, TrainingError
 from ctrs.jobs import sync, write_text
 from ctrs.models.checkpoint import save_tensors
+from ctrs.training.random_state import random_state, restore_random_state
 from ctrs.training.records import EpochRecord
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 POINTER_FILE = "current"
 TENSORS_FILE = "state.safetensors"
 STATE_FILE = "state.json"
 
 _MODULE, _OPTIMIZER = "module/", "optimizer/"
+
+
+class Stateful(Protocol):
+    """What keeps a state of tensors and JSON values: moving average, loss scaler, meter of the epoch."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the state."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """Take a state over."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +58,12 @@ class RunState:
     Args:
         history: Records of the finished epochs.
         seconds: Time spent on them.
+        step: Finished steps of the epoch after them.
     """
 
     history: tuple[EpochRecord, ...] = field(default_factory=tuple)
     seconds: float = 0.0
+    step: int = 0
 
     @property
     def epoch(self) -> int:
@@ -69,44 +83,70 @@ class RunState:
         """Whether an epoch with this score is the best one; without scores it is the last one."""
         return score is None or self.best is None or self.best.score is None or score > self.best.score
 
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Whether so many epochs have brought no better score that training is to stop."""
+        return patience is not None and self.best is not None and self.epoch - self.best.epoch >= patience
 
-def save_state(folder: Path, state: RunState, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Save a run between two epochs, with the generators as they are now.
+
+def save_state(
+    folder: Path,
+    state: RunState,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    others: Mapping[str, Stateful] | None = None,
+    generators: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """Save a run between two steps.
 
     Args:
         folder: ``runs/NAME/resume``.
         state: Where the run stands.
         module: Network and projection heads.
         optimizer: Over the module's parameters.
+        others: What else keeps a state, by name.
+        generators: Global random generators of each process; None: those of this one, as they are now.
 
     Raises:
         OutputError: The folder cannot be written.
     """
-    name = f"epoch-{state.epoch:05d}"
+    name = f"epoch-{state.epoch:05d}" + (f"-step-{state.step:06d}" if state.step else "")
     staged = folder / f".{name}.new"
     try:
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
         tensors, scalars = _optimizer_state(module, optimizer)
         tensors |= {_MODULE + key: value for key, value in module.state_dict().items()}
+        values: dict[str, dict[str, Any]] = {}
+        for kind, other in (others or {}).items():
+            held = other.state_dict()
+            tensors |= {f"{kind}/{key}": value for key, value in held.items() if isinstance(value, Tensor)}
+            values[kind] = {key: value for key, value in held.items() if not isinstance(value, Tensor)}
         save_tensors(staged / TENSORS_FILE, {key: _plain_tensor(value) for key, value in tensors.items()})
         document = {
             "format_version": FORMAT_VERSION,
             "history": [record.to_json() for record in state.history],
             "seconds": state.seconds,
+            "step": state.step,
             "threads": torch.get_num_threads(),
             "device": next(module.parameters()).device.type,
             "optimizer": scalars,
-            "random": random_state(),
+            "others": values,
+            "random": [random_state()] if generators is None else list(generators),
+            "sha256": _sha256(staged / TENSORS_FILE),
         }
-        (staged / STATE_FILE).write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
+        text = json.dumps(document, allow_nan=False)
+        (staged / STATE_FILE).write_text(text, encoding="utf-8")
         sync(staged)
         shutil.rmtree(folder / name, ignore_errors=True)  # of an attempt that was stopped before it was pointed at
         staged.replace(folder / name)
         sync(folder)
+        write_text(folder / POINTER_FILE, f"{name} {hashlib.sha256(text.encode()).hexdigest()}")
+        sync(folder)  # the new pointer is on the disk before the old state goes
     except (OSError, SafetensorError) as error:
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(f"{folder}: cannot be written ({error}); check space and permissions") from error
-    write_text(folder / POINTER_FILE, name)
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name != name:
             shutil.rmtree(entry, ignore_errors=True)
@@ -128,13 +168,30 @@ def read_state(folder: Path) -> RunState:
     document = _read_document(folder)
     try:
         history = tuple(EpochRecord.from_json(row) for row in document["history"])
-        return RunState(history=history, seconds=float(document["seconds"]))
+        return RunState(history=history, seconds=float(document["seconds"]), step=int(document["step"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise _broken(_current(folder) / STATE_FILE, error) from error
+        raise _broken(_current(folder)[0] / STATE_FILE, error) from error
 
 
-def restore_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights, optimizer and generators back to where ``save_state`` saw them.
+def restore_state(
+    folder: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    others: Mapping[str, Stateful] | None = None,
+    rank: int = 0,
+) -> dict[str, Any]:
+    """Put weights, optimizer, generators and all else back to where ``save_state`` saw them.
+
+    Args:
+        folder: ``runs/NAME/resume``.
+        module: As in ``save_state``.
+        optimizer: As in ``save_state``.
+        others: As in ``save_state``; one whose state was not saved stays as it is.
+        rank: Which process this is; generators of one that did not train along before stay as they are.
+
+    Returns:
+        The saved states of what is not in ``others``, by name.
 
     Raises:
         CheckpointError: The state is broken or belongs to another network.
@@ -148,53 +205,23 @@ def restore_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimi
             f"{folder}: the run was trained with {document['threads']} CPU threads, found {threads}, which would give "
             f"other weights; set OMP_NUM_THREADS={document['threads']} or --threads {document['threads']}"
         )
-    path = _current(folder) / TENSORS_FILE
+    path = _current(folder)[0] / TENSORS_FILE
     try:
+        if _sha256(path) != document["sha256"]:
+            raise ValueError("its SHA-256 is not the one that was saved: the file was changed or the disk is failing")
         # Cloned: torch's own memory, aligned as that of a run that was never stopped.
         tensors = {key: value.clone() for key, value in safetensors.torch.load_file(path).items()}
-        module.load_state_dict(
-            {key.removeprefix(_MODULE): value for key, value in tensors.items() if key.startswith(_MODULE)}
-        )
+        module.load_state_dict(_under(_MODULE, tensors))
         _restore_optimizer(module, optimizer, tensors, document["optimizer"])
-        restore_random_state(document["random"])
+        held = {kind: {**_under(f"{kind}/", tensors), **values} for kind, values in document["others"].items()}
+        for kind, other in (others or {}).items():
+            if kind in held:
+                other.load_state_dict(held.pop(kind))
+        if rank < len(document["random"]):
+            restore_random_state(document["random"][rank])
+        return held
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise _broken(path, error) from error
-
-
-def random_state() -> dict[str, Any]:
-    """Return the state of all global generators as JSON values."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  (libraries draw from it)
-    version, numbers, gauss = random.getstate()
-    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    cuda = torch.cuda.get_rng_state_all() if used else []
-    return {
-        "torch": _to_text(torch.get_rng_state()),
-        "cuda": [_to_text(state) for state in cuda],
-        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, cached],
-        "python": [version, list(numbers), gauss],
-    }
-
-
-def restore_random_state(saved: Mapping[str, Any]) -> None:
-    """Put all global generators back to where ``random_state`` saw them."""
-    torch.set_rng_state(_from_text(saved["torch"]))
-    if saved["cuda"] and torch.cuda.is_available():
-        for number, state in enumerate(saved["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(_from_text(state), number)
-    kind, keys, position, has_gauss, cached = saved["numpy"]
-    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    version, numbers, gauss = saved["python"]
-    random.setstate((version, tuple(numbers), gauss))
-
-
-@contextmanager
-def own_random_state() -> Iterator[None]:
-    """Give the caller's generators back as they were."""
-    saved = random_state()
-    try:
-        yield
-    finally:
-        restore_random_state(saved)
 
 
 def _optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -214,17 +241,27 @@ def _restore_optimizer(
     module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
 ) -> None:
     values: dict[str, dict[str, Any]] = {}
-    found = {key.removeprefix(_OPTIMIZER): value for key, value in tensors.items() if key.startswith(_OPTIMIZER)}
-    for place, value in {**found, **scalars}.items():
+    for place, value in {**_under(_OPTIMIZER, tensors), **scalars}.items():
         name, _, key = place.rpartition("/")
         values.setdefault(name, {})[key] = value
     names = {parameter: name for name, parameter in module.named_parameters()}
-    ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    unknown = set(values) - set(ordered)
+    ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    unknown = set(values) - {names[parameter] for parameter in ordered}
     if unknown:
         raise ValueError(f"optimizer state of unknown parameters, e.g. {min(unknown)}")
-    state = {index: values[name] for index, name in enumerate(ordered) if name in values}
+    state = {
+        index: {key: _laid_out_as(parameter, value) for key, value in values[names[parameter]].items()}
+        for index, parameter in enumerate(ordered)
+        if names[parameter] in values
+    }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """Return a value of a parameter's shape in its memory layout, as the optimizer itself keeps it."""
+    if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+        return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
+    return value
 
 
 def _plain_tensor(value: Tensor) -> Tensor:
@@ -232,30 +269,38 @@ def _plain_tensor(value: Tensor) -> Tensor:
     return value.detach().cpu().contiguous()
 
 
-def _current(folder: Path) -> Path:
-    return folder / (folder / POINTER_FILE).read_text(encoding="utf-8").strip()
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _current(folder: Path) -> tuple[Path, str]:
+    """Return the folder that the pointer names, and the hash of its ``state.json``."""
+    name, _, digest = (folder / POINTER_FILE).read_text(encoding="utf-8").strip().partition(" ")
+    return folder / name, digest
 
 
 def _read_document(folder: Path) -> dict[str, Any]:
-    path = _current(folder) / STATE_FILE
+    path = folder / POINTER_FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        current, digest = _current(folder)
+        path = current / STATE_FILE
+        content = path.read_bytes()
+        document = json.loads(content)
     except (OSError, ValueError) as error:
         raise _broken(path, error) from error
     version = document.get("format_version") if isinstance(document, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format_version {version!r} found, expected {FORMAT_VERSION}; train again")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _broken(path, ValueError(f"its SHA-256 is not the one in {POINTER_FILE}"))
     return dict(document)
 
 
 def _broken(path: Path, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return CheckpointError(f"{path}: not a whole state to go on from ({reason}); train again with --overwrite")
-
-
-def _to_text(state: Tensor) -> str:
-    return base64.b64encode(state.cpu().numpy().tobytes()).decode("ascii")
-
-
-def _from_text(text: str) -> Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)

@@ -18,8 +18,14 @@ from ctrs.tiles.manifest import Manifest
 CONFIG_FILE = "config.toml"
 FORMAT_VERSION = 1
 
-MAY_CHANGE = frozenset({"workers", "device", "precision", "threads", "epochs"})
-"""Settings that a resumed run may have otherwise; ``epochs`` only with a constant schedule."""
+MAY_CHANGE = frozenset(
+    {
+        "accumulate", "auto", "cache", "channels_last", "compile", "deterministic", "device", "devices", "epochs",
+        "log", "num_nodes", "patience", "precision", "save_minutes", "threads", "workers",
+    }
+)  # fmt: skip
+"""Settings that a resumed run may have otherwise: where and how the same steps are computed (a run may go on with fewer
+devices, or in smaller parts), when it ends, and what it tells; ``epochs`` only with a constant schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,12 @@ from ctrs.model_files import CheckpointMetadata, read_metadata
 from ctrs.models.checkpoint import save_checkpoint, save_module
 from ctrs.report.curves import draw_curves
 from ctrs.tiles.manifest import Manifest
+from ctrs.training.origin import read_origin
 from ctrs.training.resume import RunState
 from ctrs.training.run_folder import RunFolder, write_metrics
 from ctrs.training.settings import resize_factor
 from ctrs.training.step import TrainingStep
+from ctrs.training.validation import selection_protocol
 
 PREDICTION_OVERLAP = 0.25
 """Share of the window that neighbours have in common when the checkpoint predicts."""
@@ -39,13 +41,17 @@ def save_checkpoints(
             "split_hash": manifest.split_hash,
             "fingerprint": manifest.fingerprint,
             "num_tiles": {split: len(manifest.split(split)) for split in manifest.splits},
+            "licence": manifest.licence,
+            "footprint": manifest.training_ground,
         },
         metrics=record.to_row(),
+        protocol=selection_protocol(manifest.classes) if record.scores else None,
         epoch=record.epoch,
+        init=read_origin(run.path),
     )
     if record.is_best:
         save_checkpoint(run.best, model, metadata)
-        if step.objective.terms:
+        if step.objective.has_heads:
             save_module(run.heads, step.objective)
     save_checkpoint(run.last, model, metadata)
 
@@ -57,7 +63,7 @@ def make_good(run: RunFolder, state: RunState, step: TrainingStep, config: Train
         last = read_metadata(run.last).epoch
     except CtrsError:
         last = 0
-    if last != state.epoch:
+    if last != state.epoch and not state.step:  # within an epoch, checkpoints of the one before stand
         save_checkpoints(run, state, step, config, manifest)
     draw(run, state)
 

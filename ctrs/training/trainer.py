@@ -1,18 +1,19 @@
-"""``train``: one loop on Lightning Fabric, readable from top to bottom. Only this module seeds globally."""
+"""``train``: one loop on Lightning Fabric, readable from top to bottom."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import numpy as np
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch import Tensor
 
 from ctrs.config import TrainConfig, describe_loss, to_plain
@@ -20,19 +21,25 @@ from ctrs.data.dataset import Batch
 from ctrs.data.tile_store import preload_where_it_fits
 from ctrs.errors import TrainingError
 from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
+from ctrs.metrics import ConfusionMatrix
 from ctrs.model_files import METADATA_FILE
-from ctrs.progress import Progress, no_progress
+from ctrs.progress import Progress, counted, no_progress
 from ctrs.tiles.manifest import Manifest
+from ctrs.training.determinism import deterministic_algorithms, told_what_varies
+from ctrs.training.distributed import check_ranks, gather, leads, open_fabric, share_buffers, sum_over_ranks
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.event_log import EventLog
 from ctrs.training.expected_time import expected_epoch_seconds
 from ctrs.training.fold_choice import data_of_fold, warn_all_folds_train
+from ctrs.training.optimization import freeze, learning_rate_at, set_learning_rate
+from ctrs.training.origin import write_origin
+from ctrs.training.random_state import own_random_state, random_state, seed_globally
 from ctrs.training.records import EpochRecord, TrainPlan, TrainResult
-from ctrs.training.resume import RunState, has_state, own_random_state, read_state, restore_state, save_state
+from ctrs.training.resume import RunState, has_state, read_state, restore_state, save_state
 from ctrs.training.run_config import write_run_config
 from ctrs.training.run_folder import RunFolder, append_metrics, check_run_folder, open_run, write_metrics
 from ctrs.training.run_output import draw, make_good, save_checkpoints
-from ctrs.training.settings import check_data, effective_config, learning_rate_at
+from ctrs.training.settings import check_data, effective_config
 from ctrs.training.validation import selection_scores, validate
 from ctrs.training.workbench import Workbench, known, loader, set_up
 from ctrs.workspace import mark_as_newest
@@ -40,6 +47,20 @@ from ctrs.workspace import mark_as_newest
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_PICTURES = 30.0
+_PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_STEPS_BETWEEN_AGREEMENTS = 10
+"""Several processes ask rank 0 only so often whether it is time to save: each question waits for all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What rank 0 decided and all processes do."""
+
+    data_dir: Path
+    run_dir: Path
+    config: TrainConfig
+    pretrained: bool
+    overwrite: bool
 
 
 def train(
@@ -55,10 +76,14 @@ def train(
 ) -> TrainResult:
     """Train a network on prepared tiles.
 
-    Epochs are counted from 1 in all that people read, and from 0 in seeds. A run that was stopped goes on at its last
-    finished epoch: with ``resume``, and also when the same call is made again. On the CPU it ends with the same
-    weights, bit for bit, as a run that was never stopped. A run whose epochs are all finished is left as it is, but
-    becomes the newest, which the next command takes.
+    Epochs are counted from 1 in all that people read, and from 0 in seeds. A run that was stopped goes on where it was
+    last saved, which is after each epoch and every ``save_minutes`` within one: with ``resume``, and also when the same
+    call is made again. On the CPU it ends with the same weights, bit for bit, as a run that was never stopped. A run
+    whose epochs are all finished, or which ran out of patience, is left as it is, but becomes the newest, which the
+    next command takes.
+
+    With several devices the processes beside this one are started here, unless torchrun or SLURM has started this one
+    together with others. Then all call this function alike; rank 0 decides, and its arguments count.
 
     Args:
         data_dir: Folder that prepare wrote.
@@ -80,35 +105,87 @@ def train(
         DeviceError: The device is not there.
         OutputExistsError: Another run stands in ``run_dir``.
         OutputError: ``run_dir`` cannot be written, or another process trains there.
-        TrainingError: Loss or gradient is not finite, the device's memory is full, or a run trained with another number
-            of CPU threads should go on.
+        TrainingError: Loss or gradient is not finite, the device's memory is full, one of several processes failed, or
+            a run trained with another number of CPU threads should go on.
     """
+    if not leads():
+        return train_along(config)
     manifest = Manifest.open(data_dir)
     warn_all_folds_train(manifest, config.fold)
     manifest = data_of_fold(manifest, config.fold)
     check_data(manifest)
     device = resolve_device(config.device)
+    check_ranks(config, device)
     config = effective_config(config, manifest.tile_px, device)
     run = RunFolder(run_dir)
     go_on = check_run_folder(run, config, manifest, resume=resume, overwrite=overwrite)
-    with own_random_state(), cpu_threads(config.threads):
-        seed_globally(config.seed)
-        work = set_up(config, manifest, device, pretrained=not (go_on and has_state(run.resume)))
-        with open_run(run, overwrite=overwrite and not go_on), _stops_explained(run, config):
-            state = read_state(run.resume)
-            if state.epoch:
-                restore_state(run.resume, work.step, work.optimizer)
-            write_run_config(run.path, config, manifest)  # from here on the folder is a run
-            if state.epoch:
-                make_good(run, state, work.step, config, manifest)
-            else:
-                write_metrics(run.metrics, ())
-            return _run_epochs(run, state, work, config, manifest, progress, on_plan, on_epoch)
+    task = _Task(
+        data_dir=data_dir,
+        run_dir=run_dir,
+        config=config,
+        pretrained=not (go_on and has_state(run.resume)),
+        overwrite=overwrite and not go_on,
+    )
+    with own_random_state(), deterministic_algorithms(config.deterministic), open_fabric(config, device) as fabric:
+        return _train(fabric.broadcast(task), fabric, manifest, progress, on_plan, on_epoch)
+
+
+def train_along(config: TrainConfig, ranks: ClusterEnvironment | None = None) -> TrainResult:
+    """Train as one of several processes, but not the one that decides.
+
+    Args:
+        config: As the deciding process has it; devices and precision count.
+        ranks: The processes; None for those that torchrun or SLURM started.
+    """
+    device = resolve_device(config.device)
+    check_ranks(config, device) if ranks is None else None
+    with (
+        own_random_state(),
+        deterministic_algorithms(config.deterministic),
+        open_fabric(config, device, follows=ranks) as fabric,
+    ):
+        task = cast(_Task, fabric.broadcast(None))
+        manifest = data_of_fold(Manifest.open(task.data_dir), task.config.fold)
+        return _train(task, fabric, manifest)
+
+
+def _train(
+    task: _Task,
+    fabric: Fabric,
+    manifest: Manifest,
+    progress: Progress = no_progress,
+    on_plan: Callable[[TrainPlan], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainResult:
+    """Set all up, go back to where the run was saved, and train."""
+    config, run, is_leader = task.config, RunFolder(task.run_dir), fabric.is_global_zero
+    with cpu_threads(config.threads):
+        seed_globally(config.seed)  # the same weights in all processes
+        work = set_up(config, manifest, fabric, pretrained=task.pretrained)
+        seed_globally(config.seed, rank=fabric.global_rank) if fabric.global_rank else None
+        held = open_run(run, overwrite=task.overwrite) if is_leader else nullcontext()
+        with held, _stops_explained(run, config):
+            state = cast(RunState, fabric.broadcast(read_state(run.resume) if is_leader else None))
+            begun: dict[str, Any] = {}
+            if state.epoch or state.step:
+                begun = restore_state(
+                    run.resume, work.step, work.optimizer, others=work.stateful(), rank=fabric.global_rank
+                )
+            if is_leader:
+                write_run_config(run.path, config, manifest)  # from here on the folder is a run
+                if work.origin:
+                    write_origin(run.path, work.origin)
+                if state.epoch:
+                    make_good(run, state, work.judged, config, manifest)
+                else:
+                    write_metrics(run.metrics, ())
+            return _run_epochs(run, state, begun, work, config, manifest, progress, on_plan, on_epoch)
 
 
 def _run_epochs(
     run: RunFolder,
     state: RunState,
+    begun: dict[str, Any],
     work: Workbench,
     config: TrainConfig,
     manifest: Manifest,
@@ -116,86 +193,185 @@ def _run_epochs(
     on_plan: Callable[[TrainPlan], None] | None,
     on_epoch: Callable[[EpochRecord], None] | None,
 ) -> TrainResult:
-    """Train until the last epoch; the state is saved after each."""
-    resumed_at = state.epoch
-    if resumed_at >= config.epochs:
-        logger.info("%s: all %d epochs are finished; nothing to do", run.path, config.epochs)
-        mark_as_newest(run.best / METADATA_FILE)
-        return _result(run, state, resumed_at)
+    """Train until the last epoch, or until patience ends; the state is saved after each epoch and within it."""
     fabric, step, batches = work.fabric, work.step, work.train_batches
+    resumed_at, is_leader = state.epoch, fabric.is_global_zero
+    if _ends(state, config):
+        logger.info("%s: %s; nothing to do", run.path, _describe_end(state, config))
+        if is_leader:
+            mark_as_newest(run.best / METADATA_FILE)
+        return _result(run, state, config, resumed_at)
     stores = [work.train_set.store] + ([work.val_set.store] if work.val_set else [])
     cached = preload_where_it_fits(stores, workers=config.workers or 0, progress=progress)
-    plan = _plan(run, state, work, config, manifest, cached=cached)
-    logger.info("%s", plan.describe())
-    if on_plan is not None:
-        on_plan(plan)
+    step.train()
+    freeze(step, config, state.epoch)
+    work.wrap(config)
+    if is_leader:
+        plan = _plan(run, state, work, config, manifest, cached=cached)
+        logger.info("%s", plan.describe())
+        if on_plan is not None:
+            on_plan(plan)
 
     train_loader = loader(work, work.train_set, batches, config)
     val_loader = loader(work, work.val_set, work.val_batches, config) if work.val_set and work.val_batches else None
-    steps_per_epoch, num_steps = len(batches), config.epochs * len(batches)
-    drawn = time.monotonic()
-    with EventLog(run.tensorboard, first_epoch=resumed_at + 1, title=str(to_plain(config))) as events:
+    steps_per_epoch = batches.num_steps
+    drawn = saved = time.monotonic()
+    title = str(to_plain(config))
+    with (
+        EventLog(run.tensorboard, first_epoch=resumed_at + 1, title=title) if is_leader else nullcontext(None) as events
+    ):
         for epoch in range(resumed_at, config.epochs):
-            began = time.perf_counter()
-            batches.epoch = epoch
             step.train()
-            meter = EpochMeter(epoch + 1, device=fabric.device)
-            for number, batch in enumerate(meter.timed(train_loader)):
+            if freeze(step, config, epoch):
+                work.wrap(config)
+            meter = EpochMeter(epoch + 1, device=fabric.device, skips_overflow=work.scaler is not None)
+            if state.step:
+                meter.load_state_dict(begun["meter"])
+            batches.epoch, batches.first_step = epoch, state.step
+            steps = _grouped(meter.timed(train_loader), config.accumulate)
+            for number, parts_of_batch in enumerate(steps, state.step):
                 done = epoch * steps_per_epoch + number
                 rate = learning_rate_at(done, config, steps_per_epoch=steps_per_epoch)
-                for group in work.optimizer.param_groups:
-                    group["lr"] = rate
-                total, parts = _forward_backward(work, config, batch, epoch=epoch, number=number)
-                grad_norm = fabric.clip_gradients(
-                    work.wrapped, work.optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
-                )
-                work.optimizer.step()
-                work.optimizer.zero_grad(set_to_none=True)
-                meter.add(total, parts, cast(Tensor, grad_norm), num_images=len(batch["image"]), learning_rate=rate)
-                progress(done + 1, num_steps, "training")
-            losses = meter.finish()
+                set_learning_rate(work.optimizer, rate)
+                total, parts = _accumulate(work, config, parts_of_batch, epoch=epoch, number=number)
+                grad_norm = _optimize(work, config)
+                num_images = sum(len(part["image"]) for part in parts_of_batch)
+                meter.add(total, parts, grad_norm, num_images=num_images, learning_rate=rate)
+                progress(done + 1, config.epochs * steps_per_epoch, "training")
+                is_due = time.monotonic() - saved >= 60 * config.save_minutes
+                if number + 1 < steps_per_epoch and _all_agree(fabric, is_due, number):
+                    meter.check()  # a network that is lost is not saved
+                    state = dataclasses.replace(state, step=number + 1)
+                    _save(run, state, work, meter)
+                    saved = time.monotonic()
+            losses = meter.finish(lambda means: sum_over_ranks(means, fabric) / fabric.world_size)
             scores: dict[str, float] = {}
             if val_loader is not None:
+                share_buffers(work.judged, fabric)
                 matrix = validate(
-                    step.model, val_loader, manifest.classes.num_classes, device=fabric.device,
+                    work.judged.model, val_loader, manifest.classes.num_classes, device=fabric.device,
                     autocast=fabric.autocast(),
                 )  # fmt: skip
-                scores = selection_scores(matrix, manifest.classes)
+                counts = sum_over_ranks(torch.from_numpy(matrix.counts), fabric).cpu().numpy()
+                scores = selection_scores(ConfusionMatrix.from_counts(counts), manifest.classes)
             record = EpochRecord(
                 epoch=epoch + 1,
                 step=(epoch + 1) * steps_per_epoch,
                 learning_rate=rate,
                 losses=losses,
                 scores=scores,
-                seconds=time.perf_counter() - began,
-                images_per_second=meter.images_per_second,
+                seconds=meter.elapsed,
+                images_per_second=meter.images_per_second * fabric.world_size,
                 data_wait=meter.data_wait,
                 is_best=False,
             )
             record = dataclasses.replace(record, is_best=state.improves(record.score))
-            state = state.after(record, time.perf_counter() - began)
-            save_state(run.resume, state, step, work.optimizer)  # what follows can be made good from it
-            append_metrics(run.metrics, record)
-            events.add(record)
-            save_checkpoints(run, state, step, config, manifest)
-            if epoch + 1 == config.epochs or time.monotonic() - drawn > _SECONDS_BETWEEN_PICTURES:
-                draw(run, state)
-                drawn = time.monotonic()
-            if on_epoch is not None:
-                on_epoch(record)
-    return _result(run, state, resumed_at)
+            state = state.after(record, meter.elapsed)
+            _save(run, state, work)  # what follows can be made good from it
+            saved = time.monotonic()
+            if events is not None:
+                append_metrics(run.metrics, record)
+                events.add(record)
+                save_checkpoints(run, state, work.judged, config, manifest)
+                if _ends(state, config) or time.monotonic() - drawn > _SECONDS_BETWEEN_PICTURES:
+                    draw(run, state)
+                    drawn = time.monotonic()
+                if on_epoch is not None:
+                    on_epoch(record)
+            if _ends(state, config):
+                logger.info("%s: %s", run.path, _describe_end(state, config))
+                break
+    return _result(run, state, config, resumed_at)
+
+
+def _grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
+    """Yield the parts of each step's batch together."""
+    parts: list[Batch] = []
+    for batch in batches:
+        parts.append(batch)
+        if len(parts) == count:
+            yield parts
+            parts = []
+
+
+def _accumulate(
+    work: Workbench, config: TrainConfig, parts_of_batch: Sequence[Batch], *, epoch: int, number: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Compute objective and gradients of this process's share of a batch, part by part; return the means."""
+    totals, parts = [], []
+    for part, batch in enumerate(parts_of_batch):
+        is_last = part + 1 == len(parts_of_batch)
+        with work.fabric.no_backward_sync(work.wrapped, enabled=not is_last):
+            total, named = _forward_backward(work, config, batch, epoch=epoch, number=number, part=part)
+        totals.append(total)
+        parts.append(named)
+    if len(totals) == 1:
+        return totals[0], parts[0]
+    return torch.stack(totals).mean(), {
+        name: torch.stack([named[name].float() for named in parts]).mean() for name in parts[0]
+    }
 
 
 def _forward_backward(
-    work: Workbench, config: TrainConfig, batch: Batch, *, epoch: int, number: int
+    work: Workbench, config: TrainConfig, batch: Batch, *, epoch: int, number: int, part: int = 0
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute objective and gradients of a batch."""
-    images, labels = work.fabric.to_device((batch["image"], batch["mask"]))
-    keys = work.step.draw_keys(images, seed=config.seed, epoch=epoch, step=number)
-    waits = epoch * len(work.train_batches) + number < config.contrast_warmup_steps
+    """Compute the objective of a part of a batch, and gradients that add up to those of the batch's mean."""
+    images, labels = work.images(batch)
+    place = number + ((work.fabric.global_rank * config.accumulate + part) << 32)  # other keys in each part
+    keys = work.step.draw_keys(images, seed=config.seed, epoch=epoch, step=place)
+    waits = epoch * work.train_batches.num_steps + number < config.contrast_warmup_steps
     total, parts = work.wrapped(images, labels, keys, contrast_scale=0.0 if waits else 1.0)
-    work.fabric.backward(total)
+    work.fabric.backward(total / config.accumulate if config.accumulate > 1 else total)
     return total.detach(), parts
+
+
+def _optimize(work: Workbench, config: TrainConfig) -> Tensor:
+    """Clip the gradient, take the step, and return the gradient's norm before clipping."""
+    scaler, optimizer = work.scaler, work.optimizer
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)  # not where a gradient is not finite
+        scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    if work.average is not None:
+        work.average.update(work.step)
+    return grad_norm
+
+
+def _save(run: RunFolder, state: RunState, work: Workbench, meter: EpochMeter | None = None) -> None:
+    """Save the run where it stands; in an epoch with what that has added up to."""
+    generators = gather(random_state(), work.fabric)
+    if work.fabric.is_global_zero:
+        others = work.stateful() | ({} if meter is None else {"meter": meter})
+        save_state(run.resume, state, work.step, work.optimizer, others=others, generators=generators)
+
+
+def _all_agree(fabric: Fabric, is_due: bool, number: int) -> bool:
+    """Return what rank 0 says."""
+    if fabric.world_size == 1:
+        return is_due
+    return number % _STEPS_BETWEEN_AGREEMENTS == 0 and bool(fabric.broadcast(is_due))
+
+
+def _ends(state: RunState, config: TrainConfig) -> bool:
+    """Whether there are no more epochs to come."""
+    return state.epoch >= config.epochs or state.out_of_patience(config.patience)
+
+
+def _describe_end(state: RunState, config: TrainConfig) -> str:
+    """Say why there are no more epochs to come."""
+    if state.epoch >= config.epochs or state.best is None:
+        return f"all {counted(config.epochs, 'epoch')} are finished"
+    without = counted(state.epoch - state.best.epoch, "epoch")
+    return (
+        f"stopped early after epoch {state.epoch} of {config.epochs}: {without} without a better score than that of "
+        f"epoch {state.best.epoch}"
+    )
 
 
 def _plan(
@@ -209,16 +385,22 @@ def _plan(
             autocast=work.fabric.autocast(),
         )  # fmt: skip
 
-    work.step.train()
-    seconds = expected_epoch_seconds(
-        work.step,
-        train_step=lambda batch: _forward_backward(work, config, batch, epoch=0, number=0)[0],
-        val_step=val_step,
-        train=(work.train_set, work.train_batches),
-        val=(work.val_set, work.val_batches) if work.val_set and work.val_batches else None,
-        workers=config.workers or 0,
-    )
-    device = work.fabric.device
+    device, world_size = work.fabric.device, work.fabric.world_size
+
+    def alone_with_autocast(*arguments: Any, **options: Any) -> Any:
+        with work.fabric.autocast():
+            return work.step(*arguments, **options)
+
+    alone = work if world_size == 1 else dataclasses.replace(work, wrapped=alone_with_autocast)
+    with told_what_varies(device):
+        seconds = expected_epoch_seconds(
+            work.step,
+            train_step=lambda batch: _forward_backward(alone, config, batch, epoch=0, number=0)[0],
+            val_step=val_step,
+            train=(work.train_set, work.train_batches),
+            val=(work.val_set, work.val_batches) if work.val_set and work.val_batches else None,
+            workers=config.workers or 0,
+        )
     return TrainPlan(
         run_dir=run.path,
         data=manifest.name,
@@ -228,19 +410,20 @@ def _plan(
         num_val=len(work.val_set) if work.val_set else 0,
         epochs=config.epochs,
         first_epoch=state.epoch + 1,
-        steps_per_epoch=len(work.train_batches),
+        steps_per_epoch=work.train_batches.num_steps,
         batch_size=known(config.batch_size),
         crop_px=known(config.crop),
         learning_rate=known(config.learning_rate),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        precision="bf16" if resolve_precision(config.precision, device) == torch.bfloat16 else "fp32",
+        device=("" if world_size == 1 else f"{world_size} x ")
+        + (torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)),
+        precision=_PRECISION_NAMES[resolve_precision(config.precision, device)],
         workers=config.workers or 0,
         cached=cached,
         seconds_per_epoch=seconds,
     )
 
 
-def _result(run: RunFolder, state: RunState, resumed_at: int) -> TrainResult:
+def _result(run: RunFolder, state: RunState, config: TrainConfig, resumed_at: int) -> TrainResult:
     best = state.best
     return TrainResult(
         run_dir=run.path,
@@ -249,14 +432,8 @@ def _result(run: RunFolder, state: RunState, resumed_at: int) -> TrainResult:
         metrics=dict(best.scores) if best else {},
         seconds=state.seconds,
         resumed_at=resumed_at,
+        stopped_early=state.epoch < config.epochs,
     )
-
-
-def seed_globally(seed: int) -> None:
-    """Seed all generators that libraries draw from: initialisation, dropout, stochastic depth."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  (libraries draw from it)
-    torch.manual_seed(seed)
 
 
 @contextmanager

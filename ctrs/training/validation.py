@@ -59,3 +59,14 @@ def selection_scores(matrix: ConfusionMatrix, classes: ClassMap) -> dict[str, fl
         "overall_accuracy": headline.overall_accuracy,
         **{f"iou {name}": value for name, value in iou.items()},
     }
+
+
+def selection_protocol(classes: ClassMap) -> str:
+    """Return the name of the rule that ``selection_scores`` follows.
+
+    >>> from ctrs.classes import BUILDING_CLASSES
+    >>> selection_protocol(BUILDING_CLASSES)
+    'validation tiles: strict, all classes'
+    """
+    headline = score_protocols({"strict": ConfusionMatrix(classes.num_classes)}, classes)[0]
+    return f"validation tiles: {headline.name}"

@@ -359,10 +359,10 @@ def test_all_losses_of_a_seed_see_the_same_batches_and_first_weights(
     original = trainer._forward_backward
     seen: list[tuple[float, ...]] = []  # epoch, step, weights at the start, batch
 
-    def recording(work: Any, config: TrainConfig, batch: Any, *, epoch: int, number: int) -> Any:
+    def recording(work: Any, config: TrainConfig, batch: Any, *, epoch: int, number: int, part: int = 0) -> Any:
         first = sum(float(value.detach().double().sum()) for value in work.step.model.parameters()) if not seen else 0.0
         seen.append((epoch, number, first, float(batch["image"].double().sum()), float(batch["mask"].sum())))
-        return original(work, config, batch, epoch=epoch, number=number)
+        return original(work, config, batch, epoch=epoch, number=number, part=part)
 
     monkeypatch.setattr(trainer, "_forward_backward", recording)
 

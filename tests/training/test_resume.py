@@ -14,13 +14,11 @@ from torch import nn
 from ctrs.errors import CheckpointError, TrainingError
 from ctrs.training import resume
 from ctrs.training.records import EpochRecord
+from ctrs.training.random_state import own_random_state, random_state, restore_random_state
 from ctrs.training.resume import (
     RunState,
     has_state,
-    own_random_state,
-    random_state,
     read_state,
-    restore_random_state,
     restore_state,
     save_state,
 )

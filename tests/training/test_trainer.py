@@ -137,9 +137,9 @@ def test_each_epoch_sees_other_crops_in_another_order(
 ) -> None:
     original, seen = trainer._forward_backward, []
 
-    def recording(work: Any, config: TrainConfig, batch: Any, *, epoch: int, number: int) -> Any:
+    def recording(work: Any, config: TrainConfig, batch: Any, *, epoch: int, **place: int) -> Any:
         seen.append((epoch, float(batch["image"].double().sum())))
-        return original(work, config, batch, epoch=epoch, number=number)
+        return original(work, config, batch, epoch=epoch, **place)
 
     monkeypatch.setattr(trainer, "_forward_backward", recording)
     train(town, tmp_path / "a", tiny_config, on_plan=lambda _: seen.clear())
@@ -290,9 +290,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     data, run = prepared(), tmp_path / "a"
     original, calls = trainer._forward_backward, 0
 
-    def exploding(*arguments: Any, epoch: int, number: int) -> Any:
+    def exploding(*arguments: Any, epoch: int, number: int, part: int = 0) -> Any:
         nonlocal calls
-        total, parts = original(*arguments, epoch=epoch, number=number)
+        total, parts = original(*arguments, epoch=epoch, number=number, part=part)
         calls += 1
         return (total * float("nan") if (epoch, number) == (1, 1) else total), parts
 
