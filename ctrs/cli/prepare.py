@@ -139,6 +139,9 @@ def prepare(
         int, typer.Option(help="Folds by place for cross-validation; `ctrs train --fold N`.", rich_help_panel=_SPLITS)
     ] = _DEFAULT.folds,
     seed: Annotated[int, typer.Option(help="Seed of the choice of places.", rich_help_panel=_SPLITS)] = _DEFAULT.seed,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the data: 'CC BY 4.0'; goes with every model trained on them.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Threads; one for each core unless given.")] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -174,6 +177,7 @@ def prepare(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         folds=folds,
+        licence=licence,
         seed=seed,
         workers=workers,
         overwrite=overwrite,
@@ -213,6 +217,7 @@ def _prepare(source: Path, target: Path, config: PrepareConfig, console: Console
         "path": str(target),
         "report": str(report) if report.exists() else None,
         "preset": manifest.preset,
+        "licence": manifest.licence,
         "tile_px": manifest.tile_px,
         "pixel_size_m": manifest.pixel_size_m,
         "classes": list(manifest.classes.names),

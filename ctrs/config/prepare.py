@@ -57,6 +57,7 @@ class PrepareConfig:
         block_m: The same in ground metres.
         split_buffer_px: Tiles nearer than this to ground of another split are left out of training.
         split_buffer_m: The same in ground metres.
+        licence: Licence or terms of use of the data, in a few words; None: the preset's, where it names one.
         folds: Number of folds by place that the training and validation tiles are dealt into; 0: none.
         seed: Seed of the choice of places.
         workers: Threads; None: one for each core.
@@ -98,6 +99,7 @@ class PrepareConfig:
     block_m: float | None = None
     split_buffer_px: int | None = None
     split_buffer_m: float | None = None
+    licence: str | None = None
     folds: int = 0
     seed: int = 0
     workers: int | None = None
@@ -136,6 +138,7 @@ class PrepareConfig:
             '0 unless split = "place"',
         )
         require(self.folds == 0 or 2 <= self.folds <= 20, "folds", self.folds, "0 or 2 to 20")
+        require(self.licence is None or bool(self.licence.strip()), "licence", self.licence, "some text")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         bands = all(number >= 1 for number in self.bidx) and len(set(self.bidx)) == len(self.bidx) <= MAX_BANDS
         require(bands, "bidx", self.bidx, f"up to {MAX_BANDS} different band numbers from 1")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +28,7 @@ from ctrs.tiles.facts import SceneFacts
 from ctrs.tiles.findings import Finding
 from ctrs.tiles.tile_table import Tile as Tile
 from ctrs.tiles.tile_table import read_tile_table, write_tile_table
+from ctrs.tiles.training_ground import training_ground
 
 FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.parquet"
@@ -93,6 +95,7 @@ class Manifest:
         tile_px: Edge of a tile; scenes that are smaller give smaller tiles.
         pixel_size_m: Ground pixel, median over the scenes; None without CRS.
         preset: Name of the layout preset, None for other sources.
+        licence: Licence or terms of use of the data, None where nobody told.
         fingerprint: Of the job that made it.
         config: Options of the job.
         notes: What was changed or looked odd while it was made, in words with counts.
@@ -118,6 +121,7 @@ class Manifest:
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source_hashes: Mapping[str, str] = field(default_factory=dict)
     remote_sources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
+    licence: str | None = None
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -137,6 +141,11 @@ class Manifest:
             [tile.split, tile.scene, *(int(number) for number in asdict(tile.window).values())] for tile in self.tiles
         )
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+    @cached_property
+    def training_ground(self) -> dict[str, Any] | None:
+        """Where the training tiles lie, as a GeoJSON geometry in longitude and latitude; None without CRS."""
+        return training_ground(self.tiles, {scene.name: scene.grid for scene in self.scenes})
 
     @property
     def num_folds(self) -> int:
@@ -200,12 +209,17 @@ class Manifest:
         """Write ``manifest.parquet`` and ``prepared.json`` into a folder that holds the tiles."""
         grids = {scene.name: scene.grid for scene in self.scenes}
         write_tile_table(folder / MANIFEST_FILE, self.tiles, grids, self.classes, root=self.root)
+        self.save_description(folder)
+
+    def save_description(self, folder: Path) -> None:
+        """Write ``prepared.json`` alone: the tiles stay as they are."""
         document = {
             "format_version": FORMAT_VERSION,
             "ctrs_version": __version__,
             "name": self.name,
             "fingerprint": self.fingerprint,
             "preset": self.preset,
+            "licence": self.licence,
             "tile_px": self.tile_px,
             "pixel_size_m": self.pixel_size_m,
             "num_tiles": {split: len(self.split(split)) for split in self.splits},
@@ -255,6 +269,7 @@ class Manifest:
                 tile_px=document["tile_px"],
                 pixel_size_m=document["pixel_size_m"],
                 preset=document["preset"],
+                licence=document.get("licence"),
                 fingerprint=document["fingerprint"],
                 config=from_mapping(PrepareConfig, document["config"], where=str(folder / PREPARED_FILE)),
                 notes=tuple(document["notes"]),

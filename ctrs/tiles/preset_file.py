@@ -18,7 +18,7 @@ from ctrs.tiles.preset_table import SPLIT_NAMES, PresetTable, shown
 logger = logging.getLogger(__name__)
 
 _KEYS = (
-    "title", "url", "tile_px", "crs", "labels", "label_band", "class_field", "color_tolerance",
+    "title", "url", "licence", "tile_px", "crs", "labels", "label_band", "class_field", "color_tolerance",
     "image", "files", "extra", "split", "class",
 )  # fmt: skip
 
@@ -47,6 +47,7 @@ class Preset:
         content: What its file says, without comments: tells presets apart in the same words in each process.
         title: What it is, in a few words.
         url: Where the data come from.
+        licence: Licence or terms of use of the data, None where its file names none.
         tile_px: Edge of a tile in pixels.
         crs: CRS of images that name none, None if unknown.
         labels: How its labels are read.
@@ -90,6 +91,7 @@ class Preset:
     # Sets of texts are written in another order by each process; ``content`` says what they hold.
     unlabelled: frozenset[SplitName] = field(repr=False)
     known_bad: frozenset[str] = field(repr=False)
+    licence: str | None = field(default=None, repr=False)  # changes nothing that is prepared
 
     @property
     def split_summary(self) -> str:
@@ -241,7 +243,9 @@ def _read(document: dict[str, Any], name: str, mistakes: list[str]) -> Preset | 
     tile_px = top.number("tile_px", 512, 32, 8192)
     tolerance = top.number("color_tolerance", 0, 0, 127)
     title, url = (next(iter(top.one(key, required=False)), "") for key in ("title", "url"))
-    crs, class_field = (next(iter(top.one(key, required=False)), None) for key in ("crs", "class_field"))
+    crs, class_field, licence = (
+        next(iter(top.one(key, required=False)), None) for key in ("crs", "class_field", "licence")
+    )
     unlabelled = frozenset(part for text in split.texts("unlabelled") for part in split.split_name(text))
     known_bad = frozenset(plain_id(text) for text in split.texts("known_bad"))
     signs = files.texts("signs")
@@ -249,7 +253,9 @@ def _read(document: dict[str, Any], name: str, mistakes: list[str]) -> Preset | 
         return None
     return Preset(
         name=name,
-        content=json.dumps(document, sort_keys=True, default=str),
+        content=json.dumps(
+            {key: value for key, value in document.items() if key != "licence"}, sort_keys=True, default=str
+        ),
         title=title or name,
         url=url,
         tile_px=tile_px,
@@ -270,6 +276,7 @@ def _read(document: dict[str, Any], name: str, mistakes: list[str]) -> Preset | 
         chip_px=chip_px,
         unlabelled=unlabelled,
         known_bad=known_bad,
+        licence=licence,
     )
 
 

@@ -87,7 +87,7 @@ def prepare_tiles(
         _warn_of_unknown(remote)
         logger.info("%s: already prepared from the same files with the same options", out_dir)
         mark_as_newest(out_dir / PREPARED_FILE)
-        return Manifest.open(out_dir)
+        return _with_licence(Manifest.open(out_dir), config)
     with partial_work(out_dir, job, overwrite=config.overwrite) as work:
         if work.resumed:
             logger.info("%s: going on with interrupted work", work.folder)
@@ -164,6 +164,7 @@ def _prepare(
         tile_px=max(scene.tile_px for scene in ready.scenes),
         pixel_size_m=ground_pixel_m,
         preset=layout.preset.name if layout.preset else None,
+        licence=config.licence or (layout.preset.licence if layout.preset else None),
         fingerprint=job,
         config=replace(config, overwrite=False, workers=None),
         notes=tuple(finding.message for finding in findings.entries if finding.level != "fault"),
@@ -171,6 +172,16 @@ def _prepare(
         facts={scene: plain_facts(fact) for scene, fact in facts.items()},
         source_hashes={str(path): digest for path, digest in hashes.items()},
     )
+
+
+def _with_licence(manifest: Manifest, config: PrepareConfig) -> Manifest:
+    """Write down another licence for data that need not be prepared again."""
+    if config.licence in (None, manifest.licence):
+        return manifest
+    manifest = replace(manifest, licence=config.licence, config=replace(manifest.config, licence=config.licence))
+    manifest.save_description(manifest.root)
+    logger.info("%s: licence %s", manifest.root, config.licence)
+    return manifest
 
 
 def _discard(folder: Path) -> None:
@@ -202,7 +213,7 @@ def _warn_of_unknown(remote: Described) -> None:
 
 def _job(layout: Layout, config: PrepareConfig, remote: Described) -> dict[str, Any]:
     """Return everything that determines the result."""
-    options = to_plain(replace(config, overwrite=False, workers=None, classes=None))
+    options = to_plain(replace(config, overwrite=False, workers=None, classes=None, licence=None))
     return {
         "format": FORMAT_VERSION,
         "options": options,
