@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.data.samples import Sample, nothing, sample_rng
-from ctrs.data.sampling import EpochOrder, SampleKey, TrainingBatches
-from ctrs.data.sampling import OrderedBatches as OrderedBatches
+from ctrs.data.sampling import SampleKey
 from ctrs.data.tile_store import RawTile, TileStore
 from ctrs.data.transforms import Transform
 from ctrs.raster.bands import Bands, FloatArray
@@ -113,13 +112,6 @@ class TileDataset(Dataset[Batch]):
 
     def _draw_tile(self, rng: np.random.Generator) -> ScaledTile:
         return self._tile(int(rng.integers(len(self))))
-
-
-class ShuffledBatches(TrainingBatches):
-    """Batches of an epoch in random order, each tile once."""
-
-    def __init__(self, num_tiles: int, batch_size: int, *, seed: int) -> None:
-        super().__init__(EpochOrder(num_tiles, seed=seed), batch_size)
 
 
 def make_loader(

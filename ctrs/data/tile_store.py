@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -14,14 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ctrs.classes import Mask
-from ctrs.errors import DataError, InputNotFoundError
+from ctrs.config import TileCache
+from ctrs.errors import ConfigError, DataError, InputNotFoundError
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.geotiff import open_raster, read_window
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.manifest import Tile
 
 CACHE_SHARE = 0.25
-"""Largest share of the available memory that decoded tiles may take."""
+"""Largest share of the available memory that decoded tiles take unasked."""
+
+MOST_SHARE = 0.9
+"""Largest share that they take where the configuration demands it; the rest is for training itself."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,30 +116,63 @@ class TileStore:
         self._held = held
 
 
-def preload_where_it_fits(
-    stores: Sequence[TileStore], *, workers: int, available_bytes: int | None = None, progress: Progress = no_progress
+def fill_cache(
+    stores: Sequence[TileStore],
+    cache: TileCache,
+    *,
+    workers: int,
+    processes: int = 1,
+    available_bytes: int | None = None,
+    progress: Progress = no_progress,
 ) -> bool:
-    """Decode all tiles into memory if they take at most ``CACHE_SHARE`` of what is available.
+    """Decode all tiles into memory, if that is wanted and possible. Loader processes share it, as they are forked.
 
     Args:
         stores: Filled in order; all or none.
-        workers: Loader processes; where they cannot share memory with this process, nothing is held.
+        cache: ``none``; ``auto``: if the tiles take at most ``CACHE_SHARE`` of the available memory; ``memory``: if
+            they take at most ``MOST_SHARE`` of it, else that is an error.
+        workers: Loader processes; where they cannot share memory with this process, ``auto`` holds nothing.
+        processes: Training processes on this machine, each of which holds all tiles.
         available_bytes: Memory to be had; None asks the system.
         progress: Told of each tile.
 
     Returns:
         True if the tiles are in memory now.
+
+    Raises:
+        ConfigError: ``memory`` is wanted and not possible.
     """
-    if workers and multiprocessing.get_start_method() != "fork":
+    if cache == "none":
         return False
+    if workers and multiprocessing.get_start_method() != "fork":
+        if cache == "auto":
+            return False
+        raise ConfigError(
+            f"cache = 'memory' and workers = {workers} found, but loader processes share no memory on this system; "
+            "expected workers = 0, or cache = 'auto'"
+        )
     available = available_memory() if available_bytes is None else available_bytes
-    if sum(store.expected_bytes() for store in stores) > CACHE_SHARE * available:
+    needed = processes * sum(store.expected_bytes() for store in stores)
+    if cache == "memory" and needed > MOST_SHARE * available:
+        raise ConfigError(
+            f"cache = 'memory' found, but the decoded tiles take {_gigabytes(needed)} and {_gigabytes(available)} are "
+            "available; expected cache = 'auto' or 'none'"
+        )
+    if cache == "auto" and needed > CACHE_SHARE * available:
+        logger.info(
+            "tiles are read from disk in each epoch: decoded they take %s, more than %.0f %% of the %s available",
+            _gigabytes(needed), 100 * CACHE_SHARE, _gigabytes(available),
+        )  # fmt: skip
         return False
     all_tiles, before = sum(len(store) for store in stores), 0
     for store in stores:
         store.preload(progress=_part_of(progress, before, all_tiles))
         before += len(store)
     return True
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 2**30:.2g} GiB" if count < 10 * 2**30 else f"{count / 2**30:.0f} GiB"
 
 
 def _part_of(progress: Progress, before: int, whole: int) -> Progress:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ctrs.config import TrainConfig, describe_loss, to_plain
 from ctrs.data.dataset import Batch
-from ctrs.data.tile_store import preload_where_it_fits
+from ctrs.data.tile_store import fill_cache
 from ctrs.errors import TrainingError
 from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
 from ctrs.metrics import ConfusionMatrix
@@ -202,7 +202,7 @@ def _run_epochs(
             mark_as_newest(run.best / METADATA_FILE)
         return _result(run, state, config, resumed_at)
     stores = [work.train_set.store] + ([work.val_set.store] if work.val_set else [])
-    cached = preload_where_it_fits(stores, workers=config.workers or 0, progress=progress)
+    cached = fill_cache(stores, config.cache, workers=config.workers or 0, processes=config.devices, progress=progress)
     step.train()
     freeze(step, config, state.epoch)
     work.wrap(config)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ctrs.data import tile_store
-from ctrs.data.tile_store import TileStore, available_memory, preload_where_it_fits
-from ctrs.errors import DataError, InputNotFoundError
+from ctrs.data.tile_store import TileStore, available_memory, fill_cache
+from ctrs.errors import ConfigError, DataError, InputNotFoundError
 
 
 def make_store(make_tile: Any, count: int = 3) -> TileStore:
@@ -32,20 +32,35 @@ def test_tiles_are_held_only_where_they_fit(make_tile: Any) -> None:
     first, second = make_store(make_tile), make_store(make_tile)
     total = first.expected_bytes() + second.expected_bytes()
     assert total == 2 * 3 * 8 * 8 * 6
-    assert not preload_where_it_fits([first, second], workers=0, available_bytes=4 * total - 1)
+    assert not fill_cache([first, second], "auto", workers=0, available_bytes=4 * total - 1)
+    assert not fill_cache([first, second], "auto", workers=0, processes=2, available_bytes=4 * total)
+    assert not fill_cache([first, second], "none", workers=0, available_bytes=2**40)
     assert (first.held_bytes, second.held_bytes) == (0, 0)
     seen = []
-    assert preload_where_it_fits(
-        [first, second], workers=0, available_bytes=4 * total, progress=lambda done, total, what: seen.append(done)
-    )
+    assert fill_cache(
+        [first, second], "auto", workers=0, available_bytes=4 * total,
+        progress=lambda done, total, what: seen.append(done),
+    )  # fmt: skip
     assert first.held_bytes + second.held_bytes == total
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
+def test_tiles_are_held_on_demand_up_to_what_there_is(make_tile: Any) -> None:
+    store = make_store(make_tile)
+    needed = store.expected_bytes()
+    with pytest.raises(ConfigError, match=r"cache = 'memory' found, but the decoded tiles take 1.1e-06 GiB and 1.1e"):
+        fill_cache([store], "memory", workers=0, available_bytes=needed)
+    assert store.held_bytes == 0
+    assert fill_cache([store], "memory", workers=0, available_bytes=2 * needed)
+    assert store.held_bytes == needed
+
+
 def test_nothing_is_held_for_workers_that_cannot_share_it(make_tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tile_store.multiprocessing, "get_start_method", lambda: "spawn")
-    assert not preload_where_it_fits([make_store(make_tile)], workers=1, available_bytes=2**40)
-    assert preload_where_it_fits([make_store(make_tile)], workers=0, available_bytes=2**40)
+    assert not fill_cache([make_store(make_tile)], "auto", workers=1, available_bytes=2**40)
+    assert fill_cache([make_store(make_tile)], "auto", workers=0, available_bytes=2**40)
+    with pytest.raises(ConfigError, match="workers = 1 found, but loader processes share no memory"):
+        fill_cache([make_store(make_tile)], "memory", workers=1, available_bytes=2**40)
 
 
 def test_a_missing_file_is_named_with_the_remedy(make_tile: Any) -> None:
