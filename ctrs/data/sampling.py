@@ -144,10 +144,14 @@ def _bounded(repeats: Repeats) -> Repeats:
     """Scale to a mean of 1 within the bounds."""
     repeats = np.maximum(repeats, 1e-9)  # tiles without labels, which fill the epoch where nothing else may
     low, high = 0.0, MOST_DRAWS / repeats.min()
+    factor = 1 / repeats.mean()
     for _ in range(80):  # the mean grows with the factor: halve the interval
-        factor = (low + high) / 2
         found = np.clip(repeats * factor, FEWEST_DRAWS, MOST_DRAWS)
-        low, high = (factor, high) if found.mean() < 1 else (low, factor)
+        mean = found.mean()
+        if abs(mean - 1) < 1e-12:
+            break
+        low, high = (factor, high) if mean < 1 else (low, factor)
+        factor = (low + high) / 2
     bounded: Repeats = found / found.mean()
     return bounded
 
