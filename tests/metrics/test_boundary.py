@@ -101,7 +101,9 @@ def test_equals_naive_loops(scene, width, distances):
             np.testing.assert_allclose(counts.boundary_f1[number, index], naive_f1(*expected), rtol=0, atol=1e-12)
 
 
-@given(scenes, st.integers(1, 30), st.integers(1, 5), st.lists(st.sampled_from([0, 1, 2.5, 4, 9]), max_size=3), st.data())
+@given(
+    scenes, st.integers(1, 30), st.integers(1, 5), st.lists(st.sampled_from([0, 1, 2.5, 4, 9]), max_size=3), st.data()
+)
 def test_blocks_of_any_size_give_the_whole_scene(scene, block_px, width, distances, data):
     def create():
         return BoundaryCounts(scene.num_classes, boundary_px=width, distances_px=distances)

@@ -1,7 +1,8 @@
-"""Scores against naive loops and torchmetrics."""
+"""Scores against naive loops; test_outside_libraries.py has those of others."""
 
 from __future__ import annotations
 
+import json
 import time
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrs.errors import LabelError, UsageError
-from ctrs.metrics import ConfusionMatrix, mean_over
+from ctrs.metrics import ConfusionMatrix, accuracy_of, f1_of, iou_of, mean_over
 
 NAN = float("nan")
 
@@ -56,32 +57,6 @@ def test_equals_naive_loops(drawn):
     for name in ("iou", "f1", "precision", "recall"):
         np.testing.assert_allclose(getattr(matrix, name), expected[name], rtol=0, atol=1e-12, err_msg=name)
     np.testing.assert_allclose(matrix.overall_accuracy(), expected["accuracy"], rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_equals_torchmetrics(seed):
-    torch = pytest.importorskip("torch")
-    functional = pytest.importorskip("torchmetrics.functional.classification")
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(0, 6, (3, 97, 101)).astype(np.uint8)
-    pred = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, 6, truth.shape)).astype(np.uint8)
-    truth[rng.random(truth.shape) < 0.1] = 255
-    matrix = ConfusionMatrix(6)
-    matrix.update(truth, pred)
-    t, p = torch.from_numpy(truth.astype(np.int64)), torch.from_numpy(pred.astype(np.int64))
-    # torchmetrics divides in float32; its integer matrix is exact, its scores are not.
-    confusion = functional.multiclass_confusion_matrix(p, t, 6, ignore_index=255).double()
-    np.testing.assert_array_equal(matrix.counts[:, :6], confusion.numpy())
-    inside, rows, cols = confusion.diag(), confusion.sum(1), confusion.sum(0)
-    np.testing.assert_allclose(matrix.iou, (inside / (rows + cols - inside)).numpy(), rtol=0, atol=1e-12)
-    options = {"num_classes": 6, "ignore_index": 255, "average": "none"}
-    for name, function in (
-        ("iou", functional.multiclass_jaccard_index),
-        ("f1", functional.multiclass_f1_score),
-        ("precision", functional.multiclass_precision),
-        ("recall", functional.multiclass_recall),
-    ):
-        np.testing.assert_allclose(getattr(matrix, name), function(p, t, **options).numpy(), atol=1e-6, err_msg=name)
 
 
 def test_prediction_without_a_class_lowers_recall_and_accuracy():
@@ -197,3 +172,20 @@ def test_a_megapixel_takes_milliseconds():
     start = time.perf_counter()
     matrix.update(truth, pred)
     assert time.perf_counter() - start < 2, "a 4 Mpx window should take about 20 ms"
+
+
+def test_goes_to_json_and_scores_in_batches():
+    rng = np.random.default_rng(0)
+    matrices = []
+    for _ in range(3):
+        matrix = ConfusionMatrix(3, ignore_index=9)
+        matrix.update(rng.choice([0, 1, 2, 9], 200), rng.choice([0, 1, 2, 9], 200))
+        matrices.append(matrix)
+    back = ConfusionMatrix.from_json(json.loads(json.dumps(matrices[0].to_json())))
+    assert back == matrices[0]
+    assert back.ignore_index == 9
+    counts = np.stack([matrix.counts for matrix in matrices])
+    np.testing.assert_array_equal(iou_of(counts), [matrix.iou for matrix in matrices])
+    np.testing.assert_array_equal(f1_of(counts), [matrix.f1 for matrix in matrices])
+    np.testing.assert_array_equal(accuracy_of(counts), [matrix.overall_accuracy() for matrix in matrices])
+    assert np.isnan(accuracy_of(np.zeros((2, 3, 4), int))).all()
