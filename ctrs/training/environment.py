@@ -34,12 +34,12 @@ def record_start(
 
     Args:
         run_dir: Folder of the run.
-        first_epoch: Epoch that this process begins with, from 1; 1 begins the list anew.
+        first_epoch: Epoch that this process begins with, from 1.
         device: Where the network is.
         command: Command line; None: that of this process.
     """
     path = run_dir / ENVIRONMENT_FILE
-    starts = [] if first_epoch == 1 else _earlier_starts(path)
+    starts = _earlier_starts(path)
     starts.append({"first_epoch": first_epoch, **describe_environment(device, command=command)})
     write_text(path, json.dumps({"format_version": FORMAT_VERSION, "starts": starts}, indent=1) + "\n")
 

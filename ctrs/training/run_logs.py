@@ -55,7 +55,7 @@ class RunLogs:
         self, run: RunFolder, config: TrainConfig, *, first_epoch: int, history: Sequence[EpochRecord] = ()
     ) -> None:
         self._file = run.path / LOGS_FILE
-        self._known = self._read() if first_epoch > 1 else {}
+        self._known = self._read()
         self._every = max(1, config.epochs // _PICTURES_IN_A_RUN)
         self._epochs = config.epochs
         self._trackers: dict[RunLog, Tracker] = {}

@@ -116,9 +116,7 @@ def test_tensorboard_has_numbers_and_pictures(run: RunFolder) -> None:
     assert [(point.step, round(point.value, 6)) for point in found.Scalars("val/mean_iou")] == [
         (1, 0.1), (2, 0.2), (3, 0.3),
     ]  # fmt: skip
-    assert "val/iou/low vegetation" in {tag.replace("_", " ") for tag in found.Tags()["scalars"]} or (
-        "val/iou/low_vegetation" in found.Tags()["scalars"]
-    )
+    assert {"val/iou/low_vegetation", "val/iou/low vegetation"} & {*found.Tags()["scalars"]}  # TensorBoard's choice
     assert "train/cl" not in found.Tags()["scalars"]  # never a number
     pictures = found.Images("examples/town_0_1")
     assert [picture.step for picture in pictures] == [1, 2, 3]
@@ -172,15 +170,12 @@ def test_wandb_without_a_key_is_offline_and_asks_nothing(
     assert wandb[0][2]["mode"] == "offline"
     assert "`wandb sync` uploads it later" in caplog.text
     for variable, value in (("WANDB_MODE", "online"), ("WANDB_API_KEY", "given")):
-        with monkeypatch.context() as patch, RunLogs(run, config("wandb"), first_epoch=1):
+        wandb.clear()
+        with monkeypatch.context() as patch:
             patch.setenv(variable, value)
-        wandb.clear()
-        monkeypatch.setenv(variable, value)
-        with RunLogs(run, config("wandb"), first_epoch=1):
-            pass
+            with RunLogs(run, config("wandb"), first_epoch=1):
+                pass
         assert "mode" not in wandb[0][2]
-        monkeypatch.delenv(variable)
-        wandb.clear()
 
 
 def test_mlflow_is_told_and_a_resumed_run_is_the_same_run(run: RunFolder, mlflow: Calls) -> None:
