@@ -68,6 +68,11 @@ class EvalConfig:
         confidence: Probability that an interval covers.
         seed: Of the bootstrap.
         num_places: Worst and best places shown in the report, of each.
+        eroded: Also score labels that are eroded here, as ISPRS does, 3 px from each class border. None: where a data
+            set of ISPRS (preset potsdam, vaihingen) comes without eroded labels of its own.
+        pixels_only: Scores of pixels and nothing else: no outlines, objects, areas, confidences, pictures of places.
+        fail_under: ``(name, value)`` of scores below which the command fails, such as ``("building", 0.8)``; they
+            decide nothing about the report.
         overwrite: Replace a different report.
     """
 
@@ -86,6 +91,9 @@ class EvalConfig:
     confidence: float = 0.95
     seed: int = 0
     num_places: int = 6
+    eroded: bool | None = None
+    pixels_only: bool = False
+    fail_under: tuple[tuple[str, float], ...] = ()
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -99,6 +107,8 @@ class EvalConfig:
         require(0.5 <= self.confidence < 1, "confidence", self.confidence, "0.5 to below 1")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(0 <= self.num_places <= 100, "num_places", self.num_places, "0 to 100")
+        for name, value in self.fail_under:
+            require(0 < value <= 1, f"fail_under {name}", value, "above 0, up to 1")
 
 
 @dataclass(frozen=True, kw_only=True)

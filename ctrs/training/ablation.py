@@ -26,10 +26,11 @@ from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.ablation_runs import RUNS, RunStatus, note_failure, read_status
 from ctrs.training.ablation_table import AblationResult, write_tables
-from ctrs.training.evaluation import SCENES, choose_split, evaluate
+from ctrs.training.evaluation import choose_split, evaluate
 from ctrs.training.fold_choice import data_of_fold
 from ctrs.training.random_state import own_random_state
 from ctrs.training.settings import check_data
+from ctrs.training.split_scoring import SCENES
 from ctrs.training.step import create_training_step
 from ctrs.training.trainer import train
 
@@ -211,7 +212,7 @@ def _train_and_score(
             anew = overwrite and bool(status.changed)
             train(manifest.root, folder, run.config, overwrite=anew, progress=progress)
         predict = PredictConfig(device=run.config.device, precision=run.config.precision, threads=run.config.threads)
-        scoring = EvalConfig(split=split, predict=predict)
+        scoring = EvalConfig(split=split, predict=predict, pixels_only=True)  # all that the table shows
         try:
             report = evaluate(folder, manifest.root, scoring, progress=scenes)
         except OutputExistsError:

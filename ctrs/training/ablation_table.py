@@ -17,7 +17,7 @@ from ctrs.config import AblationConfig, SplitName, ablation_to_plain
 from ctrs.jobs import write_text
 from ctrs.progress import format_duration
 from ctrs.training.ablation_runs import RunStatus
-from ctrs.training.score_report import ScoreTable
+from ctrs.training.score_tables import ScoreTable
 from ctrs.training.spread import Spread, paired_differences
 
 KIND = "ctrs ablation"

@@ -1,4 +1,4 @@
-"""How good a network is, on whole scenes: one pass over the pixels, every protocol from it.
+"""How good a network is, on whole scenes: one pass over the pixels, every protocol and every score from it.
 
 A scene's tiles are laid together again and mapped by the same Predictor, with the same windows and overlap, as
 ``ctrs predict`` uses, so that scores are those of the masks that users get, not of single tiles.
@@ -8,32 +8,75 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ctrs.config import EvalConfig, PredictConfig, SplitName
-from ctrs.errors import BandMismatchError, DataError, DataWarning, MissingCrsWarning, OutputExistsError
+from ctrs.config import EvalConfig, SplitName
+from ctrs.errors import BandMismatchError, DataError, DataWarning, OutputExistsError
 from ctrs.inference.device import resolve_device, resolve_precision
 from ctrs.inference.predictor import Predictor
 from ctrs.jobs import PartialWork, fingerprint, partial_work, recover
 from ctrs.model_files import CheckpointFiles, CheckpointMetadata, describe, find_checkpoint
 from ctrs.progress import Progress, no_progress
-from ctrs.tiles.manifest import Manifest, SceneMosaic, scene_mosaics
+from ctrs.tiles.manifest import Manifest, scene_mosaics
 from ctrs.training.fold_choice import data_of_checkpoint, fold_of
-from ctrs.training.mask_comparison import count_pixels
-from ctrs.training.openings import record_opening
-from ctrs.training.protocols import Labels
-from ctrs.training.score_report import REPORT_FILE, EvaluationReport, SceneScore, read_report
+from ctrs.training.openings import record_opening, times_before
+from ctrs.training.required_scores import check_requirements
+from ctrs.training.score_files import save_report
+from ctrs.training.score_intervals import score_intervals
+from ctrs.training.score_report import REPORT_FILE, EvaluationReport, read_report
+from ctrs.training.split_scoring import MASKS, SplitScoring, erodes_here
 
 logger = logging.getLogger(__name__)
 
-SCENES = "scoring scenes"
-"""The phase of progress that counts scenes; those between count the windows of one."""
+SCORING_VERSION = 2
+"""Raised when the same masks would be scored otherwise, so that older reports are not taken for new ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """What is going to be scored, checked before time is spent.
+
+    Args:
+        files: Of the checkpoint.
+        metadata: Of the checkpoint.
+        manifest: The prepared data as the checkpoint saw them.
+        data: Folder of the data as it was given.
+        split: Split to score.
+        reason: Why this one.
+        config: Options.
+        weights: Hash of the weights.
+        job: Fingerprint of the job.
+    """
+
+    files: CheckpointFiles
+    metadata: CheckpointMetadata
+    manifest: Manifest
+    data: Path
+    split: SplitName
+    reason: str
+    config: EvalConfig
+    weights: str
+    job: str
+
+    @property
+    def folder(self) -> Path:
+        """The checkpoint's folder."""
+        return self.files.folder
+
+    @property
+    def home(self) -> Path:
+        """The run's folder, or the checkpoint's own."""
+        return run_home(self.folder)
+
+    @property
+    def final(self) -> Path:
+        """Folder of the report."""
+        return self.home / "eval" / self.split
 
 
 def evaluate(
@@ -45,7 +88,7 @@ def evaluate(
 ) -> EvaluationReport:
     """Score a network on the scenes of a split.
 
-    The report (``report.json``, confusion matrices, ``masks/SCENE_mask.tif``) goes to ``eval/SPLIT`` in the run's
+    The report (``report.json``, tables, pictures, ``masks/SCENE_mask.tif``) goes to ``eval/SPLIT`` in the run's
     folder, or in the checkpoint's own where it belongs to no run. If it stands there already as the result of the same
     job, it is read; interrupted work is gone on with.
 
@@ -58,49 +101,78 @@ def evaluate(
     Raises:
         InputNotFoundError: There is no such checkpoint or no such prepared data.
         CheckpointError: The checkpoint is of another kind, broken or incomplete.
+        ConfigError: A score is required that there will not be.
         DataError: The data have no such split, or other classes than the checkpoint.
         BandMismatchError: Their bands or dtype differ from the checkpoint's.
         OutputExistsError: The report of another job stands there and ``config.overwrite`` is False.
         OutputError: The report cannot be written.
     """
-    started = time.monotonic()
+    return run_plan(plan_evaluation(checkpoint, data_dir, config), progress=progress)
+
+
+def plan_evaluation(checkpoint: Path, data_dir: Path, config: EvalConfig | None = None) -> EvaluationPlan:
+    """Check all that can be checked without the network; arguments and errors as for ``evaluate``."""
     config = config or EvalConfig()
     files = find_checkpoint(checkpoint)
-    folder, metadata = files.folder, describe(files)
+    metadata = describe(files)
     manifest = data_of_checkpoint(Manifest.open(data_dir), metadata)
     split, reason = choose_split(manifest, config.split)
     if split == "val" and manifest.num_folds:
         reason = f"{reason}, fold {fold_of(metadata)} of {manifest.num_folds}"
-    _check_fit(manifest, metadata, folder, config)
-    home = run_home(folder)
-    final = home / "eval" / split
+    _check_fit(manifest, metadata, files.folder, config)
+    check_requirements(config.fail_under, manifest.classes, config)
     weights = _hash_file(files.weights)
-    job = fingerprint(_job(files, weights, metadata, manifest, split, config))
-    logger.info("scoring the %s split of %s (%s) with %s", split, manifest.root, reason, folder)
-    if _is_finished(final, job, overwrite=config.overwrite):
+    return EvaluationPlan(
+        files=files,
+        metadata=metadata,
+        manifest=manifest,
+        data=data_dir,
+        split=split,
+        reason=reason,
+        config=config,
+        weights=weights,
+        job=fingerprint(_job(files, weights, metadata, manifest, split, config)),
+    )
+
+
+def run_plan(plan: EvaluationPlan, *, progress: Progress = no_progress) -> EvaluationReport:
+    """Score what was planned, or read the report that stands there; see ``evaluate``."""
+    started = time.monotonic()
+    final, manifest, config = plan.final, plan.manifest, plan.config
+    logger.info("scoring the %s split of %s (%s) with %s", plan.split, manifest.root, plan.reason, plan.folder)
+    if _is_finished(final, plan.job, overwrite=config.overwrite):
         logger.info("%s: exists and is the result of the same job; nothing to do", final)
-        return replace(read_report(final / REPORT_FILE), path=final / REPORT_FILE, data=data_dir, checkpoint=folder)
+        report = read_report(final / REPORT_FILE)
+        return replace(report, path=final / REPORT_FILE, data=plan.data, checkpoint=plan.folder)
     options = config.predict
-    predictor = Predictor.from_checkpoint(files.weights, device=options.device, precision=options.precision)
-    with partial_work(final, job, overwrite=config.overwrite) as work:
-        openings: int | None = None
-        if split == "test":
-            openings = _open_test_split(work, home, manifest, weights)
+    predictor = Predictor.from_checkpoint(plan.files.weights, device=options.device, precision=options.precision)
+    with partial_work(final, plan.job, overwrite=config.overwrite) as work:
+        openings = _open_test_split(work, plan) if plan.split == "test" else None
         staged = work.folder / "report"
-        scenes = _score_scenes(predictor, manifest, split, config.predict, work.folder, staged / "masks", progress)
+        mosaics = scene_mosaics(manifest, plan.split, work.folder / "mosaics")
+        scoring = SplitScoring(manifest=manifest, config=config, scores=work.folder / "scores", masks=staged / MASKS)
+        scenes = scoring.run(predictor, mosaics, progress)
         report = EvaluationReport(
             scenes=scenes,
             classes=manifest.classes,
-            split=split,
-            reason=reason,
-            checkpoint=folder,
-            data=data_dir,
+            split=plan.split,
+            reason=plan.reason,
+            split_hash=manifest.split_hash,
+            checkpoint=plan.folder,
+            data=plan.data,
+            intervals=score_intervals(
+                [scene.confusions["strict"] for scene in scenes],
+                manifest.classes,
+                samples=config.bootstrap,
+                confidence=config.confidence,
+                seed=config.seed,
+            ),
             seconds=time.monotonic() - started,
             test_openings=openings,
-            path=final / REPORT_FILE,
-            fingerprint=job,
+            fingerprint=plan.job,
         )
-        report.save(staged, final=final)
+        report = save_report(report, staged, final=final)
+        shutil.rmtree(work.folder / "mosaics")
         work.publish(staged)
     return report
 
@@ -199,61 +271,32 @@ def _job(
             "device": device.type,
             "precision": str(resolve_precision(options.precision, device)),
         },
+        "scoring": {
+            "version": SCORING_VERSION,
+            "eroded": erodes_here(manifest, config),
+            "pixels_only": config.pixels_only,
+            "boundary_px": config.boundary_px,
+            "distances_px": list(config.distances_px),
+            "objects": list(config.objects),
+            "object_iou": config.object_iou,
+            "min_object_px": config.min_object_px,
+            "bins": config.bins,
+            "bootstrap": [config.bootstrap, config.confidence, config.seed],
+            "num_places": config.num_places,
+        },
     }
 
 
-def _open_test_split(work: PartialWork, home: Path, manifest: Manifest, weights: str) -> int:
+def _open_test_split(work: PartialWork, plan: EvaluationPlan) -> int:
     """Count this opening of the test split, once for a job however often it is interrupted."""
     mark = work.folder / "opening"
     if mark.exists():
         return int(mark.read_text(encoding="utf-8"))
-    openings = record_opening(home, manifest.split_hash, data=manifest.root, weights=weights)
+    root, home = plan.manifest.root, plan.home
+    openings = record_opening(home, plan.manifest, weights=plan.weights)
     mark.write_text(str(openings), encoding="utf-8")
-    before = {1: "never before", 2: "once before"}.get(openings, f"{openings - 1} times before")
-    logger.info("the test split of %s is opened now; %s opened it %s", manifest.root, home, before)
+    logger.info("the test split of %s is opened now; %s opened it %s", root, home, times_before(openings))
     return openings
-
-
-def _score_scenes(
-    predictor: Predictor,
-    manifest: Manifest,
-    split: SplitName,
-    options: PredictConfig,
-    work: Path,
-    masks: Path,
-    progress: Progress,
-) -> tuple[SceneScore, ...]:
-    """Map each scene of a split and count its pixels."""
-    mosaics = scene_mosaics(manifest, split, work / "mosaics")
-    masks.mkdir(parents=True, exist_ok=True)
-    scenes: list[SceneScore] = []
-    for number, mosaic in enumerate(mosaics):
-        # Virtual rasters are written anew by each attempt; with one time of change they are the same input for jobs.
-        os.utime(mosaic.image, ns=(0, 0))
-        mask = _predict(predictor, mosaic.image, masks / f"{mosaic.scene.name}_mask.tif", options, progress)
-        confusions = {
-            kind: count_pixels(truth, mask, manifest.classes) for kind, truth in _truths(mosaic, manifest).items()
-        }
-        scenes.append(SceneScore(name=mosaic.scene.name, confusions=confusions, mask=f"masks/{mask.name}"))
-        progress(number + 1, len(mosaics), SCENES)
-    shutil.rmtree(work / "mosaics")
-    return tuple(scenes)
-
-
-def _predict(predictor: Predictor, image: Path, mask: Path, options: PredictConfig, progress: Progress) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MissingCrsWarning)  # scores are counted in pixels
-        try:
-            return predictor.predict_raster(image, mask, replace(options, overwrite=False), progress=progress)
-        except OutputExistsError:  # left by an attempt in another place, or by another version
-            return predictor.predict_raster(image, mask, replace(options, overwrite=True), progress=progress)
-
-
-def _truths(mosaic: SceneMosaic, manifest: Manifest) -> dict[Labels, Path]:
-    truths: dict[Labels, Path] = {"strict": mosaic.mask}
-    if manifest.has_eroded and mosaic.mask_eroded is not None:
-        truths["isprs"] = mosaic.mask_eroded
-    return truths
 
 
 def _is_finished(final: Path, job: str, *, overwrite: bool) -> bool:

@@ -1,142 +1,156 @@
-"""Masks on disk, compared pixel by pixel in fixed memory, whoever made them."""
+"""Masks on disk, whoever made them, scored against labels of every kind."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, ClassMap, LandClass, Mask
+import numpy as np
+
+from ctrs.classes import BUILDING_CLASSES, ClassMap, LandClass, Mask
 from ctrs.config import EvalConfig
-from ctrs.errors import LabelError, UnknownColorError
-from ctrs.metrics import ConfusionMatrix
+from ctrs.errors import DataError, GridMismatchError, OutputExistsError, UnknownColorError, UsageError
+from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work, recover
 from ctrs.progress import Progress, no_progress
-from ctrs.raster.cog import read_class_tag
-from ctrs.raster.geotiff import Grid, open_raster, read_window
+from ctrs.raster.cog import read_class_tag, read_job_tag
+from ctrs.raster.confidence import confidence_path
+from ctrs.raster.geotiff import Grid, crs_name, open_raster
+from ctrs.raster.locate import locate
+from ctrs.raster.warp import GridWarp, grid_warp
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.class_tables import read_class_table
-from ctrs.tiles.decoding import decode_values, unknown_message, unknown_noun
-from ctrs.tiles.labels import Label
+from ctrs.tiles.decoding import unknown_message, unknown_noun
+from ctrs.tiles.labels import DecodedLabel, Label
 from ctrs.tiles.polygon_labels import PolygonLabel, background_value, polygon_values
-from ctrs.tiles.raster_labels import open_raster_label
-from ctrs.training.score_report import EvaluationReport, SceneScore
+from ctrs.tiles.raster_labels import GRID_TOLERANCE_PX, open_raster_label
+from ctrs.training.mask_reading import ReadMask, confidence_reader, only_class, value_reader
+from ctrs.training.required_scores import check_requirements
+from ctrs.training.scene_score import SceneScore
+from ctrs.training.score_files import save_report
+from ctrs.training.score_intervals import score_intervals
+from ctrs.training.score_report import REPORT_FILE, EvaluationReport, read_report
+from ctrs.training.scoring import BLOCK_PX, SceneMasks, score_scene
 from ctrs.vector.rasterize import is_vector, place_polygons, read_polygons
 
-ReadMask = Callable[[PixelWindow], Mask]
+logger = logging.getLogger(__name__)
 
-_BLOCK_PX = 2048
-"""Edge of the windows that are counted at a time; a multiple of the blocks of masks."""
-
-
-def count_pixels(truth: Path, pred: Path, classes: ClassMap) -> ConfusionMatrix:
-    """Count the pixels of two masks of ctrs on one grid, window by window.
-
-    Args:
-        truth: True mask: class indices, 255 where ignored.
-        pred: Predicted mask.
-        classes: Class table of both.
-
-    Raises:
-        RasterError: A file cannot be read.
-        LabelError: A mask holds other values.
-    """
-    matrix = ConfusionMatrix(classes.num_classes)
-    with _mask_reader(truth) as (read_truth, grid), _mask_reader(pred) as (read_pred, _):
-        for window in _blocks(grid):
-            try:
-                matrix.update(read_truth(window), read_pred(window))
-            except LabelError as error:
-                raise LabelError(f"{truth}: {error}") from error
-    return matrix
-
-
-@contextmanager
-def _mask_reader(path: Path) -> Iterator[tuple[ReadMask, Grid]]:
-    """Read a mask of ctrs; what is invalid is ignored."""
-    with open_raster(path) as dataset:
-
-        def read(window: PixelWindow) -> Mask:
-            pixels, valid = read_window(dataset, window, bidx=(1,))
-            mask: Mask = pixels[0]
-            mask[~valid] = IGNORE_INDEX
-            return mask
-
-        yield read, Grid.of(dataset)
-
-
-def _blocks(grid: Grid) -> Iterator[PixelWindow]:
-    """Yield windows that cover a raster once, row by row."""
-    for row_off in range(0, grid.height, _BLOCK_PX):
-        for col_off in range(0, grid.width, _BLOCK_PX):
-            yield PixelWindow(
-                col_off=col_off,
-                row_off=row_off,
-                width=min(_BLOCK_PX, grid.width - col_off),
-                height=min(_BLOCK_PX, grid.height - row_off),
-            )
+_PLACES = 65
+"""Places along each edge at which it is looked whether a mask covers the truth."""
 
 
 def evaluate_masks(
-    pred: Path,
-    truth: Path,
+    pred: Path | Sequence[Path],
+    truth: Path | Sequence[Path],
     config: EvalConfig | None = None,
     *,
+    out: Path | None = None,
     progress: Progress = no_progress,
 ) -> EvaluationReport:
-    """Score a mask, whoever made it, against a label of the same ground. Nothing is written.
+    """Score masks, whoever made them, against labels of the same ground.
 
     Args:
         pred: Class mask; one that ctrs wrote names its classes, for others ``config.classes`` does, and pixels hold
-            class values.
-        truth: A class raster or colour-coded raster on the mask's grid, or polygons in any CRS. Polygons with a class
-            field lie on ``background``, or on ground that is not scored where there is no such class; without one they
-            are buildings, and building or not is all that is scored.
-        config: Options, of which ``classes`` and ``class_field`` matter here.
-        progress: Told the windows counted.
+            class values. Several masks are scored together, each a scene.
+        truth: Of each mask: a class raster or colour-coded raster on the mask's grid, or polygons in any CRS. Polygons
+            with a class field lie on ``background``, or on ground that is not scored where there is no such class;
+            without one they are buildings, and building or not is all that is scored.
+        config: Options; those of splits and prediction do not matter here. With ``config.resample`` a mask on another
+            grid is brought onto the grid of its truth (nearest), which the report says.
+        out: Folder of the report; None writes nothing.
+        progress: Told the blocks counted.
 
     Raises:
         InputNotFoundError: A file is not there.
+        UsageError: There are not as many truths as masks.
+        ConfigError: A score is required that there will not be.
         GridMismatchError: A raster truth lies on another grid.
         LabelError: Values, colours or names outside the class table, or a mask that names no classes.
+        OutputExistsError: Another report stands in ``out`` and ``config.overwrite`` is False.
     """
     started = time.monotonic()
     config = config or EvalConfig()
-    with ExitStack() as stack:
-        classes = _mask_classes(pred, config)
-        read_pred, grid = stack.enter_context(_value_reader(pred, classes))
-        label: Label
-        if is_vector(truth):
-            if config.class_field is None:
-                read_pred = _only(read_pred, classes.index("building"))
-                classes = BUILDING_CLASSES
-            layer = read_polygons(truth, class_field=config.class_field)
-            values = polygon_values(layer, classes, config.class_field)
-            label = PolygonLabel(polygons=place_polygons(layer, grid, values), background=background_value(classes))
-        else:
-            label = open_raster_label(truth, pred, grid, classes, kind="auto", tolerance=0)
-        read_truth = stack.enter_context(label.reader())
-        windows = list(_blocks(grid))
-        matrix = ConfusionMatrix(classes.num_classes)
-        unknown, first = Counter[str](), None
-        for number, window in enumerate(windows):
-            decoded = read_truth(window)
-            if decoded.first_unknown is not None:
-                row, col = decoded.first_unknown
-                unknown.update(decoded.unknown)
-                first = first or (window.row_off + row, window.col_off + col)
-            matrix.update(decoded.mask, read_pred(window))
-            progress(number + 1, len(windows), f"scoring {pred.name}")
-        if unknown:
-            noun = unknown_noun(unknown)
-            raise UnknownColorError(unknown_message(truth, noun, unknown, first, classes, options=False))
-    return EvaluationReport(
-        scenes=(SceneScore(name=pred.stem, confusions={"strict": matrix}, mask=str(pred)),),
-        classes=classes,
-        data=truth,
-        seconds=time.monotonic() - started,
-    )
+    pairs = _pairs(pred, truth)
+    classes = _classes_of(pairs, config)
+    binary = config.class_field is None and all(is_vector(label) for _, label in pairs)
+    scored = BUILDING_CLASSES if binary else classes
+    check_requirements(config.fail_under, scored, config)
+    job = fingerprint(_job(pairs, classes, config))
+    if out is not None and _is_finished(out, job, overwrite=config.overwrite):
+        logger.info("%s: exists and is the result of the same job; nothing to do", out)
+        return replace(read_report(out / REPORT_FILE), path=out / REPORT_FILE)
+
+    def report() -> EvaluationReport:
+        names = _names([mask for mask, _ in pairs])
+        scenes = tuple(
+            _score_pair(mask, label, name, classes, config, progress)
+            for name, (mask, label) in zip(names, pairs, strict=True)
+        )
+        return EvaluationReport(
+            scenes=scenes,
+            classes=scored,
+            data=pairs[0][1] if len(pairs) == 1 else pairs[0][1].parent,
+            intervals=score_intervals(
+                [scene.confusions["strict"] for scene in scenes],
+                scored,
+                samples=config.bootstrap,
+                confidence=config.confidence,
+                seed=config.seed,
+            ),
+            seconds=time.monotonic() - started,
+            fingerprint=job,
+        )
+
+    if out is None:
+        return report()
+    with partial_work(out, job, overwrite=config.overwrite) as work:
+        staged = work.folder / "report"
+        staged.mkdir(exist_ok=True)
+        saved = save_report(report(), staged, final=out)
+        work.publish(staged)
+    return saved
+
+
+def _pairs(pred: Path | Sequence[Path], truth: Path | Sequence[Path]) -> list[tuple[Path, Path]]:
+    masks = [pred] if isinstance(pred, Path) else list(pred)
+    labels = [truth] if isinstance(truth, Path) else list(truth)
+    if len(masks) != len(labels) or not masks:
+        raise UsageError(
+            f"{len(masks)} masks and {len(labels)} truths found, expected one truth for each mask, in the same order"
+        )
+    if len({is_vector(label) for label in labels}) > 1:
+        raise UsageError(
+            "rasters and polygons found among the truths, expected one kind; score them one after the other"
+        )
+    return list(zip(masks, labels, strict=True))
+
+
+def _names(masks: Sequence[Path]) -> list[str]:
+    """Return a name for each mask: its file's, with its folder's where several have the same.
+
+    >>> _names([Path("a/x.tif"), Path("b/x.tif"), Path("y.tif")])
+    ['a/x', 'b/x', 'y']
+    """
+    counts = Counter(mask.stem for mask in masks)
+    return [mask.stem if counts[mask.stem] == 1 else f"{mask.parent.name}/{mask.stem}" for mask in masks]
+
+
+def _classes_of(pairs: Sequence[tuple[Path, Path]], config: EvalConfig) -> ClassMap:
+    """Return the class table of the masks, which all have the same."""
+    first = _mask_classes(pairs[0][0], config)
+    for mask, _ in pairs[1:]:
+        found = _mask_classes(mask, config)
+        if found != first:
+            raise DataError(
+                f"{mask}: classes {', '.join(found.names)} found, but {pairs[0][0]} has {', '.join(first.names)}; "
+                "score masks of one class table together"
+            )
+    return first
 
 
 def _mask_classes(pred: Path, config: EvalConfig) -> ClassMap:
@@ -146,31 +160,166 @@ def _mask_classes(pred: Path, config: EvalConfig) -> ClassMap:
     return ClassMap(classes=tuple(LandClass(value=row.value, name=row.name, color=row.color) for row in rows))
 
 
-@contextmanager
-def _value_reader(path: Path, classes: ClassMap) -> Iterator[tuple[ReadMask, Grid]]:
-    """Read a raster of class values as a mask; nodata is what the file declares, else 255."""
-    with open_raster(path) as dataset:
-        nodata = IGNORE_INDEX if dataset.nodata is None else dataset.nodata
+def _job(pairs: Sequence[tuple[Path, Path]], classes: ClassMap, config: EvalConfig) -> Mapping[str, Any]:
+    options = replace(config, predict=type(config.predict)(), split=None, fail_under=(), classes=None)
+    return {
+        "step": "eval masks",
+        "pairs": [[describe_file(path) for path in pair] for pair in pairs],
+        "classes": classes.to_json(),
+        "options": options,
+    }
 
-        def read(window: PixelWindow) -> Mask:
-            pixels, _ = read_window(dataset, window, bidx=(1,))
-            decoded = decode_values(pixels[0], classes, nodata=nodata)
+
+def _is_finished(out: Path, job: str, *, overwrite: bool) -> bool:
+    recover(out)
+    if not out.exists() or overwrite:
+        return False
+    try:
+        found = read_report(out / REPORT_FILE).fingerprint
+    except DataError as error:
+        raise OutputExistsError(
+            f"{out}: exists and holds no report ({error}); pass --overwrite to replace it, or choose another --out"
+        ) from error
+    return check_existing(out, found, job, overwrite=overwrite)
+
+
+def _score_pair(
+    pred: Path, truth: Path, name: str, classes: ClassMap, config: EvalConfig, progress: Progress
+) -> SceneScore:
+    """Score one mask against its truth."""
+    notes: tuple[str, ...] = ()
+    with ExitStack() as stack:
+        grid = _grid_of(pred)
+        warp: GridWarp | None = None
+        label: Label
+        if is_vector(truth):
+            layer = read_polygons(truth, class_field=config.class_field)
+            table = classes if config.class_field is not None else BUILDING_CLASSES
+            values = polygon_values(layer, table, config.class_field)
+            label = PolygonLabel(polygons=place_polygons(layer, grid, values), background=background_value(table))
+        else:
+            warp = _warp(pred, grid, truth, resample=config.resample)
+            if warp is not None:
+                notes = (_resampled_note(warp),)
+                logger.info("%s: %s", pred, notes[0])
+                grid = warp.target
+            label = open_raster_label(truth, pred, grid, classes, kind="auto", tolerance=0)
+        read_pred = stack.enter_context(value_reader(pred, classes, warp))
+        scored = classes
+        if is_vector(truth) and config.class_field is None:
+            read_pred, scored = only_class(read_pred, classes.index("building")), BUILDING_CLASSES
+        # Of one class against the rest, a probability among three or more says nothing.
+        surely = _confidence_of(pred) if warp is None and scored.num_classes == classes.num_classes else None
+        masks = SceneMasks(
+            name=name,
+            grid=grid,
+            truths={"strict": _checked(stack.enter_context(label.reader()), truth, grid, scored)},
+            pred=read_pred,
+            confidence=None if surely is None or config.pixels_only else stack.enter_context(confidence_reader(surely)),
+            eroded_here=bool(config.eroded),
+            label=str(truth),
+        )
+        return score_scene(masks, scored, config, mask=str(pred), notes=notes, progress=progress)
+
+
+def _grid_of(path: Path) -> Grid:
+    with open_raster(path) as dataset:
+        return Grid.of(dataset)
+
+
+def _confidence_of(pred: Path) -> Path | None:
+    """Return the confidence beside a mask, if predict wrote both at once."""
+    beside = confidence_path(pred)
+    if not beside.is_file():
+        return None
+    job = read_job_tag(pred)
+    return beside if job is not None and read_job_tag(beside) == job else None
+
+
+def _warp(pred: Path, grid: Grid, truth: Path, *, resample: bool) -> GridWarp | None:
+    """Return the way from the truth's grid to the mask's; None where they are the same.
+
+    Raises:
+        GridMismatchError: They differ and the mask may not be resampled, or it does not lie on the truth's ground.
+    """
+    wanted = _grid_of(truth)
+    referenced = not (grid.transform.is_identity or wanted.transform.is_identity)
+    known = grid.crs or wanted.crs
+    difference = f"size {grid.width} x {grid.height} instead of {wanted.width} x {wanted.height}"
+    if referenced:
+        own, other = replace(wanted, crs=wanted.crs or known), replace(grid, crs=grid.crs or known)
+        difference = own.difference(other, tolerance_px=GRID_TOLERANCE_PX)
+    elif grid.shape == wanted.shape:
+        return None
+    if not difference:
+        return None
+    both = f"(mask {_place(grid)}; truth {_place(wanted)})"
+    if not resample:
+        raise GridMismatchError(
+            f"{pred}: does not lie on the grid of the truth {truth}: {difference} {both}; pass --resample to bring the "
+            "mask onto the truth's grid (nearest), or make it on that grid"
+        )
+    if not referenced:
+        raise GridMismatchError(
+            f"{pred}: cannot be brought onto the grid of the truth {truth}: {difference}, and one of them has no "
+            f"georeference {both}; give both one, or make them of one size"
+        )
+    warp = grid_warp(replace(grid, crs=grid.crs or known), replace(wanted, crs=wanted.crs or known))
+    if not _share_covered(warp):
+        raise GridMismatchError(
+            f"{pred}: lies elsewhere than the truth {truth} {both}; check the CRS and place of both"
+        )
+    return warp
+
+
+def _share_covered(warp: GridWarp) -> float:
+    """Return the share of the truth's grid on which the mask lies, by places spread over it."""
+    along = (np.arange(_PLACES) + 0.5) / _PLACES
+    cols, rows = np.meshgrid(along * warp.target.width, along * warp.target.height)
+    found_cols, found_rows = locate(warp.source, warp.target, cols, rows)
+    inside = (found_cols >= 0) & (found_rows >= 0)
+    inside &= (found_cols <= warp.source.width) & (found_rows <= warp.source.height)
+    return float(inside.mean())
+
+
+def _resampled_note(warp: GridWarp) -> str:
+    return (
+        f"mask resampled (nearest) from {_place(warp.source)} onto the truth's grid, {_place(warp.target)}, of which "
+        f"it covers {_share_covered(warp):.1%}"
+    )
+
+
+def _place(grid: Grid) -> str:
+    a, b, c, d, e, f = tuple(grid.transform)[:6]
+    turned = f", {b:.6g}, {d:.6g}" if b or d else ""
+    return (
+        f"{grid.width} x {grid.height} px in {crs_name(grid.crs)}, origin {c:.10g}, {f:.10g}, "
+        f"pixel {a:.6g}, {e:.6g}{turned}"
+    )
+
+
+def _checked(read: Callable[[PixelWindow], DecodedLabel], truth: Path, grid: Grid, classes: ClassMap) -> ReadMask:
+    """Return a reader of the truth's mask that refuses unknown values, with their number in the whole truth."""
+
+    def read_mask(window: PixelWindow) -> Mask:
+        decoded = read(window)
+        if decoded.first_unknown is not None:
+            _refuse_unknown(read, truth, grid, classes)
+        return decoded.mask
+
+    return read_mask
+
+
+def _refuse_unknown(read: Callable[[PixelWindow], DecodedLabel], truth: Path, grid: Grid, classes: ClassMap) -> None:
+    unknown, first = Counter[str](), None
+    for row_off in range(0, grid.height, BLOCK_PX):
+        height = min(BLOCK_PX, grid.height - row_off)
+        for col_off in range(0, grid.width, BLOCK_PX):
+            width = min(BLOCK_PX, grid.width - col_off)
+            decoded = read(PixelWindow(col_off=col_off, row_off=row_off, width=width, height=height))
             if decoded.first_unknown is not None:
                 row, col = decoded.first_unknown
-                first = (window.row_off + row, window.col_off + col)
-                raise UnknownColorError(unknown_message(path, "value", decoded.unknown, first, classes, options=False))
-            return decoded.mask
-
-        yield read, Grid.of(dataset)
-
-
-def _only(read: ReadMask, index: int) -> ReadMask:
-    """Return a reader of masks with 1 for one class, 0 for all others."""
-
-    def read_binary(window: PixelWindow) -> Mask:
-        mask = read(window)
-        known = mask != IGNORE_INDEX
-        mask[known] = mask[known] == index
-        return mask
-
-    return read_binary
+                unknown.update(decoded.unknown)
+                first = first or (row_off + row, col_off + col)
+    noun = unknown_noun(unknown)
+    raise UnknownColorError(unknown_message(truth, noun, unknown, first, classes, options=False))

@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ctrs.errors import DataError
 from ctrs.jobs import write_text
+from ctrs.tiles.manifest import Manifest
 
 OPENINGS_FILE = "test_openings.json"
 FORMAT_VERSION = 1
 
 
-def count_openings(folder: Path, split_hash: str) -> int:
+def hash_of_test(manifest: Manifest) -> str:
+    """Return a hash of the ground that is the test: other folds, or other validation places, leave it as it is."""
+    rows = sorted(
+        [tile.scene, *(int(number) for number in asdict(tile.window).values())] for tile in manifest.split("test")
+    )
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def count_openings(folder: Path, manifest: Manifest) -> int:
     """Return how often the test split of some data was opened.
 
     Args:
         folder: The run's folder.
-        split_hash: Of the prepared data; openings of other data are not counted.
+        manifest: The prepared data; openings of other test ground are not counted.
 
     Raises:
         DataError: The record is damaged.
     """
-    return sum(row.get("split_hash") == split_hash for row in _read(folder / OPENINGS_FILE))
+    ground, split_hash = hash_of_test(manifest), manifest.split_hash
+    # Records of earlier versions name the whole division only.
+    return sum(
+        row["test_hash"] == ground if "test_hash" in row else row.get("split_hash") == split_hash
+        for row in _read(folder / OPENINGS_FILE)
+    )
 
 
-def record_opening(folder: Path, split_hash: str, *, data: Path, weights: str) -> int:
+def record_opening(folder: Path, manifest: Manifest, *, weights: str) -> int:
     """Record one more opening and return how many there are of these data.
 
     Args:
         folder: The run's folder.
-        split_hash: Of the prepared data.
-        data: The prepared data.
+        manifest: The prepared data.
         weights: Hash of the weights that are scored.
 
     Raises:
@@ -43,13 +58,23 @@ def record_opening(folder: Path, split_hash: str, *, data: Path, weights: str) -
     path = folder / OPENINGS_FILE
     row = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data": str(data),
-        "split_hash": split_hash,
+        "data": str(manifest.root),
+        "split_hash": manifest.split_hash,
+        "test_hash": hash_of_test(manifest),
         "weights": weights,
     }
     rows = [*_read(path), row]
     write_text(path, json.dumps({"format_version": FORMAT_VERSION, "openings": rows}, indent=1) + "\n")
-    return count_openings(folder, split_hash)
+    return count_openings(folder, manifest)
+
+
+def times_before(openings: int) -> str:
+    """Say how often the test split was opened before the last of some openings.
+
+    >>> times_before(1), times_before(2), times_before(4)
+    ('never before', 'once before', '3 times before')
+    """
+    return {1: "never before", 2: "once before"}.get(openings, f"{openings - 1} times before")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

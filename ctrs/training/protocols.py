@@ -3,7 +3,8 @@
 A protocol says which labels are the truth and which pixels count:
 
 - Labels: ``strict`` takes the full labels; ``isprs`` the eroded ones of the ISPRS benchmark, in which the pixels near
-  class borders are ignored.
+  class borders are ignored; ``isprs (eroded here)`` the full ones, eroded by the same rule (``ctrs.metrics.erosion``)
+  because the data have no others, or because that was asked for.
 - Pixels, for tables with unscored classes (ISPRS clutter):
     - ``without clutter``: pixels whose *true* class is unscored are left out, and means go over the scored classes.
       A scored pixel that is predicted as clutter stays an error: it lowers the recall of its class. This is the
@@ -21,12 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ctrs.classes import ClassMap
 from ctrs.metrics import ConfusionMatrix, mean_over
 
-Labels = Literal["strict", "isprs"]
+Labels = Literal["strict", "isprs", "isprs (eroded here)"]
+
+LABELS: tuple[Labels, ...] = get_args(Labels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from ctrs.models.segmentation import create_model
 from ctrs.raster.bands import Bands
 from ctrs.raster.windows import sliding_windows
 from ctrs.tiles.manifest import Manifest, Scene, Tile
-from ctrs.training import evaluation, mask_comparison
+from ctrs.training import split_scoring
 from ctrs.training.evaluation import choose_split, evaluate, run_home
 from ctrs.training.score_report import read_report
 
@@ -179,7 +179,7 @@ def test_scores_are_those_of_the_masks_that_predict_writes(ground, data, run, tm
     folder = run / "eval" / "test"
     assert report.path == folder / "report.json"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "confusion.csv", "confusion.png", "confusion_isprs.csv", "masks", "report.json",
+        "confusion.csv", "confusion.png", "confusion_isprs.csv", "masks", "report.json", "scores.csv",
     ]  # fmt: skip
     assert sorted(path.name for path in (run / "eval").iterdir()) == ["test"]
     assert calls[-1] == (2, 2, "scoring scenes")
@@ -269,14 +269,15 @@ def test_interrupted_work_is_gone_on_with(data, run, monkeypatch):
     whole = evaluate(run, data, EvalConfig(predict=CPU)).to_json()
     shutil.rmtree(run / "eval")
     (run / "test_openings.json").unlink()
-    count = evaluation.count_pixels
+    count, scored = split_scoring.score_scene, []
 
-    def interrupt(truth, pred, classes):
-        if "t2" in pred.name:
+    def interrupt(masks, *args, **options):
+        if masks.name == "t2":
             raise KeyboardInterrupt
-        return count(truth, pred, classes)
+        scored.append(masks.name)
+        return count(masks, *args, **options)
 
-    monkeypatch.setattr(evaluation, "count_pixels", interrupt)
+    monkeypatch.setattr(split_scoring, "score_scene", interrupt)
     with pytest.raises(KeyboardInterrupt) as caught:
         evaluate(run, data, EvalConfig(predict=CPU))
     assert str(run / "eval" / ".test.partial") in caught.value.__notes__[-1]
@@ -286,8 +287,10 @@ def test_interrupted_work_is_gone_on_with(data, run, monkeypatch):
         evaluate(run, data, EvalConfig(predict=replace(CPU, overlap=0.5)))
     mapped = []
     monkeypatch.setattr(Predictor, "_map_rows", lambda *a, **k: mapped.append(1))
+    monkeypatch.setattr(split_scoring, "score_scene", lambda *a, **k: (scored.append(a[0].name), count(*a, **k))[1])
     again = evaluate(run, data, EvalConfig(predict=CPU)).to_json()
     assert not mapped, "scenes that were mapped before the stop are mapped again"
+    assert scored == ["t1", "t2"], "scenes that were scored before the stop are scored again"
     assert again["test_openings"] == 1
     assert {**again, "seconds": 0} == {**whole, "seconds": 0}
     assert [path.name for path in (run / "eval").iterdir()] == ["test"]
@@ -381,7 +384,9 @@ def test_reports_go_round(finished, tmp_path):
     assert rows[0] == ["truth \\ prediction", "ground", "building", "clutter", "not predicted"]
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == report.confusions["strict"].counts.tolist()
     tables = report.tables()
-    assert [table.title.split(",")[0] for table in tables] == ["test split", "every protocol", "scenes"]
+    assert [table.title.split(",")[0] for table in tables] == [
+        "test split", "every protocol", "outlines", "objects", "area of each class", "confidence", "scenes",
+    ]  # fmt: skip
     assert all(len(row) == len(table.header) for table in tables for row in table.rows)
     assert [row[0] for row in tables[0].rows] == ["ground", "building", "mean"]
     assert len(tables[1].rows) == 6
@@ -395,10 +400,3 @@ def test_reports_go_round(finished, tmp_path):
         broken.write_text(text)
         with pytest.raises(DataError, match=rf"report\.json: {message}"):
             read_report(broken)
-
-
-def test_windows_of_counting_do_not_matter(ground, finished, monkeypatch):
-    monkeypatch.setattr(mask_comparison, "_BLOCK_PX", 31)
-    truth = ground / "prepared" / "source" / "t1_label.tif"
-    matrix = mask_comparison.count_pixels(truth, finished.path.parent / "masks/t1_mask.tif", CLASSES)
-    assert matrix == finished.scenes[0].confusions["strict"]
