@@ -48,7 +48,7 @@ def _write(
     transform = rasterio.Affine(0.1, 0, 500000, 0, -0.1, 5800000)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
         path, "w", driver="GTiff", count=count, height=height, width=width, dtype=array.dtype, nodata=nodata,
-        crs="EPSG:32633", transform=transform,
+        crs="EPSG:32633", transform=transform, photometric="minisblack",  # else the fourth of four bytes is alpha
     ) as dataset:  # fmt: skip
         dataset.write(array)
         if valid is not None:

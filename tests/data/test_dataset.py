@@ -8,8 +8,8 @@ import torch
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import AugmentConfig
-from ctrs.data.dataset import TileDataset, make_loader
-from ctrs.data.sampling import EpochOrder, OrderedBatches, TrainingBatches
+from ctrs.data.dataset import ScaledTile, TileDataset, make_loader
+from ctrs.data.sampling import EpochOrder, OrderedBatches, SampleKey, TrainingBatches
 from ctrs.data.tile_store import TileStore
 from ctrs.data.transforms import training_transform, whole_tile_transform
 from ctrs.errors import BandMismatchError
@@ -99,11 +99,81 @@ def test_the_loader_leaves_the_global_generator_alone(make_tile: Any) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_ordered_batches_hold_every_tile_once_and_one_shape_each(make_tile: Any) -> None:
+def test_batches_of_whole_tiles_have_one_shape_each(make_tile: Any) -> None:
     shapes = [(32, 32), (32, 32), (20, 32), (32, 32), (20, 32)]
     store = TileStore([make_tile(np.zeros((2, *shape), np.uint8), np.zeros(shape, np.uint8)) for shape in shapes])
-    batches = list(OrderedBatches(store, 2))
-    assert [[index for _, index, _ in batch] for batch in batches] == [[0, 1], [3], [2, 4]]
     dataset = TileDataset(store, BANDS, whole_tile_transform())
     loaded = list(make_loader(dataset, OrderedBatches(store, 2), workers=0, pin_memory=False))
     assert [tuple(batch["mask"].shape) for batch in loaded] == [(2, 32, 32), (1, 32, 32), (2, 20, 32)]
+
+
+ALL_ON = AugmentConfig(
+    rotate=30.0, gamma=0.4, noise=0.1, blur=2.0, band_shift=0.1, cutmix=0.5, mosaic=0.5, scale=(0.5, 2.0)
+)
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 20])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_with_all_augmentation_on_any_bands_become_network_input(make_tile: Any, count: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    low, high = (-3000, 3000) if dtype == "int16" else (0, 255 if dtype == "uint8" else 4000)
+    valid = np.ones((50, 60), bool)
+    valid[:, :20] = False
+    pixels = [rng.integers(low, high, (count, 50, 60)).astype(dtype) for _ in range(3)]
+    if dtype == "float32":
+        pixels[0][:, ~valid] = np.nan
+    tiles = [
+        make_tile(values, np.full((50, 60), number, np.uint8), valid=valid) for number, values in enumerate(pixels)
+    ]
+    bands = Bands(
+        names=tuple(f"band{number}" for number in range(count)), dtype=dtype, low=(low,) * count, high=(high,) * count,
+        mean=((low + high) / 2,) * count, std=((high - low) / 4,) * count,
+    )  # fmt: skip
+    dataset = TileDataset(TileStore(tiles), bands, training_transform(ALL_ON, crop_px=40))
+    values, mixed = set(), 0
+    for epoch in range(8):
+        item = dataset[(epoch, epoch % 3)]
+        assert item["image"].shape == (count, 40, 40)
+        assert item["image"].dtype == torch.float32
+        assert torch.isfinite(item["image"]).all()
+        assert item["image"].abs().max() <= 2.01  # all values within the scaled range, standardized
+        found = set(item["mask"].unique().tolist())
+        values |= found
+        mixed += len(found - {IGNORE_INDEX}) > 1
+        nothing = item["mask"] == IGNORE_INDEX  # no label here is ignored but for its pixel
+        assert nothing.any()
+        assert (item["image"][:, nothing] == 0).all()
+        assert (item["image"][:, ~nothing] != 0).any()
+    assert values == {0, 1, 2, IGNORE_INDEX}
+    assert mixed
+
+
+def test_repetitions_of_a_tile_differ_and_the_first_is_the_tile_as_ever(make_tile: Any) -> None:
+    dataset = TileDataset(make_store(make_tile), BANDS, training_transform(AugmentConfig(), crop_px=32), seed=1)
+    first, second, third = (dataset[SampleKey(2, 1, repetition)]["image"] for repetition in range(3))
+    assert torch.equal(first, dataset[(2, 1)]["image"])
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+    assert torch.equal(second, dataset[SampleKey(2, 1, 1)]["image"])
+
+
+def test_mixed_samples_are_the_same_in_loader_processes(make_tile: Any) -> None:
+    dataset = TileDataset(make_store(make_tile, 5), BANDS, training_transform(ALL_ON, crop_px=32), seed=3)
+    order = EpochOrder(5, seed=3, repeats=np.array([1.0, 2.5, 1.0, 1.5, 1.0]))
+    loaders = [make_loader(dataset, TrainingBatches(order, 2), workers=workers, pin_memory=False) for workers in (0, 2)]
+    here, there = (torch.cat([batch["image"] for batch in loader]) for loader in loaders)
+    assert len(here) == 6
+    assert torch.equal(here, there)
+
+
+def test_only_the_crop_is_scaled_to_the_same_values(make_tile: Any) -> None:
+    raw = make_store(make_tile, 1)[0]
+    whole = np.moveaxis(BANDS.scale(raw.pixels), 0, -1)
+    tile = ScaledTile(raw, BANDS)
+    piece = tile.cut(slice(3, 20), slice(5, 37))
+    np.testing.assert_array_equal(piece.image, whole[3:20, 5:37])
+    np.testing.assert_array_equal(piece.mask, raw.mask[3:20, 5:37])
+    assert piece.valid.all()
+    beyond = tile.nothing((4, 5))
+    assert not beyond.valid.any()
+    np.testing.assert_allclose(beyond.image[2, 3], [100 / 255, 50 / 255])

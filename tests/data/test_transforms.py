@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
+import albumentations
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,7 +14,14 @@ from ctrs.classes import IGNORE_INDEX
 from ctrs.config import AugmentConfig
 from ctrs.data.cropping import WholeTile, ZoomCrop
 from ctrs.data.samples import Sample, sample_rng
-from ctrs.data.transforms import Transform, training_transform, whole_tile_transform
+from ctrs.data.transforms import (
+    BrightnessContrast,
+    QuarterTurn,
+    Transform,
+    Turn,
+    training_transform,
+    whole_tile_transform,
+)
 from ctrs.raster.bands import Bands
 
 NOTHING_RANDOM = AugmentConfig(flip=False, rotate90=False, scale=(1.0, 1.0), brightness=0.0, contrast=0.0)
@@ -52,6 +61,11 @@ def test_any_band_count_and_dtype_goes_through_training_transforms(count: int, d
     assert result.image.dtype == np.float32
     assert 0 <= result.image.min() < result.image.max() <= 1
     assert result.mask.shape == result.valid.shape == (64, 64)
+
+
+EVERYTHING = AugmentConfig(
+    rotate=30.0, gamma=0.4, noise=0.1, blur=2.0, band_shift=0.1, cutmix=0.5, mosaic=0.5, scale=(0.5, 2.0)
+)
 
 
 @settings(max_examples=60)
@@ -95,6 +109,82 @@ def test_transforms_leave_their_input_alone() -> None:
     np.testing.assert_array_equal(sample.image, image)
     np.testing.assert_array_equal(sample.mask, mask)
     np.testing.assert_array_equal(sample.valid, valid)
+
+
+@settings(max_examples=30)
+@given(count=st.sampled_from([1, 3, 20]), crop=st.integers(8, 48), seed=st.integers(0, 10**6))
+def test_with_everything_on_mask_values_come_from_the_sources_and_values_stay_in_range(
+    count: int, crop: int, seed: int
+) -> None:
+    tile, other = make_sample(40, 50, count, values=(0, 3), seed=seed), make_sample(30, 60, count, values=(5,), seed=1)
+    transform = training_transform(EVERYTHING, crop_px=crop)
+    result = transform(tile, sample_rng(seed, 0, 0), lambda _: other)
+    assert result.image.shape == (crop, crop, count)
+    assert result.image.dtype == np.float32
+    assert np.isfinite(result.image).all()
+    assert 0 <= result.image.min() <= result.image.max() <= 1
+    assert set(np.unique(result.mask)) <= {0, 3, 5, IGNORE_INDEX}
+    assert set(np.unique(result.mask[result.valid])) <= {0, 3, 5}
+    again = training_transform(EVERYTHING, crop_px=crop)(tile, sample_rng(seed, 0, 0), lambda _: other)
+    np.testing.assert_array_equal(result.image, again.image)
+    np.testing.assert_array_equal(result.mask, again.mask)
+    np.testing.assert_array_equal(result.valid, again.valid)
+
+
+def half_plane(px: int, bands: int) -> Sample:
+    mask = np.zeros((px, px), np.uint8)
+    mask[:, 30:] = 1
+    image = np.repeat(mask[..., None].astype(np.float32), bands, axis=2)
+    return Sample(image=image, mask=mask, valid=np.ones((px, px), bool))
+
+
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_turns_by_any_angle_keep_image_mask_and_validity_in_register(bands: int) -> None:
+    sample = half_plane(65, bands)
+    for index in range(30):
+        result = Turn(180.0)(sample, sample_rng(0, 0, index))
+        assert result.image.shape == sample.image.shape
+        assert (result.mask[~result.valid] == IGNORE_INDEX).all()
+        assert IGNORE_INDEX not in result.mask[result.valid]
+        for band in range(bands):
+            values = result.image[..., band]
+            decided = result.valid & (abs(values - 0.5) > 0.05)
+            assert decided.mean() > 0.6
+            np.testing.assert_array_equal(result.mask[decided], values[decided] > 0.5)
+
+
+def test_what_turns_in_from_outside_is_not_valid_and_leaves_valid_pixels_alone() -> None:
+    px = 33
+    sample = Sample(
+        image=np.ones((px, px, 2), np.float32), mask=np.ones((px, px), np.uint8), valid=np.ones((px, px), bool)
+    )
+    shares = []
+    for index in range(20):
+        result = Turn(45.0)(sample, sample_rng(0, 0, index))
+        assert (result.image == 1).all()
+        shares.append(result.valid.mean())
+    assert 0.8 < min(shares) < 0.9
+    assert max(shares) > 0.95
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 7, 8, 20])
+def test_own_turns_and_contrast_equal_those_of_albumentations_bit_for_bit(count: int) -> None:
+    image = np.random.default_rng(0).random((40, 30, count), np.float32)
+    theirs, ours = albumentations.RandomRotate90(), QuarterTurn()
+    for factor in range(4):
+        for array in (image, image[..., 0].copy(), (image[..., 0] > 0.5).astype(np.uint8)):
+            np.testing.assert_array_equal(ours.apply(array, factor), theirs.apply(array, factor))
+    theirs, ours = albumentations.RandomBrightnessContrast(), BrightnessContrast()
+    for alpha, beta in ((1.0, 0.0), (1.1, 0.1), (0.87, -0.13), (1.0, 0.07), (1.49, 0.0)):
+        np.testing.assert_array_equal(ours.apply(image, alpha, beta), theirs.apply(image, alpha, beta))
+
+
+def test_what_is_off_changes_nothing_that_is_drawn() -> None:
+    """Options at 0 draw no random numbers: samples are those of versions that did not have the options."""
+    sample = make_sample(64, 64)
+    default = training_transform(AugmentConfig(), crop_px=48)(sample, sample_rng(0, 1, 2))
+    digest = hashlib.sha256(default.image.tobytes() + default.mask.tobytes() + default.valid.tobytes()).hexdigest()
+    assert digest[:16] == "d3161796d25589ad"
 
 
 @pytest.mark.parametrize("changes", [{"flip": True}, {"rotate90": True}, {"flip": True, "rotate90": True}])
