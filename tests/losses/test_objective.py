@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrs.config import ContrastConfig, LossTerm, MultiscaleConfig, PneConfig, SupconConfig, parse_loss
+from ctrs.config import (
+    ContrastConfig,
+    LossTerm,
+    MultiscaleConfig,
+    PneConfig,
+    SegmentationConfig,
+    SupconConfig,
+    parse_loss,
+)
 from ctrs.errors import ConfigError
 from ctrs.losses import Objective, SegmentationLoss, create_objective
 from ctrs.losses.objective import Heads, head_stages
@@ -347,3 +355,36 @@ def test_missing_heads_and_losses_are_refused() -> None:
         create_objective("pne", 3, {"pne": heads()})
     with pytest.raises(ConfigError, match="has terms cl, but losses for none"):
         Objective(SegmentationLoss(3), parse_loss("cl"))
+
+
+class Doubled(torch.nn.Module):
+    """An auxiliary head of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, inner: list[Tensor]) -> Tensor:
+        return self.factor * inner[0]
+
+
+def test_an_auxiliary_head_has_the_same_segmentation_loss() -> None:
+    logits, features, embedding, labels = batch()
+    options = SegmentationConfig(terms="ce+lovasz:0.5", auxiliary=0.3)
+    objective = create_objective("none", 3, {}, segmentation=options, auxiliary=Doubled())
+    padded = torch.nn.functional.pad(logits, (0, 5, 0, 3))  # the head sees the padded input
+    total, parts = objective(logits, features, embedding, labels, inner=[padded])
+    loss = SegmentationLoss(3, terms="ce+lovasz:0.5")
+    torch.testing.assert_close(total, loss(logits, labels).total + 0.3 * loss(2 * logits, labels).total)
+    torch.testing.assert_close(parts["auxiliary"], loss(2 * logits, labels).total.detach())
+    assert objective.has_heads
+    alone = objective(logits, features, embedding, labels)
+    assert torch.equal(alone.total, loss(logits, labels).total)
+    assert "auxiliary" not in alone.parts
+
+
+def test_an_auxiliary_head_belongs_to_a_weight() -> None:
+    with pytest.raises(ConfigError, match=r"auxiliary = 0\.4 found with no auxiliary head"):
+        create_objective("none", 3, {}, segmentation=SegmentationConfig(auxiliary=0.4))
+    with pytest.raises(ConfigError, match="auxiliary = 0 found with an auxiliary head"):
+        create_objective("none", 3, {}, auxiliary=Doubled())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from ctrs.classes import ClassMap, LandClass
-from ctrs.config import TrainConfig
+from ctrs.config import SegmentationConfig, TrainConfig
 from ctrs.data.dataset import Batch
-from ctrs.errors import ConfigError, CtrsWarning, TrainingError
+from ctrs.errors import ConfigError, CtrsWarning, TrainingError, UsageError
+from ctrs.losses import SegmentationLoss
 from ctrs.metrics import ConfusionMatrix
+from ctrs.models import load_module, save_module
 from ctrs.models.segmentation import create_model
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.expected_time import expected_epoch_seconds
@@ -52,6 +55,95 @@ def test_heads_belong_to_the_step_and_not_to_the_model() -> None:
     assert with_heads > sum(parameter.numel() for parameter in step.model.parameters())
     plain = make_step("none")
     assert [name for name, _ in plain.objective.named_parameters()] == []
+
+
+def supervised(auxiliary: float = 0.4, decoder: str = "unetformer") -> TrainingStep:
+    torch.manual_seed(0)
+    model = create_model("test_convnext", decoder, num_classes=2, in_channels=3)
+    config = TrainConfig(loss="none", segmentation=SegmentationConfig(auxiliary=auxiliary))
+    return create_training_step(model, config, num_classes=2)
+
+
+def test_deep_supervision_adds_the_weighted_loss_of_the_auxiliary_head() -> None:
+    step, plain = supervised(), supervised(0.0)
+    batch = make_batch()
+    images, labels = batch["image"][..., :44], batch["mask"][..., :44]  # padded by the network, cropped again
+    torch.manual_seed(1)
+    total, parts = step(images, labels, {})
+    assert set(parts) == {"cross_entropy", "dice", "auxiliary"}
+    torch.testing.assert_close(total, parts["cross_entropy"] + parts["dice"] + 0.4 * parts["auxiliary"])
+    torch.manual_seed(1)
+    _, without = plain(images, labels, {})
+    assert set(without) == {"cross_entropy", "dice"}
+    assert torch.equal(without["cross_entropy"], parts["cross_entropy"])  # the network is the same
+    total.backward()
+    assert all(parameter.grad is not None for parameter in step.parameters())
+
+
+def test_the_auxiliary_head_learns_from_its_own_logits() -> None:
+    step, batch = supervised().train(), make_batch()
+    inner = step.model(batch["image"]).inner
+    assert inner is not None
+    assert step.objective.auxiliary is not None
+    step.objective.auxiliary.eval()  # no dropout
+    expected = step.objective.segmentation(step.objective.auxiliary(inner)[..., :48, :48], batch["mask"]).total
+    output = step.model.eval()(batch["image"])
+    parts = step.objective(output.logits, output.features, output.embedding, batch["mask"], {}, inner=inner).parts
+    torch.testing.assert_close(parts["auxiliary"], expected.detach())
+
+
+def test_prediction_knows_nothing_of_deep_supervision(tmp_path: Path) -> None:
+    step, plain = supervised(), supervised(0.0)
+    assert step.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert all(torch.equal(value, plain.model.state_dict()[name]) for name, value in step.model.state_dict().items())
+    assert step.model.eval()(make_batch()["image"]).inner is None
+    _, parts = step.eval()(make_batch()["image"], make_batch()["mask"], {})
+    assert set(parts) == {"cross_entropy", "dice"}
+    names = {name for name, _ in step.objective.named_parameters()}
+    assert names
+    assert all(name.startswith("auxiliary.") for name in names)
+    assert step.objective.has_heads
+    assert not plain.objective.has_heads
+    save_module(tmp_path / "heads.safetensors", step.objective)
+    other = supervised()
+    with torch.no_grad():
+        for parameter in other.objective.parameters():
+            parameter.zero_()
+    load_module(tmp_path / "heads.safetensors", other.objective)
+    assert all(
+        torch.equal(value, other.objective.state_dict()[name]) for name, value in step.objective.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("decoder", ["dcfam", "fpn"])
+def test_deep_supervision_of_other_decoders_is_refused(decoder: str) -> None:
+    with pytest.raises(UsageError, match=f"auxiliary = 0.4 found, but decoder {decoder} has no auxiliary head; set it"):
+        supervised(decoder=decoder)
+
+
+def test_balanced_class_weights_come_from_the_training_pixels() -> None:
+    model = create_model("test_convnext", "fpn", num_classes=2, in_channels=3)
+    config = TrainConfig(loss="none", segmentation=SegmentationConfig(terms="ce+focal", class_weights="balanced"))
+    step = create_training_step(model, config, num_classes=2, class_counts=(90, 10))
+    weights = step.objective.segmentation.class_weights
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([100 / 180, 5.0])
+    with pytest.raises(ConfigError, match="class_weights = 'balanced' needs the training pixels of each class"):
+        create_training_step(model, config, num_classes=2)
+
+
+def test_terms_of_the_segmentation_loss_reach_the_step() -> None:
+    model = create_model("test_convnext", "fpn", num_classes=2, in_channels=3)
+    segmentation = SegmentationConfig(terms="focal+tversky:0.5", focal_gamma=1.0, tversky_alpha=0.2, tversky_beta=0.8)
+    step = create_training_step(model, TrainConfig(loss="none", segmentation=segmentation), num_classes=2)
+    batch = make_batch()
+    logits = step.model.eval()(batch["image"]).logits
+    total, parts = step(batch["image"], batch["mask"], {})
+    torch.testing.assert_close(total, parts["focal"] + 0.5 * parts["tversky"])
+    expected = SegmentationLoss(
+        2, terms="focal+tversky:0.5", focal_gamma=1.0, tversky_alpha=0.2, tversky_beta=0.8
+    )(logits, batch["mask"])  # fmt: skip
+    assert torch.equal(total, expected.total)
 
 
 def test_unknown_losses_are_refused() -> None:

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from ctrs.errors import UsageError
 from ctrs.models import create_decoder
 from ctrs.models.decoders.unetformer import (
+    AuxiliaryHead,
     GlobalLocalAttention,
     UnetFormerDecoder,
     WeightedFusion,
     WindowAttention,
-    conv_norm_relu6,
 )
 
 
@@ -20,9 +20,9 @@ def test_parameter_counts() -> None:
     assert round(sum(p.numel() for part in parts for p in part.parameters()) / 1e6, 2) == 0.52
     decoder = parts[0]
     assert sum(p.numel() for p in decoder.parameters()) == 514_718
-    # The published network has 0.55 M, of which 0.04 M are the auxiliary head that we leave out.
-    auxiliary = conv_norm_relu6(64, 64), nn.Conv2d(64, 6, 1)
-    extra = sum(p.numel() for part in auxiliary for p in part.parameters())
+    # The published network has 0.55 M, of which 0.04 M are the auxiliary head, which stands apart.
+    extra = sum(p.numel() for p in AuxiliaryHead(64, 6).parameters())
+    assert extra == 64 * 64 * 9 + 2 * 64 + 64 * 6 + 6
     assert round(extra / 1e6, 2) == 0.04
     assert round((sum(p.numel() for part in parts for p in part.parameters()) + extra) / 1e6, 2) == 0.55
     large = UnetFormerDecoder((64, 128, 320, 512), width=256)
@@ -97,3 +97,32 @@ def test_weighted_fusion_starts_even_and_ignores_negative_shares() -> None:
 def test_width_must_divide_by_the_heads() -> None:
     with pytest.raises(UsageError, match="width 60 does not divide by 8 heads"):
         UnetFormerDecoder((8, 16, 24, 32), width=60)
+
+
+def test_the_blocks_outputs_are_at_strides_32_16_8() -> None:
+    channels = (8, 16, 24, 32)
+    features = [torch.randn(2, c, 64 // r, 96 // r) for c, r in zip(channels, (4, 8, 16, 32), strict=True)]
+    decoder = UnetFormerDecoder(channels, width=16, num_heads=2).eval()
+    embedding, inner = decoder.with_inner(features)
+    assert torch.equal(embedding, decoder(features))
+    assert [tuple(level.shape) for level in inner] == [(2, 16, 2, 3), (2, 16, 4, 6), (2, 16, 8, 12)]
+    found = []
+    for block in (decoder.block4, decoder.block3, decoder.block2):
+        block.register_forward_hook(lambda _module, _inputs, out: found.append(out))
+    decoder(features)
+    assert all(torch.equal(*pair) for pair in zip(found, inner, strict=True))
+
+
+def test_auxiliary_head_sums_the_maps_at_stride_8() -> None:
+    head = AuxiliaryHead(4, 3).eval()
+    inner = [torch.randn(2, 4, h, w) for h, w in ((2, 3), (4, 6), (8, 12))]
+    logits = head(inner)
+    assert logits.shape == (2, 3, 64, 96)
+    summed = inner[2].clone()
+    summed += nn.functional.interpolate(inner[1], scale_factor=2, mode="bilinear")
+    summed += nn.functional.interpolate(inner[0], scale_factor=4, mode="bilinear")
+    expected = nn.functional.interpolate(head.classify(head.mix(summed)), scale_factor=8, mode="bilinear")
+    torch.testing.assert_close(logits, expected)
+    assert [type(module) for module in (*head.mix, *head.classify)] == [
+        nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Dropout, nn.Conv2d,
+    ]  # fmt: skip
