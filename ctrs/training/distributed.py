@@ -187,7 +187,8 @@ def open_fabric(
             precision=precision,
             strategy=DDPStrategy(cluster_environment=ranks),
         )
-        fabric.launch()
+        with _quiet_lightning():
+            fabric.launch()
         try:
             yield fabric
         finally:
@@ -314,6 +315,19 @@ def _watch(followers: Sequence[_Follower], done: threading.Event) -> None:
                 logger.critical("process %d: %s", follower.rank, follower.complaint())
                 follower.process.kill()
             os._exit(1)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning, which has handlers of its own, from telling of each process."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("lightning.fabric", "lightning.pytorch"))}
+    try:
+        for lightning in levels:
+            lightning.setLevel(logging.WARNING)
+        yield
+    finally:
+        for lightning, level in levels.items():
+            lightning.setLevel(level)
 
 
 @contextmanager
