@@ -40,6 +40,7 @@ import numpy.typing as npt
 
 from ctrs.errors import UsageError
 from ctrs.metrics.blocks import ScoredBlock
+from ctrs.metrics.byte_counts import count_bytes
 from ctrs.metrics.confusion import Counts, Scores, mean_over, ratio
 from ctrs.metrics.neighbourhoods import Bytes, reduce_disc, reduce_square
 
@@ -282,8 +283,7 @@ def _outline_counts(masks: _Masks, distances_px: Sequence[float], num_classes: i
                 found = _within(theirs, masks.core, distance)
                 found &= ours[masks.core]
                 # A pixel holds at most the bit of its own class.
-                bits = np.bincount(found[found != 0], minlength=256)[1 << np.arange(last - first)]
-                counts[number, part, first:last] = bits
+                counts[number, part, first:last] = count_bytes(found)[1 << np.arange(last - first)]
     return counts
 
 
@@ -320,5 +320,5 @@ def _frame(core: tuple[slice, slice], width_px: int) -> tuple[slice, slice]:
 
 def _by_class(mask: Bytes, flags: Flags, num_classes: int) -> Counts:
     """Count the flagged pixels by class; those of no class are left out."""
-    counts: Counts = np.bincount(mask[flags], minlength=256)[:num_classes]
-    return counts
+    # All others become 255, which is no class; to pick out the flagged ones would take several times as long.
+    return count_bytes(mask | (flags.view(np.uint8) - np.uint8(1)))[:num_classes]

@@ -28,8 +28,8 @@ from ctrs.metrics.confusion import Counts, Scores, ratio
 _UNIT_BITS = 32
 """A float32 in [2^-9, 1] is a multiple of 2^-32, and the most probable of up to 255 classes has at least 1 / 255."""
 
-_CHUNK_PX = 1 << 20
-"""Sums of so many confidences in units of 2^-32 stay below 2^53, so that float64 holds them exactly."""
+_CHUNK_PX = 1 << 16
+"""Sums of up to 2^21 confidences in units of 2^-32 are held by float64 exactly; fewer stay in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,26 +90,27 @@ class CalibrationCounts:
                 f"calibration: masks {block.truth.shape} and confidences {block.confidence.shape} differ in shape"
             )
         counted = (block.truth != self.ignore_index) & (block.pred != self.ignore_index)
-        if counted.all():
-            confidence, right = block.confidence.ravel(), (block.truth == block.pred).ravel()
-        else:
-            confidence, right = block.confidence[counted], (block.truth == block.pred)[counted]
+        confidence = np.where(counted, block.confidence, np.float32(0))  # where nothing is predicted, any may stand
         if confidence.size and not (confidence.min() >= 0 and confidence.max() <= 1):
             raise DataError(
                 f"calibration: confidences from {confidence.min()} to {confidence.max()} found, expected 0 to 1"
             )
+        # What is not counted goes to a third row.
+        rows = np.where(counted, (block.truth == block.pred).view(np.uint8), np.uint8(2))
+        flat_confidence, flat_rows = confidence.ravel(), rows.ravel()
         for start in range(0, confidence.size, _CHUNK_PX):
-            self._count(confidence[start : start + _CHUNK_PX], right[start : start + _CHUNK_PX])
+            self._count(flat_confidence[start : start + _CHUNK_PX], flat_rows[start : start + _CHUNK_PX])
 
-    def _count(self, confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> None:
+    def _count(self, confidence: npt.NDArray[np.float32], rows: npt.NDArray[np.uint8]) -> None:
         exact = confidence.astype(np.float64)
         # float64 holds the product of a float32 and a bin count exactly: edges are where the definition has them.
-        place = np.ceil(exact * self.bins).astype(np.int64)
-        place -= place > 0
-        keys = place + self.bins * right
-        self.pixels += np.bincount(keys, minlength=2 * self.bins).reshape(2, self.bins)
-        units = np.bincount(place, weights=np.rint(exact * 2.0**_UNIT_BITS), minlength=self.bins)
-        self._sums = [held + int(more) for held, more in zip(self._sums, units.tolist(), strict=True)]
+        place = np.maximum(np.ceil(exact * self.bins), 1.0) - 1.0
+        keys = (place + self.bins * rows.astype(np.float64)).astype(np.int64)
+        self.pixels += np.bincount(keys, minlength=3 * self.bins)[: 2 * self.bins].reshape(2, self.bins)
+        # What is not counted has a confidence of 0.
+        units = np.bincount(keys, weights=np.rint(exact * 2.0**_UNIT_BITS), minlength=3 * self.bins)
+        sums = units.reshape(3, self.bins).sum(axis=0).tolist()
+        self._sums = [held + int(more) for held, more in zip(self._sums, sums, strict=True)]
 
     @property
     def sums(self) -> Scores:

@@ -152,18 +152,18 @@ class SceneObjectsReader:
         """
         truth, pred = block.core_truth, block.core_pred
         self._require_order(block, truth.shape)
-        true_labels, num_true, true_base = self._true.update(truth == self._class_index, block)
-        pred_labels, num_pred, pred_base = self._pred.update(pred == self._class_index, block)
-        self._true_px.append(np.bincount(true_labels[true_labels > 0], minlength=num_true + 1)[1:])
-        inside = np.flatnonzero(pred_labels.ravel())
-        places = pred_labels.ravel()[inside].astype(np.int64) - 1
+        true_base, pred_base = self._true.count, self._pred.count
+        true_labels, _, num_true = self._true.update(truth == self._class_index, block)
+        pred_labels, inside, num_pred = self._pred.update(pred == self._class_index, block)
+        self._true_px.append(np.bincount(true_labels, minlength=num_true + 1)[1:])
+        places = pred_labels[inside].astype(np.int64) - 1
         known = truth.ravel()[inside] != self._ignore_index
         px = np.bincount(places + num_pred * ~known, minlength=2 * num_pred)[: 2 * num_pred]
         self._pred_px.append(px.reshape(2, num_pred))
         self._add_confidence(block, inside, places, num_pred)
-        true_places = true_labels.ravel()[inside].astype(np.int64) - 1
+        true_places = true_labels[inside].astype(np.int64) - 1
         both = true_places >= 0
-        keys, shared = np.unique(true_places[both] * max(num_pred, 1) + places[both], return_counts=True)
+        keys, shared = _count_runs(true_places[both] * max(num_pred, 1) + places[both])
         true, guessed = np.divmod(keys, max(num_pred, 1))
         self._pairs.append(np.stack([true + true_base, guessed + pred_base, shared], axis=1))
         return block.is_last
@@ -229,26 +229,27 @@ class _Areas:
         self._structure = ndimage.generate_binary_structure(2, 2 if self._diagonal else 1)
         self._first: list[Labels] = []  # index of each piece's first pixel in the scene
         self._touching: list[Labels] = []  # (n, 2) pieces that touch across block edges
-        self._count = 0
+        self.count = 0
+        """Pieces so far."""
         self._above = np.zeros(0, np.int64)  # piece + 1 along the lower edge of the row of blocks above; 0: none
         self._below = np.zeros(0, np.int64)  # likewise of this row of blocks, as far as it was read
         self._left = np.zeros(0, np.int64)  # likewise along the right edge of the block before
 
-    def update(self, flags: Flags, block: ScoredBlock) -> tuple[npt.NDArray[np.int32], int, int]:
+    def update(self, flags: Flags, block: ScoredBlock) -> tuple[npt.NDArray[np.int32], Labels, int]:
         """Label a block's flags.
 
         Returns:
-            Labels of the block, 0 where there is no flag; their number n; the piece that label 1 stands for, so that
-            the block's pieces are the n from there on.
+            Labels of the block's pixels, row after row, 0 where there is no flag; which of them have a label; the
+            number n of labels. They stand for the n pieces from the old ``count`` on.
         """
-        base = self._count
+        base = self.count
         labels, number = ndimage.label(flags, self._structure)
         width = block.scene_shape[1]
         if block.col_off == 0:
             self._above, self._below = self._below, np.zeros(width, np.int64)
-        inside = np.flatnonzero(labels.ravel())
+        flat, inside = labels.ravel(), np.flatnonzero(flags)
         first = np.zeros(number, np.int64)
-        first[labels.ravel()[inside[::-1]] - 1] = inside[::-1]  # of repeated places the last value stays
+        first[flat[inside[::-1]] - 1] = inside[::-1]  # of repeated places the last value stays
         rows, columns = np.divmod(first, max(flags.shape[1], 1))
         self._first.append((rows + block.row_off) * width + columns + block.col_off)
         top, bottom, left, right = (
@@ -270,8 +271,8 @@ class _Areas:
                 self._touch(self._left[1:], left[:-1])
         self._below[start:stop] = bottom
         self._left = right
-        self._count += number
-        return labels, number, base
+        self.count += number
+        return flat, inside, number
 
     def _touch(self, ours: Labels, theirs: Labels) -> None:
         both = (ours > 0) & (theirs > 0)
@@ -280,12 +281,12 @@ class _Areas:
 
     def join(self) -> tuple[Labels, int]:
         """Return the area of each piece, numbered by their first pixels, and the number of areas."""
-        if not self._count:
+        if not self.count:
             return np.zeros(0, np.int64), 0
         first = np.concatenate(self._first)
         touching = np.concatenate(self._touching) if self._touching else np.zeros((0, 2), np.int64)
         graph = coo_array(
-            (np.ones(len(touching), np.bool_), (touching[:, 0], touching[:, 1])), shape=(self._count, self._count)
+            (np.ones(len(touching), np.bool_), (touching[:, 0], touching[:, 1])), shape=(self.count, self.count)
         )
         number, areas = connected_components(graph, directed=False)
         beginnings = np.full(number, np.iinfo(np.int64).max)
@@ -293,6 +294,15 @@ class _Areas:
         rank = np.empty(number, np.int64)
         rank[np.argsort(beginnings)] = np.arange(number)
         return rank[areas], int(number)
+
+
+def _count_runs(keys: Labels) -> tuple[Labels, Counts]:
+    """Return the distinct keys and how often each is there; quick where equal ones stand side by side."""
+    if not len(keys):
+        return keys, keys
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    distinct, inverse = np.unique(keys[starts], return_inverse=True)
+    return distinct, _sum_by(inverse, np.diff(starts, append=len(keys)), len(distinct))
 
 
 def _sum_by(places: Labels, values: Counts, number: int) -> Counts:
