@@ -91,7 +91,9 @@ def train(
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            help="Step size.", show_default="8e-5 from pretrained weights, else 5e-4", rich_help_panel=_OPTIMIZER
+            help="Step size.",
+            show_default="8e-5 from pretrained weights, else 5e-4; 0.01 with sgd",
+            rich_help_panel=_OPTIMIZER,
         ),
     ] = None,
     weight_decay: Annotated[

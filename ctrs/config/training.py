@@ -125,7 +125,8 @@ class TrainConfig:
         batch_size: Tiles in each optimizer step, over all devices; None: 32 for each GPU, 8 on the CPU.
         accumulate: Parts in which each device computes its share of a batch, one after the other, to save memory.
         auto: Choose batch size and workers by trying, where they are not given.
-        learning_rate: None: 8e-5 from pretrained weights, from ``init`` and with ``ct-paper``, else 5e-4.
+        learning_rate: None: 8e-5 from pretrained weights, from ``init`` and with ``ct-paper``, else 5e-4; 0.01 with
+            ``sgd``.
         optimizer: ``adamw`` or ``sgd``.
         weight_decay: Of the optimizer; biases and norms have none with ``layer_decay`` or ``sgd``.
         momentum: Of ``sgd`` (Nesterov).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import warnings
 
@@ -14,7 +13,7 @@ from ctrs.errors import DataError, DataWarning
 from ctrs.tiles.manifest import Manifest
 
 GPU_BATCH, CPU_BATCH = 32, 8
-FINE_TUNING_RATE, FROM_SCRATCH_RATE = 8e-5, 5e-4
+FINE_TUNING_RATE, FROM_SCRATCH_RATE, SGD_RATE = 8e-5, 5e-4, 1e-2
 MAX_WORKERS = 4
 
 
@@ -43,14 +42,20 @@ def effective_config(config: TrainConfig, tile_px: int, device: torch.device) ->
             ),
             stacklevel=2,
         )
-    pretrained = config.weights != "none" or config.init is not None or config.recipe == "ct-paper"
     return dataclasses.replace(
         config,
         batch_size=config.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH),
-        learning_rate=config.learning_rate or (FINE_TUNING_RATE if pretrained else FROM_SCRATCH_RATE),
+        learning_rate=config.learning_rate or _default_rate(config),
         crop=config.crop or whole_tile,
         workers=default_workers(device) if config.workers is None else config.workers,
     )
+
+
+def _default_rate(config: TrainConfig) -> float:
+    if config.optimizer == "sgd":  # whose steps are not scaled by the gradient's size
+        return SGD_RATE
+    pretrained = config.weights != "none" or config.init is not None or config.recipe == "ct-paper"
+    return FINE_TUNING_RATE if pretrained else FROM_SCRATCH_RATE
 
 
 def default_workers(device: torch.device) -> int:
@@ -89,23 +94,3 @@ def check_data(manifest: Manifest) -> None:
             f"{manifest.root}: no labelled pixel in {len(train)} training tiles, all are nodata or ignored; "
             "check the labels and run `ctrs prepare` again"
         )
-
-
-def learning_rate_at(step: int, config: TrainConfig, *, steps_per_epoch: int) -> float:
-    """Return the learning rate of a step: constant, or a half cosine down to 0, after a linear rise.
-
-    Args:
-        step: From 0, over the whole run.
-        config: From ``effective_config``.
-        steps_per_epoch: Steps in each epoch.
-    """
-    peak = config.learning_rate
-    if peak is None:
-        raise ValueError("learning_rate is open; pass what effective_config returned")
-    warmup = config.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    if config.schedule == "constant":
-        return peak
-    rest = config.epochs * steps_per_epoch - warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / rest))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from ctrs.classes import ClassMap, LandClass
 from ctrs.config import TrainConfig
 from ctrs.errors import DataError, DataWarning
 from ctrs.tiles.manifest import Manifest
-from ctrs.training.settings import check_data, default_workers, effective_config, learning_rate_at, resize_factor
+from ctrs.training.settings import check_data, default_workers, effective_config, resize_factor
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -21,6 +20,11 @@ def test_open_settings_depend_on_device_weights_and_tiles() -> None:
     on_gpu = effective_config(TrainConfig(weights="imagenet"), 300, GPU)
     assert (on_gpu.batch_size, on_gpu.learning_rate, on_gpu.crop) == (32, 8e-5, 300)
     assert on_gpu.workers == default_workers(GPU) >= 1
+
+
+def test_sgd_has_a_learning_rate_of_its_own() -> None:
+    assert effective_config(TrainConfig(optimizer="sgd", weights="imagenet"), 512, CPU).learning_rate == 0.01
+    assert effective_config(TrainConfig(optimizer="sgd", learning_rate=0.1), 512, CPU).learning_rate == 0.1
 
 
 def test_what_is_given_stays() -> None:
@@ -43,21 +47,6 @@ def test_ct_paper_resizes_500_px_tiles_to_512() -> None:
     assert resize_factor(TrainConfig(), 500) == 1
     effective = effective_config(config, 500, CPU)
     assert (effective.crop, effective.learning_rate) == (512, 8e-5)
-
-
-def test_constant_schedule() -> None:
-    config = TrainConfig(learning_rate=0.1, epochs=4)
-    assert {learning_rate_at(step, config, steps_per_epoch=5) for step in range(20)} == {0.1}
-
-
-def test_cosine_schedule_rises_falls_and_nears_zero() -> None:
-    config = TrainConfig(learning_rate=0.1, epochs=4, schedule="cosine", warmup_epochs=1)
-    rates = [learning_rate_at(step, config, steps_per_epoch=5) for step in range(20)]
-    assert rates[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
-    assert rates[5] == pytest.approx(0.1)
-    assert rates[5:] == sorted(rates[5:], reverse=True)
-    assert rates[12] == pytest.approx(0.05 * (1 + math.cos(math.pi * 7 / 15)))
-    assert 0 < rates[-1] < 0.002
 
 
 def test_data_without_training_tiles_are_refused(prepared) -> None:
