@@ -34,7 +34,6 @@ METADATA_FILE = "model.json"
 _SUFFIX = ".safetensors"
 _HEADER_KEY = "ctrs"
 _MAX_HEADER_BYTES = 100_000_000  # as safetensors' own
-_OF_ONE_RUN = ("created",)
 _METRICS_OF_ONE_RUN = ("seconds", "images_per_second", "data_wait")
 
 
@@ -136,7 +135,7 @@ class CheckpointMetadata:
     def for_header(self) -> CheckpointMetadata:
         """Return the description without what differs between two runs of the same job."""
         kept = {name: value for name, value in self.metrics.items() if name not in _METRICS_OF_ONE_RUN}
-        return replace(self, metrics=kept, **dict.fromkeys(_OF_ONE_RUN))
+        return replace(self, metrics=kept, created=None)
 
     @classmethod
     def from_json(cls, row: Any, *, where: str = "checkpoint") -> CheckpointMetadata:
@@ -192,6 +191,11 @@ class CheckpointFiles:
         """
         return self.weights.parent if self.weights.name == WEIGHTS_FILE else self.weights.with_suffix("")
 
+    @property
+    def home(self) -> Path:
+        """The run's folder, or the checkpoint's own where it belongs to no run."""
+        return run_home(self.folder)
+
 
 def find_checkpoint(path: Path) -> CheckpointFiles:
     """Return the checkpoint that a run folder, checkpoint folder or weight file stands for.
@@ -228,6 +232,19 @@ def find_checkpoint(path: Path) -> CheckpointFiles:
         f"{path}: no checkpoint there ({METADATA_FILE} expected, also in best/); "
         "give a run folder that `ctrs train` wrote"
     )
+
+
+def run_home(folder: Path) -> Path:
+    """Return the run that a checkpoint folder belongs to, or the folder itself where it belongs to none.
+
+    >>> run_home(Path("models/roofs")).as_posix()
+    'models/roofs'
+    """
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    if folder.name in ("best", "last") and (folder.parent / "config.toml").is_file():
+        return folder.parent
+    return folder
 
 
 def read_metadata(path: Path) -> CheckpointMetadata:

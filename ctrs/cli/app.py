@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ctrs import __version__
-from ctrs.cli import ablate, demo, evaluate, inspect, predict, prepare, presets, train, vectorize
+from ctrs.cli import ablate, demo, evaluate, info, inspect, predict, prepare, presets, train, vectorize
 from ctrs.errors import ConfigError, CtrsError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("vectorize")(vectorize.vectorize)
+app.command("info")(info.info)
 app.command("ablate")(ablate.ablate)
 app.add_typer(inspect.app, name="inspect")
 app.command("demo")(demo.demo)

@@ -39,7 +39,7 @@ def training_ground(tiles: Iterable[Tile], grids: Mapping[str, Grid]) -> dict[st
             by_scene.setdefault(tile.scene, []).append(tile)
     if not by_scene or any(grids[name].crs is None for name in by_scene):
         return None
-    hulls = []
+    hulls: list[Any] = []
     for name, found in by_scene.items():
         shapes = tile_footprints([(grids[name], tile.window) for tile in found], CRS.from_epsg(4326))
         hulls.append(shapely.convex_hull(shapely.geometrycollections(shapes)))
