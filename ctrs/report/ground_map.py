@@ -87,7 +87,7 @@ def ground_map(
         return fine
 
     height_px = float(size[1]) + 2 * _MARGIN_PX
-    parts: list[Html] = [element("title", alt), _hatching(key)]
+    parts: list[Html] = [element("title", alt), element("defs", hatching(f"{key}-hatching", scale=_FINE))]
     parts.append(element("rect", x=0.5, y=0.5, width=width_px - 1, height=height_px - 1, class_="frame"))
     parts += [_draw_layer(layer, [placed(ring) for ring in layer.rings], key) for layer in layers if layer.rings]
     lines = [(outline.name, placed(outline.ring)) for outline in outlines]
@@ -128,10 +128,17 @@ def _draw_layer(layer: MapLayer, rings: Sequence[npt.NDArray[np.int64]], key: st
     )
 
 
-def _hatching(key: str) -> Html:
-    stroke = element("path", d="M-10 10L10 -10M0 60L60 0M50 70L70 50", stroke="#8a9299", stroke_width=12)
-    pattern = element("pattern", stroke, id=f"{key}-hatching", patternUnits="userSpaceOnUse", width=60, height=60)
-    return element("defs", pattern)
+def hatching(key: str, *, scale: int = 1) -> Html:
+    """Return a pattern of grey lines, for areas of which nothing is known.
+
+    Args:
+        key: Its anchor.
+        scale: Units of what is filled in a pixel.
+    """
+    edge = 6 * scale
+    lines = f"M-{scale} {scale}L{scale} -{scale}M0 {edge}L{edge} 0M{5 * scale} {7 * scale}L{7 * scale} {5 * scale}"
+    stroke = element("path", d=lines, stroke="#8a9299", stroke_width=float(1.2 * scale))
+    return element("pattern", stroke, id=key, patternUnits="userSpaceOnUse", width=edge, height=edge)
 
 
 def path_of(rings: Iterable[npt.NDArray[np.int64]]) -> str:

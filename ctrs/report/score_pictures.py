@@ -6,17 +6,21 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ctrs.classes import Mask
+from ctrs.report.ground_map import hatching
 from ctrs.report.html import Html, element, join
-from ctrs.report.pictures import UNLABELLED_COLOR, Image
+from ctrs.report.pictures import Image
 from ctrs.report.thumbnails import data_uri
 
 ERROR_COLOR = (0xE6, 0x00, 0x3D)
 """Of wrong pixels over the grey scene."""
+
+_ERROR_OPACITY = 0.8
 
 PANEL_PX = 256.0
 _GAP_PX = 8.0
@@ -44,7 +48,8 @@ class PlacePanels:
 def place_panels(place: PlacePanels, colors: Sequence[tuple[int, int, int]], *, key: str, alt: str) -> Html:
     """Draw scene, truth and runs side by side, and the errors of each run over the grey scene.
 
-    With one run all stand in a row; with several the errors stand below the runs that made them.
+    With one run all stand in a row; with several the errors stand below the runs that made them. What has no label or
+    no prediction is hatched.
 
     Args:
         place: What is drawn.
@@ -57,16 +62,17 @@ def place_panels(place: PlacePanels, colors: Sequence[tuple[int, int, int]], *, 
     size = {"width": width * scale, "height": height * scale}
     sharp = "pixels" if scale > 1.5 else None
     step, row = size["width"] + _GAP_PX, size["height"] + _TITLE_PX + _GAP_PX
-    parts: list[Html] = [element("title", alt)]
+    shared = [hatching(f"{key}-hatching")]
     if place.image is not None:
-        image = element("image", id=key, **size, href=data_uri(place.image), class_=sharp)
-        parts.append(element("defs", image))
+        shared.append(element("image", id=key, **size, href=data_uri(place.image), class_=sharp))
+    parts: list[Html] = [element("title", alt), element("defs", *shared)]
 
     def panel(col: int, line: int, title: str, *layers: Html) -> None:
         x, y = col * step, line * row
         parts.append(element("text", _shorten(title), x=x, y=y + _TITLE_PX - 7, font_size=12.5))
         ground = element("rect", **size, class_="frame")
-        parts.append(element("g", ground, *layers, transform=f"translate({x:.2f} {y + _TITLE_PX:.2f})"))
+        empty = element("rect", **size, fill=f"url(#{key}-hatching)")
+        parts.append(element("g", ground, empty, *layers, transform=f"translate({x:.2f} {y + _TITLE_PX:.2f})"))
 
     scene = [] if place.image is None else [element("use", href=f"#{key}")]
     first = 0
@@ -103,15 +109,17 @@ def _layer(uri: str, size: dict[str, float]) -> Html:
 
 
 def mask_uri(mask: Mask, colors: Sequence[tuple[int, int, int]]) -> str:
-    """Return a mask in its classes' colours as a PNG, ignored pixels in grey."""
-    table = np.full((256, 4), (*UNLABELLED_COLOR, 255), np.uint8)
-    table[: len(colors), :3] = colors
+    """Return a mask in its classes' colours as a PNG, ignored pixels clear."""
+    table = np.zeros((256, 4), np.uint8)
+    table[: len(colors), :3], table[: len(colors), 3] = colors, 255
     return _palette_png(mask, table)
 
 
 def error_uri(wrong: npt.NDArray[np.bool_]) -> str:
     """Return pixels (H, W), True = wrong, as a PNG to lay over their scene, clear elsewhere."""
-    return _palette_png(wrong.astype(np.uint8), np.array([(*ERROR_COLOR, 0), (*ERROR_COLOR, 255)], np.uint8))
+    return _palette_png(
+        wrong.astype(np.uint8), np.array([(*ERROR_COLOR, 0), (*ERROR_COLOR, round(255 * _ERROR_OPACITY))], np.uint8)
+    )
 
 
 def _palette_png(indices: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8]) -> str:
@@ -131,14 +139,14 @@ def _palette_png(indices: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8]) -
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceMark:
-    """A place on a scene: its pixels, and what is written on it."""
+    """A place on a scene: its pixels, what is written on it, and why it is shown."""
 
     label: str
     row_off: int
     col_off: int
     height: int
     width: int
-    is_worst: bool
+    kind: Literal["worst", "disputed", "best"]
 
 
 def scene_overview(
@@ -156,7 +164,7 @@ def scene_overview(
     Args:
         image: The scene made small, uint8 (3, h, w); None leaves it out.
         error_rates: Share of errors by cell (rows, cols), NaN where nothing counts; full red is the highest share.
-        marks: Outlined and named.
+        marks: Outlined and named, later ones over earlier ones.
         scene_shape: Rows and columns of the scene.
         cell_px: Edge of the cells in pixels of the scene.
         alt: What the picture shows.
@@ -169,15 +177,14 @@ def scene_overview(
     if image is not None:
         parts.append(element("image", **size, href=data_uri(image), class_="faded"))
     parts.append(_cells(error_rates, cell_px * scale, size))
-    for mark in sorted(marks, key=lambda mark: mark.is_worst):
+    for mark in marks:
         box = {
             "x": mark.col_off * scale,
             "y": mark.row_off * scale,
             "width": mark.width * scale,
             "height": mark.height * scale,
         }
-        kind = "mark worst" if mark.is_worst else "mark best"
-        parts.append(element("rect", element("title", mark.label), **box, class_=kind))
+        parts.append(element("rect", element("title", mark.label), **box, class_=f"mark {mark.kind}"))
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + 4
         parts.append(element("text", mark.label, x=x, y=y, text_anchor="middle", class_="halo", font_size=12))
     return element(

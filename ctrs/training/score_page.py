@@ -1,0 +1,246 @@
+"""The report on scores as one page: the figures first, then what they are made of, and where the errors are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctrs import __version__
+from ctrs.classes import ClassMap
+from ctrs.errors import UsageError
+from ctrs.jobs import write_text
+from ctrs.report.html import Html, Section, element, figure, join, legend, page, paragraph, swatch
+from ctrs.report.score_pictures import ERROR_COLOR, PlaceMark, place_panels, scene_overview
+from ctrs.training.score_places import PlaceGallery, SceneMap, ShownPlace
+from ctrs.training.score_report import EvaluationReport
+from ctrs.training.score_sections import (
+    Runs,
+    area_section,
+    boundary_section,
+    calibration_section,
+    class_section,
+    confusion_section,
+    headline_figures,
+    object_section,
+    only,
+    protocol_table,
+    scene_section,
+)
+
+PAGE_FILE = "report.html"
+
+MAX_RUNS = 3
+"""Most runs that a page shows side by side."""
+
+
+def write_score_page(
+    path: Path, runs: Runs, gallery: PlaceGallery | None = None, *, differences: Html | None = None
+) -> Path:
+    """Write the report on scores; the same reports and places give the same bytes.
+
+    Args:
+        path: HTML file to write, in a folder that exists.
+        runs: Report of each run by name, over the same scenes and classes; one, or up to three side by side.
+        gallery: Places to show; None shows none.
+        differences: What is said of the differences between the runs.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        UsageError: There are no or too many runs, or they differ in scenes or classes.
+        OutputError: The file cannot be written.
+    """
+    write_text(path, render_score_page(runs, gallery, differences=differences))
+    return path
+
+
+def render_score_page(runs: Runs, gallery: PlaceGallery | None = None, *, differences: Html | None = None) -> str:
+    """Return the report on scores as a page that needs no other file; see ``write_score_page``."""
+    _check(runs)
+    first = next(iter(runs.values()))
+    sections = [Section(key="headline", title="Headline", content=headline_figures(runs))]
+    if differences is not None:
+        sections.append(Section(key="differences", title="Differences between the runs", content=differences))
+    sections += [
+        Section(key="classes", title="Classes", content=class_section(runs)),
+        Section(key="protocols", title="Every protocol", content=protocol_table(runs)),
+        Section(key="confusion", title="Confusion", content=confusion_section(runs)),
+    ]
+    if any(report.outlines is not None for report in runs.values()):
+        sections.append(Section(key="outlines", title="Outlines", content=boundary_section(runs)))
+    if any(report.objects for report in runs.values()):
+        sections.append(Section(key="objects", title="Objects", content=object_section(runs)))
+    if any(report.area is not None for report in runs.values()):
+        sections.append(Section(key="areas", title="Areas", content=area_section(runs)))
+    if any(report.calibration is not None for report in runs.values()):
+        sections.append(Section(key="calibration", title="Calibration", content=calibration_section(runs)))
+    sections.append(Section(key="scenes", title="Scenes", content=scene_section(runs)))
+    if gallery is not None:
+        sections += _place_sections(gallery, list(runs))
+    what = " and ".join([", ".join([*runs][:-1]), [*runs][-1]]) if len(runs) > 1 else first.name
+    return page(
+        title=f"{'Scores' if len(runs) == 1 else 'Comparison'}: {what}",
+        lead=_lead(runs),
+        sections=sections,
+        foot=f"Made by ctrs {__version__}. Figures and counts of each scene stand in report.json beside this page.",
+        generator=f"ctrs {__version__}",
+    )
+
+
+def _check(runs: Runs) -> None:
+    if not 1 <= len(runs) <= MAX_RUNS:
+        raise UsageError(f"score page: {len(runs)} runs found, expected 1 to {MAX_RUNS}; leave some out")
+    first, *others = runs.values()
+    for name, report in zip([*runs][1:], others, strict=True):
+        if report.classes != first.classes:
+            raise UsageError(f"score page: {name} scores other classes; compare runs of one class table")
+        if [scene.name for scene in report.scenes] != [scene.name for scene in first.scenes]:
+            raise UsageError(f"score page: {name} scores other scenes; compare runs on the same scenes")
+
+
+def _lead(runs: Runs) -> Html:
+    first = next(iter(runs.values()))
+    report = only(runs)
+    facts: dict[str, str] = {}
+    if report is not None:
+        facts["Scored"] = str(report.checkpoint or report.scenes[0].mask)
+    else:
+        for name, entry in runs.items():
+            facts[name] = str(entry.checkpoint or entry.scenes[0].mask)
+    facts["Against"] = str(first.data)
+    if first.split is not None:
+        facts["Split"] = f"{first.split} ({first.reason})"
+    if first.split_hash:
+        facts["Split hash"] = first.split_hash
+    num = len(first.scenes)
+    facts["Scenes"] = f"{num:,} ({', '.join(scene.name for scene in first.scenes[:8])}{', ...' if num > 8 else ''})"
+    facts["Pixels"] = f"{first.headline.num_pixels:,} that count in the headline"
+    facts["Headline"] = first.headline.name
+    scored = {entry.name for entry in first.headline.classes}
+    facts["Classes"] = ", ".join(
+        entry.name + ("" if entry.name in scored else " (not in the means)") for entry in first.classes.learnt
+    )
+    facts["Made by"] = f"ctrs {first.version}"
+    rows = [join([element("dt", name), element("dd", value)]) for name, value in facts.items()]
+    return join([*_openings(runs), element("dl", *rows, class_="facts")])
+
+
+def _openings(runs: Runs) -> list[Html]:
+    """Return a line for each run on how often it looked at these test scenes."""
+    lines = []
+    for name, report in runs.items():
+        if report.test_openings is None:
+            continue
+        who = "this run" if len(runs) == 1 else name
+        if report.test_openings == 1:
+            lines.append(paragraph(f"The test split was opened by {who} for the first time.", class_="verdict good"))
+        else:
+            text = (
+                f"The test split was opened {report.test_openings} times by {who}: once choices were made by its "
+                "figures, they are no longer those of unseen scenes."
+            )
+            lines.append(paragraph(text, class_="verdict warning"))
+    return lines
+
+
+def _place_sections(gallery: PlaceGallery, runs: list[str]) -> list[Section]:
+    kinds = [
+        ("worst", "Worst places", gallery.worst, "the greatest share of wrong pixels", "W"),
+        ("disputed", "Most disputed places", gallery.disputed, "the greatest difference between the runs", "D"),
+        ("best", "Best places", gallery.best, "more than one class and the least share of wrong pixels", "B"),
+    ]
+    sections = []
+    for key, title, places, what, letter in kinds:
+        if key == "disputed" and len(runs) < 2:
+            continue
+        content = _places(gallery.classes, places, what, key, letter, cell_px=gallery.cell_px)
+        sections.append(Section(key=key, title=title, content=content))
+    sections.append(Section(key="map", title="Where these places lie", content=_maps(gallery)))
+    return sections
+
+
+def _places(classes: ClassMap, places: list[ShownPlace], what: str, key: str, letter: str, *, cell_px: int) -> Html:
+    if not places:
+        return paragraph("There are none.")
+    intro = paragraph(
+        f"Squares of {cell_px} px with {what}, over all scenes; at least half of each is labelled. Errors are drawn "
+        "over the grey scene."
+    )
+    figures = []
+    for place, shown in enumerate(places, 1):
+        sign = f"{letter}{place}"
+        alt = f"Place {sign} in {shown.place.scene}: scene, truth, prediction, errors"
+        drawn = place_panels(shown.panels, classes.colors, key=f"{key}-{place}", alt=alt)
+        figures.append(figure(element("div", drawn, class_="wide"), _caption(classes, shown, sign)))
+    return join([intro, _legend(classes), element("div", *figures, class_="places")])
+
+
+def _caption(classes: ClassMap, shown: ShownPlace, sign: str) -> Html:
+    place = shown.place
+    size = f"rows {place.row_off:,} to {place.row_off + place.height - 1:,}"
+    size += f", columns {place.col_off:,} to {place.col_off + place.width - 1:,}"
+    counted = place.counted // len(shown.errors)
+    if len(shown.errors) == 1:
+        wrong = f"{_percent(place.errors, counted)} of {counted:,} px wrong"
+    else:
+        each = ", ".join(f"{name} {_percent(errors, counted)}" for name, errors in shown.errors.items())
+        wrong = f"wrong of {counted:,} px: {each}"
+    parts = [element("strong", sign), f" {place.scene}, {size}: {wrong}"]
+    if shown.confused is not None:
+        true, predicted, pixels = shown.confused
+        as_what = "not predicted" if predicted is None else f"mapped as {classes.names[predicted]}"
+        parts.append(f"; most often {classes.names[true]} {as_what} ({_percent(pixels, place.errors)} of the errors)")
+    return join([*parts, "."])
+
+
+def _percent(part: int, whole: int) -> str:
+    """Write a share; what is not nothing never looks like it.
+
+    >>> _percent(1, 4), _percent(1, 100_000), _percent(0, 5), _percent(99_999, 100_000)
+    ('25.0 %', '< 0.1 %', '0 %', '> 99.9 %')
+    """
+    if part in (0, whole):
+        return "100 %" if part else "0 %"
+    percent = 100 * part / whole
+    if percent < 0.1:
+        return "< 0.1 %"
+    return "> 99.9 %" if percent > 99.9 else f"{percent:.1f} %"
+
+
+def _legend(classes: ClassMap) -> Html:
+    entries = [(swatch(entry.color), entry.name) for entry in classes.learnt]
+    nothing = element("span", class_="swatch hatched")
+    return legend([*entries, (nothing, "no label or no prediction"), (swatch(ERROR_COLOR), "wrong")])
+
+
+def _maps(gallery: PlaceGallery) -> Html:
+    if not gallery.maps:
+        return paragraph("There are none.")
+    marks: dict[str, list[PlaceMark]] = {}
+    for letter, places in (("B", gallery.best), ("D", gallery.disputed), ("W", gallery.worst)):
+        for place, shown in enumerate(places, 1):
+            at = shown.place
+            mark = PlaceMark(
+                label=f"{letter}{place}", row_off=at.row_off, col_off=at.col_off, height=at.height, width=at.width,
+                kind={"B": "best", "D": "disputed", "W": "worst"}[letter],
+            )  # fmt: skip
+            marks.setdefault(at.scene, []).append(mark)
+    figures = [figure(_overview(entry, marks.get(entry.name, [])), entry.name) for entry in gallery.maps]
+    intro = paragraph(
+        "Scenes that hold the places above; the redder a square, the greater its share of wrong pixels, each scene on "
+        "its own scale up to its worst square."
+    )
+    return join([intro, element("div", *figures, class_="gallery")])
+
+
+def _overview(entry: SceneMap, marks: list[PlaceMark]) -> Html:
+    alt = f"Scene {entry.name}: share of errors by place"
+    return scene_overview(
+        entry.image, entry.error_rates, marks, scene_shape=entry.shape, cell_px=entry.cell_px, alt=alt
+    )
+
+
+def run_names(reports: list[EvaluationReport]) -> list[str]:
+    """Return a name for each report under which it is shown; equal ones are numbered."""
+    names = [report.name for report in reports]
+    return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
