@@ -53,7 +53,7 @@ from ctrs.config.loss import (
 )
 from ctrs.config.prepare import PrepareConfig
 from ctrs.config.recipes import CT_PAPER, CT_PAPER_INPUT_PX, RECIPES, RUN_KEYS, resolve_train_config, run_name
-from ctrs.config.steps import EvalConfig, PredictConfig, VectorizeConfig
+from ctrs.config.steps import EvalConfig, PredictConfig, VectorizeConfig, parse_required_scores
 from ctrs.config.toml import from_mapping, merge, read_assignments, read_toml, to_plain
 from ctrs.config.training import AugmentConfig, SegmentationConfig, TrainConfig
 
@@ -115,6 +115,7 @@ __all__ = [
     "from_mapping",
     "merge",
     "parse_loss",
+    "parse_required_scores",
     "parse_segmentation",
     "read_ablation",
     "read_assignments",

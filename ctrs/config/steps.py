@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,6 +110,26 @@ class EvalConfig:
         require(0 <= self.num_places <= 100, "num_places", self.num_places, "0 to 100")
         for name, value in self.fail_under:
             require(0 < value <= 1, f"fail_under {name}", value, "above 0, up to 1")
+
+
+def parse_required_scores(texts: Iterable[str]) -> tuple[tuple[str, float], ...]:
+    """Read the ``NAME=VALUE`` texts of ``--fail-under``.
+
+    >>> parse_required_scores(["building=0.8", "mean_iou = 0.7"])
+    (('building', 0.8), ('mean_iou', 0.7))
+
+    Raises:
+        ConfigError: One is not of this form.
+    """
+    found: list[tuple[str, float]] = []
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            found.append((name.strip(), float(value)))
+        except ValueError:
+            name = ""
+        require(bool(name.strip()), "fail_under", text, "NAME=VALUE such as building=0.8")
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)

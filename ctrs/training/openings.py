@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ctrs.config import SplitName
 from ctrs.errors import DataError
 from ctrs.jobs import write_text
 from ctrs.tiles.manifest import Manifest
@@ -17,11 +18,10 @@ OPENINGS_FILE = "test_openings.json"
 FORMAT_VERSION = 1
 
 
-def hash_of_test(manifest: Manifest) -> str:
-    """Return a hash of the ground that is the test: other folds, or other validation places, leave it as it is."""
-    rows = sorted(
-        [tile.scene, *(int(number) for number in asdict(tile.window).values())] for tile in manifest.split("test")
-    )
+def ground_hash(manifest: Manifest, split: SplitName) -> str:
+    """Return a hash of the ground of a split: the test's is the same whichever fold validates."""
+    tiles = manifest.split(split)
+    rows = sorted([tile.scene, *(int(number) for number in asdict(tile.window).values())] for tile in tiles)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
@@ -35,7 +35,7 @@ def count_openings(folder: Path, manifest: Manifest) -> int:
     Raises:
         DataError: The record is damaged.
     """
-    ground, split_hash = hash_of_test(manifest), manifest.split_hash
+    ground, split_hash = ground_hash(manifest, "test"), manifest.split_hash
     # Records of earlier versions name the whole division only.
     return sum(
         row["test_hash"] == ground if "test_hash" in row else row.get("split_hash") == split_hash
@@ -60,7 +60,7 @@ def record_opening(folder: Path, manifest: Manifest, *, weights: str) -> int:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": str(manifest.root),
         "split_hash": manifest.split_hash,
-        "test_hash": hash_of_test(manifest),
+        "test_hash": ground_hash(manifest, "test"),
         "weights": weights,
     }
     rows = [*_read(path), row]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ctrs.classes import ClassMap
@@ -15,28 +15,6 @@ from ctrs.training.score_rows import headline_rows
 from ctrs.training.scoring import empty_score
 
 Requirements = Sequence[tuple[str, float]]
-
-
-def parse_requirements(texts: Iterable[str]) -> tuple[tuple[str, float], ...]:
-    """Read ``NAME=VALUE`` texts.
-
-    >>> parse_requirements(["building=0.8", "mean_iou = 0.7"])
-    (('building', 0.8), ('mean_iou', 0.7))
-
-    Raises:
-        ConfigError: One is not of this form.
-    """
-    found: list[tuple[str, float]] = []
-    for text in texts:
-        name, mark, value = text.rpartition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not mark or not name.strip() or math.isnan(number):
-            raise ConfigError(f"--fail-under {text!r} found, expected NAME=VALUE such as building=0.8")
-        found.append((name.strip(), number))
-    return tuple(found)
 
 
 def check_requirements(requirements: Requirements, classes: ClassMap, options: EvalConfig) -> None:

@@ -1,0 +1,136 @@
+"""``ctrs eval A B``: several networks scored on the same ground, and what that says about their differences."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ctrs.config import EvalConfig
+from ctrs.errors import DataError, OutputExistsError, UsageError
+from ctrs.jobs import check_existing, fingerprint, partial_work, recover, write_text
+from ctrs.progress import Progress, no_progress
+from ctrs.tiles.manifest import Manifest
+from ctrs.training.comparison import Comparison, compare
+from ctrs.training.evaluation import EvaluationPlan, plan_evaluation, run_plan
+from ctrs.training.openings import ground_hash
+from ctrs.training.score_files import csv_text, exact_text
+
+logger = logging.getLogger(__name__)
+
+COMPARISONS = "comparisons"
+COMPARISON_FILE = "comparison.json"
+TABLE_FILE = "comparison.csv"
+
+
+def evaluate_models(
+    checkpoints: Sequence[Path],
+    data_dir: Path,
+    config: EvalConfig | None = None,
+    *,
+    out: Path | None = None,
+    progress: Progress = no_progress,
+) -> Comparison:
+    """Score several networks on the same scenes, and compare them with the first.
+
+    Each has its own report, as ``evaluate`` writes it; those that stand there already are read. To compare is to
+    choose: without ``config.split`` the validation places are scored, never the test, which has to be asked for.
+
+    Args:
+        checkpoints: Runs, checkpoint folders or weight files; the first is the reference.
+        data_dir: Folder that ``ctrs prepare`` wrote.
+        config: Options.
+        out: Folder of the comparison; None: ``comparisons/A-vs-B-SPLIT`` in the current folder.
+        progress: As for ``evaluate``.
+
+    Raises:
+        UsageError: There are fewer than two, or one twice.
+        DataError: They were not trained for the same classes, or would be scored on other ground (another fold), or
+            there is nothing to validate on and the test was not asked for.
+        OutputExistsError: Another report or comparison stands there and ``config.overwrite`` is False.
+        CtrsError: As for ``evaluate``.
+    """
+    config = config or EvalConfig()
+    plans = _plan(checkpoints, data_dir, config)
+    reports = [run_plan(plan, progress=progress) for plan in plans]
+    comparison = compare(reports, samples=config.bootstrap, confidence=config.confidence, seed=config.seed)
+    job = fingerprint({"step": "compare", "jobs": [plan.job for plan in plans], "names": list(comparison.names)})
+    folder = out or Path(COMPARISONS) / _folder_name(comparison)
+    comparison = replace(comparison, path=folder / COMPARISON_FILE, fingerprint=job)
+    recover(folder)
+    if check_existing(folder, _stored_job(folder), job, overwrite=config.overwrite):
+        logger.info("%s: exists and is the result of the same job; nothing to do", folder)
+        return comparison
+    with partial_work(folder, job, overwrite=config.overwrite) as work:
+        staged = work.folder / "comparison"
+        staged.mkdir(exist_ok=True)
+        write_text(staged / TABLE_FILE, _table(comparison))
+        text = json.dumps(comparison.to_json(), indent=1, allow_nan=False)
+        write_text(staged / COMPARISON_FILE, text + "\n")
+        work.publish(staged)
+    return comparison
+
+
+def _plan(checkpoints: Sequence[Path], data_dir: Path, config: EvalConfig) -> list[EvaluationPlan]:
+    """Check that all can be compared, before time is spent on the first."""
+    if len(checkpoints) < 2:
+        raise UsageError(f"{len(checkpoints)} model found, expected two or more to compare")
+    if config.split is None:
+        manifest = Manifest.open(data_dir)
+        if "val" not in manifest.splits and not manifest.num_folds:
+            raise DataError(
+                f"{manifest.root}: no validation split found, and models are not chosen by the test; prepare the data "
+                "with --val, or pass --split test to report final figures of models that are settled"
+            )
+        config = replace(config, split="val")
+    plans = [plan_evaluation(checkpoint, data_dir, config) for checkpoint in checkpoints]
+    first = plans[0]
+    for place, plan in enumerate(plans[1:], 1):
+        if any(plan.files.weights.resolve() == other.files.weights.resolve() for other in plans[:place]):
+            raise UsageError(f"{plan.folder}: given twice; name different models")
+        if any(plan.home == other.home for other in plans[:place]):
+            raise UsageError(
+                f"{plan.folder}: its report would take the place of another checkpoint's of the same run; copy one "
+                "checkpoint folder out of the run to compare both"
+            )
+        if ground_hash(plan.manifest, plan.split) != ground_hash(first.manifest, first.split):
+            raise DataError(
+                f"{plan.folder}: its {plan.split} split of {plan.data} is other ground than that of {first.folder} "
+                f"({plan.reason}; {first.reason}); compare models of one fold, or on the test"
+            )
+    return plans
+
+
+def _folder_name(comparison: Comparison) -> str:
+    """Return ``A-vs-B-SPLIT``."""
+    return "-vs-".join(name.replace("/", "-") for name in comparison.names) + f"-{comparison.reference.split}"
+
+
+def _stored_job(folder: Path) -> str | None:
+    path = folder / COMPARISON_FILE
+    if not folder.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputExistsError(
+            f"{folder}: exists and holds no comparison ({error}); pass --overwrite to replace it, or another --out"
+        ) from error
+    return found if isinstance(found, str) else None
+
+
+def _table(comparison: Comparison) -> str:
+    header = ("model", "score", "reference", "value", "difference", "low", "high", "two_sided", "better", "worse")
+    rows = (
+        (
+            entry.model,
+            entry.name,
+            *map(exact_text, (entry.reference, entry.value, entry.difference, entry.low, entry.high, entry.two_sided)),
+            entry.scenes_better,
+            entry.scenes_worse,
+        )
+        for entry in comparison.differences
+    )
+    return csv_text([header, *rows])
