@@ -79,7 +79,14 @@ def strip_image(example: Example, classes: ClassMap) -> Image:
     return image
 
 
-def examples_picture(path: Path, examples: Sequence[Example], classes: ClassMap, *, title: str = "") -> Path:
+def examples_picture(
+    path: Path,
+    examples: Sequence[Example],
+    classes: ClassMap,
+    *,
+    title: str = "",
+    description: dict[str, Any] | None = None,
+) -> Path:
     """Draw a row for each example: image, truth, prediction, errors; below them a legend of the classes.
 
     Args:
@@ -87,6 +94,7 @@ def examples_picture(path: Path, examples: Sequence[Example], classes: ClassMap,
         examples: One or more.
         classes: Names and colours.
         title: Heading.
+        description: JSON values that are kept in the file.
 
     Returns:
         ``path``.
@@ -126,7 +134,7 @@ def examples_picture(path: Path, examples: Sequence[Example], classes: ClassMap,
     if title:
         _write(figure, _GAP_PX / width, 1 - 6 / height, title, size=13)
     _draw_legend(figure, entries)
-    return save_png(figure, path)
+    return save_png(figure, path, description)
 
 
 def _masks(example: Example, classes: ClassMap) -> tuple[Image, Image]:

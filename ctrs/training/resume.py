@@ -59,11 +59,13 @@ class RunState:
         history: Records of the finished epochs.
         seconds: Time spent on them.
         step: Finished steps of the epoch after them.
+        confusion: Validation pixels of the best epoch by true and predicted class, as in ``ConfusionMatrix.counts``.
     """
 
     history: tuple[EpochRecord, ...] = field(default_factory=tuple)
     seconds: float = 0.0
     step: int = 0
+    confusion: tuple[tuple[int, ...], ...] = ()
 
     @property
     def epoch(self) -> int:
@@ -75,9 +77,13 @@ class RunState:
         """Record of the best epoch, None before the first one."""
         return next((record for record in reversed(self.history) if record.is_best), None)
 
-    def after(self, record: EpochRecord, seconds: float) -> RunState:
+    def after(self, record: EpochRecord, seconds: float, *, confusion: tuple[tuple[int, ...], ...] = ()) -> RunState:
         """Return the state after one more epoch."""
-        return RunState(history=(*self.history, record), seconds=self.seconds + seconds)
+        return RunState(
+            history=(*self.history, record),
+            seconds=self.seconds + seconds,
+            confusion=confusion if record.is_best else self.confusion,
+        )
 
     def improves(self, score: float | None) -> bool:
         """Whether an epoch with this score is the best one; without scores it is the last one."""
@@ -128,6 +134,7 @@ def save_state(
             "history": [record.to_json() for record in state.history],
             "seconds": state.seconds,
             "step": state.step,
+            "confusion": state.confusion,
             "threads": torch.get_num_threads(),
             "device": next(module.parameters()).device.type,
             "optimizer": scalars,
@@ -168,7 +175,12 @@ def read_state(folder: Path) -> RunState:
     document = _read_document(folder)
     try:
         history = tuple(EpochRecord.from_json(row) for row in document["history"])
-        return RunState(history=history, seconds=float(document["seconds"]), step=int(document["step"]))
+        return RunState(
+            history=history,
+            seconds=float(document["seconds"]),
+            step=int(document["step"]),
+            confusion=tuple(tuple(int(count) for count in row) for row in document.get("confusion", ())),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise _broken(_current(folder)[0] / STATE_FILE, error) from error
 

@@ -65,6 +65,21 @@ class RunFolder:
         return self.path / "curves.png"
 
     @property
+    def confusion(self) -> Path:
+        """Picture of the best epoch's validation pixels by true and predicted class."""
+        return self.path / "confusion.png"
+
+    @property
+    def examples(self) -> Path:
+        """Picture of a few validation tiles in the best epoch."""
+        return self.path / "examples.png"
+
+    @property
+    def readme(self) -> Path:
+        """What the run is, in words."""
+        return self.path / "README.md"
+
+    @property
     def is_run(self) -> bool:
         """Whether a run was set up here."""
         return (self.path / CONFIG_FILE).is_file()

@@ -143,7 +143,8 @@ class RunLogs:
             return {}
 
     def _write(self) -> None:
-        write_text(self._file, json.dumps({"format_version": FORMAT_VERSION, "logs": self._known}, indent=1) + "\n")
+        if self._known:
+            write_text(self._file, json.dumps({"format_version": FORMAT_VERSION, "logs": self._known}, indent=1) + "\n")
 
 
 def numbers_of(record: EpochRecord) -> dict[str, float]:

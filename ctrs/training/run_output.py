@@ -1,16 +1,24 @@
-"""What a run leaves for others after each epoch: checkpoints, the table of metrics, the picture of its curves."""
+"""What a run leaves for others: checkpoints and the table of metrics after each epoch, pictures now and then."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
 
 from ctrs.config import TrainConfig, to_plain
 from ctrs.errors import CtrsError
 from ctrs.model_files import CheckpointMetadata, read_metadata
 from ctrs.models.checkpoint import save_checkpoint, save_module
 from ctrs.report.curves import draw_curves
+from ctrs.report.examples import Example, examples_picture
+from ctrs.report.pictures import confusion_picture
+from ctrs.report.png import read_description
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.origin import read_origin
 from ctrs.training.resume import RunState
 from ctrs.training.run_folder import RunFolder, write_metrics
+from ctrs.training.run_readme import write_readme
 from ctrs.training.settings import resize_factor
 from ctrs.training.step import TrainingStep
 from ctrs.training.validation import selection_protocol
@@ -65,11 +73,43 @@ def make_good(run: RunFolder, state: RunState, step: TrainingStep, config: Train
         last = 0
     if last != state.epoch and not state.step:  # within an epoch, checkpoints of the one before stand
         save_checkpoints(run, state, step, config, manifest)
-    draw(run, state)
+    draw(run, state, config, manifest)
 
 
-def draw(run: RunFolder, state: RunState) -> None:
-    """Draw losses and validation scores of all epochs."""
+def draw(
+    run: RunFolder, state: RunState, config: TrainConfig, manifest: Manifest, examples: Sequence[Example] = ()
+) -> None:
+    """Draw the curves of all epochs, the best epoch's confusion matrix and examples, and write the read-me.
+
+    Args:
+        run: The run's folder.
+        state: Where the run stands, after one epoch or more.
+        config: From ``effective_config``.
+        manifest: The prepared data.
+        examples: What the best epoch predicts; empty where that is not known or drawn already.
+    """
+    _draw_curves(run, state)
+    best = state.best
+    if best is not None and state.confusion:
+        confusion_picture(
+            run.confusion,
+            np.array(state.confusion, np.int64),
+            manifest.classes.names,
+            title=f"{run.path.name}, epoch {best.epoch}: validation",
+        )
+    if best is not None and examples:
+        title = f"{run.path.name}, epoch {best.epoch}: validation tiles"
+        examples_picture(run.examples, examples, manifest.classes, title=title, description={"epoch": best.epoch})
+    write_readme(run, state, config, manifest)
+
+
+def examples_epoch(run: RunFolder) -> int:
+    """Return the epoch that the picture of examples shows, 0 where there is none."""
+    found = (read_description(run.examples) or {}).get("epoch") if run.examples.exists() else None
+    return found if isinstance(found, int) else 0
+
+
+def _draw_curves(run: RunFolder, state: RunState) -> None:
     history, best = state.history, state.best
     hidden = ("grad_norm", "/")  # counts and raw values are in metrics.csv
     losses = [name for name in history[0].losses if not any(part in name for part in hidden)]

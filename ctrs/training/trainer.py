@@ -16,38 +16,43 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch import Tensor
 
-from ctrs.config import TrainConfig, describe_loss, to_plain
+from ctrs.config import TrainConfig
 from ctrs.data.dataset import Batch
 from ctrs.data.tile_store import fill_cache
 from ctrs.errors import TrainingError
-from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
+from ctrs.inference.device import cpu_threads, resolve_device
 from ctrs.metrics import ConfusionMatrix
 from ctrs.model_files import METADATA_FILE
+from ctrs.models.checkpoint import load_checkpoint
 from ctrs.progress import Progress, counted, no_progress
+from ctrs.report.examples import Example
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.determinism import deterministic_algorithms, told_what_varies
 from ctrs.training.distributed import check_ranks, gather, leads, open_fabric, share_buffers, sum_over_ranks
+from ctrs.training.environment import record_start
 from ctrs.training.epoch_meter import EpochMeter
-from ctrs.training.event_log import EventLog
-from ctrs.training.expected_time import expected_epoch_seconds
+from ctrs.training.example_tiles import ExampleTiles
 from ctrs.training.fold_choice import data_of_fold, warn_all_folds_train
 from ctrs.training.optimization import freeze, learning_rate_at, set_learning_rate
 from ctrs.training.origin import write_origin
+from ctrs.training.preflight import plan_training
 from ctrs.training.random_state import own_random_state, random_state, seed_globally
 from ctrs.training.records import EpochRecord, TrainPlan, TrainResult
 from ctrs.training.resume import RunState, has_state, read_state, restore_state, save_state
-from ctrs.training.run_config import write_run_config
+from ctrs.training.run_config import read_run_record, write_run_config
 from ctrs.training.run_folder import RunFolder, append_metrics, check_run_folder, open_run, write_metrics
-from ctrs.training.run_output import draw, make_good, save_checkpoints
+from ctrs.training.run_logs import RunLogs, check_logs
+from ctrs.training.run_output import draw, examples_epoch, make_good, save_checkpoints
+from ctrs.training.run_readme import write_readme
 from ctrs.training.settings import check_data, effective_config
+from ctrs.training.tuning import auto_settings
 from ctrs.training.validation import selection_scores, validate
-from ctrs.training.workbench import Workbench, known, loader, set_up
+from ctrs.training.workbench import Workbench, loader, set_up
 from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_PICTURES = 30.0
-_PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _STEPS_BETWEEN_AGREEMENTS = 10
 """Several processes ask rank 0 only so often whether it is time to save: each question waits for all of them."""
 
@@ -114,10 +119,17 @@ def train(
     warn_all_folds_train(manifest, config.fold)
     manifest = data_of_fold(manifest, config.fold)
     check_data(manifest)
+    check_logs(config.log)
     device = resolve_device(config.device)
     check_ranks(config, device)
-    config = effective_config(config, manifest.tile_px, device)
     run = RunFolder(run_dir)
+    if config.auto:
+        stands = run.is_run and (resume or not overwrite)
+        earlier = read_run_record(run.path).config if stands else None
+        if earlier is None:  # a folder that is none of ours is refused before anything is tried
+            check_run_folder(run, config, manifest, resume=resume, overwrite=overwrite)
+        config = auto_settings(config, manifest, device, earlier=earlier, progress=progress)
+    config = effective_config(config, manifest.tile_px, device)
     go_on = check_run_folder(run, config, manifest, resume=resume, overwrite=overwrite)
     task = _Task(
         data_dir=data_dir,
@@ -177,6 +189,7 @@ def _train(
                     write_origin(run.path, work.origin)
                 if state.epoch:
                     make_good(run, state, work.judged, config, manifest)
+                    _make_examples_good(run, state, work, config, manifest)
                 else:
                     write_metrics(run.metrics, ())
             return _run_epochs(run, state, begun, work, config, manifest, progress, on_plan, on_epoch)
@@ -207,6 +220,8 @@ def _run_epochs(
     freeze(step, config, state.epoch)
     work.wrap(config)
     if is_leader:
+        record_start(run.path, first_epoch=resumed_at + 1, device=fabric.device)
+        write_readme(run, state, config, manifest)
         plan = _plan(run, state, work, config, manifest, cached=cached)
         logger.info("%s", plan.describe())
         if on_plan is not None:
@@ -216,9 +231,12 @@ def _run_epochs(
     val_loader = loader(work, work.val_set, work.val_batches, config) if work.val_set and work.val_batches else None
     steps_per_epoch = batches.num_steps
     drawn = saved = time.monotonic()
-    title = str(to_plain(config))
+    tiles = ExampleTiles(work.val_set) if is_leader and work.val_set else None
+    examples: list[Example] = []
     with (
-        EventLog(run.tensorboard, first_epoch=resumed_at + 1, title=title) if is_leader else nullcontext(None) as events
+        RunLogs(run, config, first_epoch=resumed_at + 1, history=state.history)
+        if is_leader
+        else nullcontext(None) as logs
     ):
         for epoch in range(resumed_at, config.epochs):
             step.train()
@@ -246,6 +264,7 @@ def _run_epochs(
                     saved = time.monotonic()
             losses = meter.finish(lambda means: sum_over_ranks(means, fabric) / fabric.world_size)
             scores: dict[str, float] = {}
+            confusion: tuple[tuple[int, ...], ...] = ()
             if val_loader is not None:
                 share_buffers(work.judged, fabric)
                 matrix = validate(
@@ -254,6 +273,7 @@ def _run_epochs(
                 )  # fmt: skip
                 counts = sum_over_ranks(torch.from_numpy(matrix.counts), fabric).cpu().numpy()
                 scores = selection_scores(ConfusionMatrix.from_counts(counts), manifest.classes)
+                confusion = tuple(tuple(row) for row in counts.tolist())
             record = EpochRecord(
                 epoch=epoch + 1,
                 step=(epoch + 1) * steps_per_epoch,
@@ -266,16 +286,21 @@ def _run_epochs(
                 is_best=False,
             )
             record = dataclasses.replace(record, is_best=state.improves(record.score))
-            state = state.after(record, meter.elapsed)
+            state = state.after(record, meter.elapsed, confusion=confusion)
             _save(run, state, work)  # what follows can be made good from it
             saved = time.monotonic()
-            if events is not None:
+            if logs is not None:
                 append_metrics(run.metrics, record)
-                events.add(record)
+                logs.add(record)
                 save_checkpoints(run, state, work.judged, config, manifest)
+                if tiles is not None and (record.is_best or logs.wants_examples(record.epoch)):
+                    seen = tiles.predict(work.judged.model, device=fabric.device, autocast=fabric.autocast())
+                    examples = seen if record.is_best else examples
+                    if logs.wants_examples(record.epoch):
+                        logs.show(record.epoch, seen, manifest.classes)
                 if _ends(state, config) or time.monotonic() - drawn > _SECONDS_BETWEEN_PICTURES:
-                    draw(run, state)
-                    drawn = time.monotonic()
+                    draw(run, state, config, manifest, examples)
+                    drawn, examples = time.monotonic(), []
                 if on_epoch is not None:
                     on_epoch(record)
             if _ends(state, config):
@@ -379,48 +404,28 @@ def _plan(
 ) -> TrainPlan:
     """Time steps that leave no trace, and say what is going to be done."""
 
-    def val_step(batch: Batch) -> object:
-        return validate(
-            work.step.model, [batch], manifest.classes.num_classes, device=work.fabric.device,
-            autocast=work.fabric.autocast(),
-        )  # fmt: skip
-
-    device, world_size = work.fabric.device, work.fabric.world_size
-
     def alone_with_autocast(*arguments: Any, **options: Any) -> Any:
         with work.fabric.autocast():
             return work.step(*arguments, **options)
 
-    alone = work if world_size == 1 else dataclasses.replace(work, wrapped=alone_with_autocast)
-    with told_what_varies(device):
-        seconds = expected_epoch_seconds(
-            work.step,
-            train_step=lambda batch: _forward_backward(alone, config, batch, epoch=0, number=0)[0],
-            val_step=val_step,
-            train=(work.train_set, work.train_batches),
-            val=(work.val_set, work.val_batches) if work.val_set and work.val_batches else None,
-            workers=config.workers or 0,
-        )
-    return TrainPlan(
-        run_dir=run.path,
-        data=manifest.name,
-        model=f"{config.backbone} + {config.decoder}, loss {describe_loss(config.loss)}",
-        parameters=sum(parameter.numel() for parameter in work.step.parameters()),
-        num_train=len(work.train_set),
-        num_val=len(work.val_set) if work.val_set else 0,
-        epochs=config.epochs,
-        first_epoch=state.epoch + 1,
-        steps_per_epoch=work.train_batches.num_steps,
-        batch_size=known(config.batch_size),
-        crop_px=known(config.crop),
-        learning_rate=known(config.learning_rate),
-        device=("" if world_size == 1 else f"{world_size} x ")
-        + (torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)),
-        precision=_PRECISION_NAMES[resolve_precision(config.precision, device)],
-        workers=config.workers or 0,
-        cached=cached,
-        seconds_per_epoch=seconds,
-    )
+    alone = work if work.fabric.world_size == 1 else dataclasses.replace(work, wrapped=alone_with_autocast)
+    with told_what_varies(work.fabric.device):
+        return plan_training(
+            run, state, work, config, manifest,
+            train_step=lambda batch: _forward_backward(alone, config, batch, epoch=0, number=0)[0], cached=cached,
+        )  # fmt: skip
+
+
+def _make_examples_good(
+    run: RunFolder, state: RunState, work: Workbench, config: TrainConfig, manifest: Manifest
+) -> None:
+    """Draw the examples of the best epoch, where a stop kept them from being drawn."""
+    if work.val_set is None or state.best is None or examples_epoch(run) == state.best.epoch:
+        return
+    model, _ = load_checkpoint(run.best, work.fabric.device)
+    tiles = ExampleTiles(work.val_set)
+    examples = tiles.predict(model, device=work.fabric.device, autocast=work.fabric.autocast())
+    draw(run, state, config, manifest, examples)
 
 
 def _result(run: RunFolder, state: RunState, config: TrainConfig, resumed_at: int) -> TrainResult:

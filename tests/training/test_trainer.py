@@ -81,6 +81,7 @@ def test_a_run_learns_and_leaves_all_files(prepared, tiny_config: TrainConfig, t
     assert plans[0].expected_seconds > 0
     assert {entry.name for entry in run.iterdir()} == {
         "best", "last", "heads.safetensors", "resume", "config.toml", "metrics.csv", "tensorboard", "curves.png",
+        "confusion.png", "examples.png", "environment.json", "logs.json", "README.md",
     }  # fmt: skip
     assert [float(row["val_mean_iou"]) for row in rows_of(run)] == pytest.approx(
         [record.scores["mean_iou"] for record in records], abs=1e-7
