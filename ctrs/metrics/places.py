@@ -91,7 +91,8 @@ class PlaceCounts:
         """
         if self._scene_shape is None:
             self._scene_shape = block.scene_shape
-            shape = tuple(-(-edge // self.cell_px) for edge in block.scene_shape)
+            height, width = block.scene_shape
+            shape = (-(-height // self.cell_px), -(-width // self.cell_px))
             self._errors, self._counted, self._others = (np.zeros(shape, np.int64) for _ in range(3))
         elif self._scene_shape != block.scene_shape:
             raise UsageError(f"places: block of a scene {block.scene_shape} found, expected one of {self._scene_shape}")

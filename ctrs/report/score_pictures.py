@@ -67,24 +67,24 @@ def place_panels(place: PlacePanels, colors: Sequence[tuple[int, int, int]], *, 
         shared.append(element("image", id=key, **size, href=data_uri(place.image), class_=sharp))
     parts: list[Html] = [element("title", alt), element("defs", *shared)]
 
-    def panel(col: int, line: int, title: str, *layers: Html) -> None:
+    def panel(col: int, line: int, title: str, *layers: Html, is_mask: bool = False) -> None:
         x, y = col * step, line * row
         parts.append(element("text", _shorten(title), x=x, y=y + _TITLE_PX - 7, font_size=12.5))
         ground = element("rect", **size, class_="frame")
-        empty = element("rect", **size, fill=f"url(#{key}-hatching)")
-        parts.append(element("g", ground, empty, *layers, transform=f"translate({x:.2f} {y + _TITLE_PX:.2f})"))
+        empty = [element("rect", **size, fill=f"url(#{key}-hatching)")] if is_mask else []
+        parts.append(element("g", ground, *empty, *layers, transform=f"translate({x:.2f} {y + _TITLE_PX:.2f})"))
 
     scene = [] if place.image is None else [element("use", href=f"#{key}")]
     first = 0
     if scene:
         panel(0, 0, "scene", *scene)
         first = 1
-    panel(first, 0, "truth", _layer(mask_uri(place.truth, colors), size))
+    panel(first, 0, "truth", _layer(mask_uri(place.truth, colors), size), is_mask=True)
     alone = len(place.runs) == 1
     grey = [] if place.image is None else [element("use", href=f"#{key}", class_="faded")]
     for number, (name, mask) in enumerate(place.runs):
         col = first + 1 + number
-        panel(col, 0, name, _layer(mask_uri(mask, colors), size))
+        panel(col, 0, name, _layer(mask_uri(mask, colors), size), is_mask=True)
         wrong = (mask != place.truth) & place.counted
         title = "errors" if alone else f"errors of {name}"
         panel(col + 1 if alone else col, 0 if alone else 1, title, *grey, _layer(error_uri(wrong), size))
@@ -137,6 +137,9 @@ def _palette_png(indices: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8]) -
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
+MarkKind = Literal["worst", "disputed", "best"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlaceMark:
     """A place on a scene: its pixels, what is written on it, and why it is shown."""
@@ -146,7 +149,7 @@ class PlaceMark:
     col_off: int
     height: int
     width: int
-    kind: Literal["worst", "disputed", "best"]
+    kind: MarkKind
 
 
 def scene_overview(

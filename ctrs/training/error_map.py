@@ -143,19 +143,28 @@ def write_error_map(truth: Path, pred: Path, out: Path, classes: ClassMap) -> Pa
 
 
 def _strips(truth: rasterio.DatasetReader, pred: rasterio.DatasetReader) -> Iterator[ScoredBlock]:
-    """Yield whole rows of two masks, from the top down, as many at a time as fixed memory allows."""
-    width, height = truth.width, truth.height
-    step = max(_FEWEST_ROWS, min(_MOST_ROWS, _STRIP_PX // width))
-    for row_off in range(0, height, step):
-        window = PixelWindow(col_off=0, row_off=row_off, width=width, height=min(step, height - row_off))
+    """Yield two masks strip by strip."""
+    for window in strip_windows(truth.shape):
         yield ScoredBlock(
             truth=_read_mask(truth, window),
             pred=_read_mask(pred, window),
-            core=(slice(0, window.height), slice(0, width)),
-            row_off=row_off,
+            core=(slice(0, window.height), slice(0, window.width)),
+            row_off=window.row_off,
             col_off=0,
-            scene_shape=(height, width),
+            scene_shape=truth.shape,
         )
+
+
+def strip_windows(shape: tuple[int, int]) -> Iterator[PixelWindow]:
+    """Yield windows over whole rows, from the top down, as many rows at a time as fixed memory allows.
+
+    >>> [window.height for window in strip_windows((1200, 100))]
+    [512, 512, 176]
+    """
+    height, width = shape
+    step = max(_FEWEST_ROWS, min(_MOST_ROWS, _STRIP_PX // width))
+    for row_off in range(0, height, step):
+        yield PixelWindow(col_off=0, row_off=row_off, width=width, height=min(step, height - row_off))
 
 
 def _read_mask(dataset: rasterio.DatasetReader, window: PixelWindow) -> Mask:

@@ -26,8 +26,11 @@ from ctrs.tiles.manifest import Manifest, scene_mosaics
 from ctrs.training.fold_choice import data_of_checkpoint, fold_of
 from ctrs.training.openings import record_opening, times_before
 from ctrs.training.required_scores import check_requirements
+from ctrs.training.scene_picturing import ERRORS
 from ctrs.training.score_files import save_report
 from ctrs.training.score_intervals import score_intervals
+from ctrs.training.score_page import PAGE_FILE, write_score_page
+from ctrs.training.score_places import gallery_for
 from ctrs.training.score_report import REPORT_FILE, EvaluationReport, read_report
 from ctrs.training.split_scoring import MASKS, SplitScoring, erodes_here
 
@@ -88,9 +91,9 @@ def evaluate(
 ) -> EvaluationReport:
     """Score a network on the scenes of a split.
 
-    The report (``report.json``, tables, pictures, ``masks/SCENE_mask.tif``) goes to ``eval/SPLIT`` in the run's
-    folder, or in the checkpoint's own where it belongs to no run. If it stands there already as the result of the same
-    job, it is read; interrupted work is gone on with.
+    The report (``report.html``, ``report.json``, tables, ``masks/SCENE_mask.tif``, ``errors/SCENE_errors.tif``) goes
+    to ``eval/SPLIT`` in the run's folder, or in the checkpoint's own where it belongs to no run. If it stands there
+    already as the result of the same job, it is read; interrupted work is gone on with.
 
     Args:
         checkpoint: A run folder (its best checkpoint), a checkpoint folder, or its ``model.safetensors``.
@@ -150,7 +153,16 @@ def run_plan(plan: EvaluationPlan, *, progress: Progress = no_progress) -> Evalu
         openings = _open_test_split(work, plan) if plan.split == "test" else None
         staged = work.folder / "report"
         mosaics = scene_mosaics(manifest, plan.split, work.folder / "mosaics")
-        scoring = SplitScoring(manifest=manifest, config=config, scores=work.folder / "scores", masks=staged / MASKS)
+        shapes = [mosaic.scene.grid.shape for mosaic in mosaics]
+        gallery = gallery_for(manifest.classes, config, shapes, manifest.bands)
+        scoring = SplitScoring(
+            manifest=manifest,
+            config=config,
+            scores=work.folder / "scores",
+            masks=staged / MASKS,
+            errors=staged / ERRORS,
+            gallery=gallery,
+        )
         scenes = scoring.run(predictor, mosaics, progress)
         report = EvaluationReport(
             scenes=scenes,
@@ -159,6 +171,7 @@ def run_plan(plan: EvaluationPlan, *, progress: Progress = no_progress) -> Evalu
             reason=plan.reason,
             split_hash=manifest.split_hash,
             checkpoint=plan.folder,
+            weights=plan.weights,
             data=plan.data,
             intervals=score_intervals(
                 [scene.confusions["strict"] for scene in scenes],
@@ -172,6 +185,7 @@ def run_plan(plan: EvaluationPlan, *, progress: Progress = no_progress) -> Evalu
             fingerprint=plan.job,
         )
         report = save_report(report, staged, final=final)
+        write_score_page(staged / PAGE_FILE, {report.name: report}, gallery)
         shutil.rmtree(work.folder / "mosaics")
         work.publish(staged)
     return report

@@ -9,9 +9,8 @@ from ctrs.classes import ClassMap
 from ctrs.errors import UsageError
 from ctrs.jobs import write_text
 from ctrs.report.html import Html, Section, element, figure, join, legend, page, paragraph, swatch
-from ctrs.report.score_pictures import ERROR_COLOR, PlaceMark, place_panels, scene_overview
+from ctrs.report.score_pictures import ERROR_COLOR, MarkKind, PlaceMark, place_panels, scene_overview
 from ctrs.training.score_places import PlaceGallery, SceneMap, ShownPlace
-from ctrs.training.score_report import EvaluationReport
 from ctrs.training.score_sections import (
     Runs,
     area_section,
@@ -28,9 +27,6 @@ from ctrs.training.score_sections import (
 
 PAGE_FILE = "report.html"
 
-MAX_RUNS = 3
-"""Most runs that a page shows side by side."""
-
 
 def write_score_page(
     path: Path, runs: Runs, gallery: PlaceGallery | None = None, *, differences: Html | None = None
@@ -39,15 +35,15 @@ def write_score_page(
 
     Args:
         path: HTML file to write, in a folder that exists.
-        runs: Report of each run by name, over the same scenes and classes; one, or up to three side by side.
-        gallery: Places to show; None shows none.
+        runs: Report of each run by name, over the same scenes and classes.
+        gallery: Places to show, of one of the runs or of some of them; None shows none.
         differences: What is said of the differences between the runs.
 
     Returns:
         ``path``.
 
     Raises:
-        UsageError: There are no or too many runs, or they differ in scenes or classes.
+        UsageError: There are no runs, or they differ in scenes or classes.
         OutputError: The file cannot be written.
     """
     write_text(path, render_score_page(runs, gallery, differences=differences))
@@ -88,8 +84,8 @@ def render_score_page(runs: Runs, gallery: PlaceGallery | None = None, *, differ
 
 
 def _check(runs: Runs) -> None:
-    if not 1 <= len(runs) <= MAX_RUNS:
-        raise UsageError(f"score page: {len(runs)} runs found, expected 1 to {MAX_RUNS}; leave some out")
+    if not runs:
+        raise UsageError("score page: no runs found, expected one or more")
     first, *others = runs.values()
     for name, report in zip([*runs][1:], others, strict=True):
         if report.classes != first.classes:
@@ -112,6 +108,8 @@ def _lead(runs: Runs) -> Html:
         facts["Split"] = f"{first.split} ({first.reason})"
     if first.split_hash:
         facts["Split hash"] = first.split_hash
+    if report is not None and report.weights:
+        facts["Weights hash"] = report.weights
     num = len(first.scenes)
     facts["Scenes"] = f"{num:,} ({', '.join(scene.name for scene in first.scenes[:8])}{', ...' if num > 8 else ''})"
     facts["Pixels"] = f"{first.headline.num_pixels:,} that count in the headline"
@@ -126,21 +124,26 @@ def _lead(runs: Runs) -> Html:
 
 
 def _openings(runs: Runs) -> list[Html]:
-    """Return a line for each run on how often it looked at these test scenes."""
-    lines = []
-    for name, report in runs.items():
-        if report.test_openings is None:
-            continue
-        who = "this run" if len(runs) == 1 else name
-        if report.test_openings == 1:
-            lines.append(paragraph(f"The test split was opened by {who} for the first time.", class_="verdict good"))
-        else:
-            text = (
-                f"The test split was opened {report.test_openings} times by {who}: once choices were made by its "
-                "figures, they are no longer those of unseen scenes."
-            )
-            lines.append(paragraph(text, class_="verdict warning"))
-    return lines
+    """Return a line on how often each run looked at these test scenes."""
+    times = {name: report.test_openings for name, report in runs.items() if report.test_openings is not None}
+    if not times:
+        return []
+    if max(times.values()) == 1:
+        text = "The test split was opened for the first time"
+        text += " by this run." if len(runs) == 1 else ", once by each of these runs."
+        return [paragraph(text, class_="verdict good")]
+    each = ", ".join(f"{_times(number)} by {'this run' if len(runs) == 1 else name}" for name, number in times.items())
+    text = f"The test split was opened {each}: once choices are made by its figures, its scenes are no longer unseen."
+    return [paragraph(text, class_="verdict warning")]
+
+
+def _times(number: int) -> str:
+    """Write how often something happened.
+
+    >>> _times(1), _times(2), _times(7)
+    ('once', 'twice', '7 times')
+    """
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 def _place_sections(gallery: PlaceGallery, runs: list[str]) -> list[Section]:
@@ -217,12 +220,15 @@ def _maps(gallery: PlaceGallery) -> Html:
     if not gallery.maps:
         return paragraph("There are none.")
     marks: dict[str, list[PlaceMark]] = {}
-    for letter, places in (("B", gallery.best), ("D", gallery.disputed), ("W", gallery.worst)):
+    kinds: list[tuple[MarkKind, list[ShownPlace]]] = [
+        ("best", gallery.best), ("disputed", gallery.disputed), ("worst", gallery.worst)
+    ]  # fmt: skip
+    for kind, places in kinds:
         for place, shown in enumerate(places, 1):
             at = shown.place
             mark = PlaceMark(
-                label=f"{letter}{place}", row_off=at.row_off, col_off=at.col_off, height=at.height, width=at.width,
-                kind={"B": "best", "D": "disputed", "W": "worst"}[letter],
+                label=f"{kind[0].upper()}{place}", row_off=at.row_off, col_off=at.col_off, height=at.height,
+                width=at.width, kind=kind,
             )  # fmt: skip
             marks.setdefault(at.scene, []).append(mark)
     figures = [figure(_overview(entry, marks.get(entry.name, [])), entry.name) for entry in gallery.maps]
@@ -238,9 +244,3 @@ def _overview(entry: SceneMap, marks: list[PlaceMark]) -> Html:
     return scene_overview(
         entry.image, entry.error_rates, marks, scene_shape=entry.shape, cell_px=entry.cell_px, alt=alt
     )
-
-
-def run_names(reports: list[EvaluationReport]) -> list[str]:
-    """Return a name for each report under which it is shown; equal ones are numbered."""
-    names = [report.name for report in reports]
-    return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]

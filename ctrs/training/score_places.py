@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import numpy.typing as npt
 from rasterio.errors import RasterioError
 
 from ctrs.classes import ClassMap, Mask
+from ctrs.config import EvalConfig
 from ctrs.errors import RasterError
+from ctrs.metrics import ScoredBlock
 from ctrs.metrics.places import Place, PlaceCounts, best_places, pooled_places, worst_places
 from ctrs.raster.bands import Bands
 from ctrs.raster.geotiff import color_bands, error_line, open_raster, read_window
@@ -20,8 +22,8 @@ from ctrs.raster.windows import PixelWindow
 from ctrs.report.pictures import Image, display_rgb
 from ctrs.report.score_pictures import PlacePanels
 from ctrs.report.thumbnails import shrink
-
-ReadMask = Callable[[PixelWindow], Mask]
+from ctrs.training.error_map import strip_windows
+from ctrs.training.mask_reading import ReadMask
 
 PICTURE_PX = 320
 """Longest edge of the pictures of a place."""
@@ -80,6 +82,29 @@ class ShownPlace:
         return max(self.errors.values()) - min(self.errors.values())
 
 
+def count_places(counts: PlaceCounts, shape: tuple[int, int], truth: ReadMask, pred: ReadMask) -> PlaceCounts:
+    """Count the errors of a scene whose masks nobody else reads.
+
+    Args:
+        counts: Empty counts, which are returned.
+        shape: Rows and columns of the scene.
+        truth: Reads the true mask.
+        pred: Reads the predicted mask.
+    """
+    for window in strip_windows(shape):
+        counts.update(
+            ScoredBlock(
+                truth=truth(window),
+                pred=pred(window),
+                core=(slice(0, window.height), slice(0, window.width)),
+                row_off=window.row_off,
+                col_off=0,
+                scene_shape=shape,
+            )
+        )
+    return counts
+
+
 def cell_edge(shapes: Sequence[tuple[int, int]], num_places: int) -> int:
     """Return the edge of places for scenes of some shapes: 512 px, less where that would give few of them.
 
@@ -91,6 +116,23 @@ def cell_edge(shapes: Sequence[tuple[int, int]], num_places: int) -> int:
     while edge > _FEWEST_CELL_PX and area / edge**2 < _CELLS_PER_PLACE * 2 * num_places:
         edge //= 2
     return edge
+
+
+def gallery_for(
+    classes: ClassMap, config: EvalConfig, shapes: Sequence[tuple[int, int]], bands: Bands | None = None
+) -> PlaceGallery | None:
+    """Return an empty gallery as the options want it; None where they want no places.
+
+    Args:
+        classes: Class table of the masks.
+        config: Options.
+        shapes: Rows and columns of the scenes to come.
+        bands: How image values become colours.
+    """
+    if config.pixels_only or not config.num_places:
+        return None
+    edge = cell_edge(shapes, config.num_places)
+    return PlaceGallery(classes, num_places=config.num_places, cell_px=edge, bands=bands)
 
 
 class PlaceGallery:

@@ -38,6 +38,7 @@ class EvaluationReport:
         reason: Why this split, in a few words.
         split_hash: Of the data as the checkpoint saw them: which ground is in which split.
         checkpoint: Checkpoint folder, None where masks were scored.
+        weights: Hash of its weights, empty where masks were scored.
         data: Prepared data, or the truth that masks were compared with.
         intervals: Confidence intervals over scenes, or why there are none.
         seconds: Duration, mapping included.
@@ -54,6 +55,7 @@ class EvaluationReport:
     reason: str = ""
     split_hash: str = ""
     checkpoint: Path | None = None
+    weights: str = ""
     data: Path
     intervals: ScoreIntervals = field(default_factory=ScoreIntervals)
     seconds: float = 0.0
@@ -187,6 +189,7 @@ class EvaluationReport:
             "fingerprint": self.fingerprint,
             "path": None if self.path is None else str(self.path),
             "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "weights": self.weights,
             "data": str(self.data),
             "split": self.split,
             "reason": self.reason,
@@ -291,6 +294,7 @@ class EvaluationReport:
                 reason=row["reason"],
                 split_hash=row.get("split_hash", ""),
                 checkpoint=None if row["checkpoint"] is None else Path(row["checkpoint"]),
+                weights=row.get("weights", ""),
                 data=Path(row["data"]),
                 intervals=ScoreIntervals.from_json(row["intervals"]) if "intervals" in row else ScoreIntervals(),
                 seconds=row["seconds"],

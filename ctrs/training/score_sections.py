@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from ctrs.metrics import AreaCounts, BoundaryCounts, ConfusionMatrix
+from ctrs.metrics.confusion import Counts
 from ctrs.report.charts import SERIES_COLORS
 from ctrs.report.html import Column, Content, Html, details, element, figure, join, legend, paragraph, swatch, table
 from ctrs.report.score_charts import Curve, Dot, confusion_table, curve_chart, dot_chart, reliability_chart
@@ -175,12 +176,18 @@ def class_section(runs: Runs) -> Html:
         series.append(("" if len(runs) == 1 else name, colors[name], dots))
     chart = dot_chart(names, series, alt="IoU of each class; the numbers stand in the table below", unit="IoU")
     parts = [_run_legend(runs), element("div", chart, class_="wide")]
-    for name, report in runs.items():
-        parts.append(_class_table(report, "" if len(runs) == 1 else f"{name}: "))
+    parts += _of_each({name: _class_table(report) for name, report in runs.items()}, "all scores of each class")
     return join(parts)
 
 
-def _class_table(report: EvaluationReport, prefix: str) -> Html:
+def _of_each(tables: Mapping[str, Html], what: str) -> list[Html]:
+    """Return the table of one run, or those of several, folded away."""
+    if len(tables) == 1:
+        return list(tables.values())
+    return [details(f"{name}: {what}", shown) for name, shown in tables.items()]
+
+
+def _class_table(report: EvaluationReport) -> Html:
     head = report.headline
     fields: list[tuple[str, Callable[[int, ClassScore], Content]]] = [
         ("IoU", lambda _, entry: number(entry.iou)),
@@ -215,7 +222,7 @@ def _class_table(report: EvaluationReport, prefix: str) -> Html:
         "true pixels": f"{head.num_pixels:,}",
     }
     columns = [Column(title="class"), *(Column(title=name, numeric=True) for name, _ in fields)]
-    caption = f"{prefix}{head.name}, overall accuracy {number(head.overall_accuracy)}"
+    caption = f"{head.name}, overall accuracy {number(head.overall_accuracy)}"
     return table(columns, rows, caption=caption, foot=["mean", *(means.get(name, "") for name, _ in fields)])
 
 
@@ -260,9 +267,10 @@ def confusion_section(runs: Runs) -> Html:
 
 def _confusion(report: EvaluationReport, matrix: ConfusionMatrix, caption: str) -> Html:
     labels = [class_label(entry) for entry in report.classes.learnt]
-    counts, columns = matrix.counts, [*labels, "not predicted"]
+    counts: Counts = matrix.counts
+    columns: list[Content] = [*labels, "not predicted"]
     if not counts[:, -1].any():
-        counts, columns = counts[:, :-1], labels
+        counts, columns = counts[:, :-1], list(labels)
     return confusion_table(counts, labels, columns, caption=caption)
 
 
@@ -283,8 +291,9 @@ def boundary_section(runs: Runs) -> Html:
         )  # fmt: skip
         marks = legend((swatch(curve.color), curve.name) for curve in curves)
         parts += [marks, element("div", shown, class_="wide")]
-    for name, counts in known.items():
-        parts.append(_boundary_table(runs[name], counts, "" if len(runs) == 1 else f"{name}: "))
+    parts += _of_each(
+        {name: _boundary_table(runs[name], counts) for name, counts in known.items()}, "outlines of each class"
+    )
     parts.append(
         paragraph(
             "Boundary F1: an outline pixel counts as found if one of the other mask lies within the distance. Boundary "
@@ -317,7 +326,7 @@ def _boundary_curves(runs: Runs) -> list[Curve]:
     return curves
 
 
-def _boundary_table(report: EvaluationReport, counts: BoundaryCounts, prefix: str) -> Html:
+def _boundary_table(report: EvaluationReport, counts: BoundaryCounts) -> Html:
     columns = [Column(title="class"), Column(title="Boundary IoU", numeric=True)]
     columns += [Column(title=f"F1 at {distance:g} px", numeric=True) for distance in counts.distances_px]
     rows: list[list[Content]] = [
@@ -333,7 +342,7 @@ def _boundary_table(report: EvaluationReport, counts: BoundaryCounts, prefix: st
         number(counts.mean_boundary_iou(report.scored_indices)),
         *(number(mean) for mean in counts.mean_boundary_f1(report.scored_indices)),
     ]
-    caption = f"{prefix}Boundary IoU in a band of {counts.boundary_px} px, boundary F1 by distance; strict labels"
+    caption = f"Boundary IoU in a band of {counts.boundary_px} px, boundary F1 by distance; strict labels"
     return table(columns, rows, caption=caption, foot=foot)
 
 
@@ -434,12 +443,12 @@ def calibration_section(runs: Runs) -> Html:
 
 def scene_section(runs: Runs) -> Html:
     """Return a row for each scene."""
-    first = _first(runs)
+    first, alone = _first(runs), only(runs)
+    titles = ["mean IoU", "mean F1", "overall accuracy"] if alone is not None else ["mean IoU", "overall accuracy"]
     columns = [Column(title="scene")]
     for name in runs:
         of = "" if len(runs) == 1 else f"{name}: "
-        columns += [Column(title=f"{of}{title}", numeric=True) for title in ("mean IoU", "mean F1", "overall accuracy")]
-    alone = only(runs)
+        columns += [Column(title=f"{of}{title}", numeric=True) for title in titles]
     if alone is not None:
         columns += [Column(title=f"IoU {entry.name}", numeric=True) for entry in alone.headline.classes]
     columns.append(Column(title="pixels", numeric=True))
@@ -448,11 +457,12 @@ def scene_section(runs: Runs) -> Html:
         row: list[Content] = [scene.name]
         for report in runs.values():
             head = report.scene_protocols(report.scenes[place])[0]
-            row += [number(head.mean_iou), number(head.mean_f1), number(head.overall_accuracy)]
+            means = {"mean IoU": head.mean_iou, "mean F1": head.mean_f1, "overall accuracy": head.overall_accuracy}
+            row += [number(means[title]) for title in titles]
             if alone is not None:
                 row += [number(entry.iou) for entry in head.classes]
         rows.append([*row, f"{first.scene_protocols(scene)[0].num_pixels:,}"])
-    shown = table(columns, rows, caption=f"{first.headline.name}", is_dense=len(columns) > 7)
+    shown = table(columns, rows, caption=first.headline.name, is_dense=len(columns) > 7)
     notes = [(scene.name, note) for report in runs.values() for scene in report.scenes for note in scene.notes]
     parts = [shown, more(len(first.scenes), MAX_ROWS, "scene")]
     parts += [paragraph(f"{name}: {note}.", class_="soft") for name, note in dict.fromkeys(notes[:20])]

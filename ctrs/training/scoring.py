@@ -74,6 +74,7 @@ def score_scene(
     mask: str,
     notes: tuple[str, ...] = (),
     progress: Progress = no_progress,
+    watchers: Sequence[Callable[[ScoredBlock], None]] = (),
     block_px: int | None = None,
 ) -> SceneScore:
     """Count everything that a report is made of.
@@ -85,6 +86,7 @@ def score_scene(
         mask: Path of the predicted mask for the record.
         notes: For the record.
         progress: Told the blocks counted.
+        watchers: Are given each block as well, with the strict truth.
         block_px: Edge of the blocks; None: ``BLOCK_PX``. It leaves no trace in the result.
 
     Raises:
@@ -106,7 +108,7 @@ def score_scene(
             def counting(update: Callable[[_Item], object]) -> Callable[[_Item], None]:
                 return stack.enter_context(WriteBehind(update)).put
 
-            feed = [counting(update) for update in _block_updates(score)]
+            feed = [counting(update) for update in (*_block_updates(score), *watchers)]
             count_pixels = {kind: counting(_pixel_update(matrix)) for kind, matrix in score.confusions.items()}
             for number, window in enumerate(windows):
                 block = _read_block(masks, window, halo_px)

@@ -24,7 +24,9 @@ from ctrs.raster.confidence import confidence_path
 from ctrs.tiles.manifest import Manifest, SceneMosaic
 from ctrs.training.mask_reading import ReadMask, confidence_reader, index_reader
 from ctrs.training.protocols import Labels
+from ctrs.training.scene_picturing import ERRORS_SUFFIX, ScenePicturing, add_scene
 from ctrs.training.scene_score import SceneScore
+from ctrs.training.score_places import PlaceGallery
 from ctrs.training.scoring import SceneMasks, score_scene
 
 SCENES = "scoring scenes"
@@ -46,12 +48,16 @@ class SplitScoring:
         config: Options.
         scores: Folder where the scores of finished scenes are kept.
         masks: Folder where the masks are written.
+        errors: Folder where the error maps are written.
+        gallery: Is given the errors of each scene; None where no places are shown.
     """
 
     manifest: Manifest
     config: EvalConfig
     scores: Path
     masks: Path
+    errors: Path
+    gallery: PlaceGallery | None = None
 
     def run(self, predictor: Predictor, mosaics: Sequence[SceneMosaic], progress: Progress) -> tuple[SceneScore, ...]:
         """Map and score each scene.
@@ -61,7 +67,7 @@ class SplitScoring:
             mosaics: The scenes, put together from their tiles.
             progress: Told the windows mapped and the scenes scored, always from the caller's thread.
         """
-        for folder in (self.scores, self.masks):
+        for folder in (self.scores, self.masks, *([] if self.config.pixels_only else [self.errors])):
             folder.mkdir(parents=True, exist_ok=True)
         scenes: list[Future[SceneScore]] = []
         told = 0
@@ -100,15 +106,19 @@ class SplitScoring:
             return predictor.predict_raster(mosaic.image, mask, replace(options, overwrite=True), progress=progress)
 
     def _score(self, mosaic: SceneMosaic, mask: Path) -> SceneScore:
-        """Score a scene, unless an earlier attempt did."""
-        kept = self.scores / f"{mosaic.scene.name}.json"
+        """Score a scene and map its errors, unless an earlier attempt did."""
+        name = mosaic.scene.name
+        kept = self.scores / f"{name}.json"
         if kept.exists():
-            return SceneScore.from_json(json.loads(kept.read_text(encoding="utf-8")))
+            score = SceneScore.from_json(json.loads(kept.read_text(encoding="utf-8")))
+            if self.gallery is not None:
+                add_scene(self.gallery, mosaic, {"prediction": mask})
+            return score
         with ExitStack() as stack:
             pred, grid = stack.enter_context(index_reader(mask))
             beside = confidence_path(mask)
             masks = SceneMasks(
-                name=mosaic.scene.name,
+                name=name,
                 grid=grid,
                 truths=self._truths(mosaic, stack),
                 pred=pred,
@@ -116,7 +126,21 @@ class SplitScoring:
                 eroded_here=erodes_here(self.manifest, self.config),
                 label=str(mosaic.mask),
             )
-            score = score_scene(masks, self.manifest.classes, self.config, mask=f"{MASKS}/{mask.name}")
+            picturing = ScenePicturing(
+                masks,
+                self.manifest.classes,
+                gallery=self.gallery,
+                error_map=None if self.config.pixels_only else self.errors / f"{name}{ERRORS_SUFFIX}",
+                scratch=self.scores / f"{name}.rows",
+            )
+            score = score_scene(
+                masks,
+                self.manifest.classes,
+                self.config,
+                mask=f"{MASKS}/{mask.name}",
+                watchers=picturing.watchers,
+            )
+            picturing.finish(image=mosaic.image)
         write_text(kept, json.dumps(score.to_json(), allow_nan=False))
         return score
 

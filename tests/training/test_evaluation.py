@@ -179,7 +179,8 @@ def test_scores_are_those_of_the_masks_that_predict_writes(ground, data, run, tm
     folder = run / "eval" / "test"
     assert report.path == folder / "report.json"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "confusion.csv", "confusion.png", "confusion_isprs.csv", "masks", "report.json", "scores.csv",
+        "confusion.csv", "confusion.png", "confusion_isprs.csv", "errors", "masks", "report.html", "report.json",
+        "scores.csv",
     ]  # fmt: skip
     assert sorted(path.name for path in (run / "eval").iterdir()) == ["test"]
     assert calls[-1] == (2, 2, "scoring scenes")
