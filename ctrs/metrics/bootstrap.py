@@ -1,11 +1,12 @@
 """How much scores would differ on other scenes: percentile intervals by resampling scenes with replacement.
 
 Scenes are drawn, not pixels: pixels of a scene are alike, and an interval from single pixels would be far too narrow
-(Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13). All scores are functions of counts
-that add over scenes, so that a sample is one weighted sum. With few scenes such intervals are too narrow still: in the
-simulation of tests/metrics/test_bootstrap.py a nominal 95 % holds in 90 % of the cases with 14 scenes, in 93 % with 40.
-They say how scores vary between scenes like these, with this network; not how
-they vary with the seed of training.
+(Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13). Scores are functions of counts that
+add over scenes, so that a sample is one weighted sum; average precision of objects is none, and has no interval.
+
+With few scenes such intervals are too narrow still: in the simulation of tests/metrics/test_bootstrap.py a nominal 95 %
+holds in 90 % of the cases with 14 scenes, in 93 % with 40. They say how scores vary between scenes like these, with
+this network; not how they vary with the seed of training.
 """
 
 from __future__ import annotations
