@@ -5,9 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 
 from ctrs.cli import app as program
+from ctrs.config import PrepareConfig
+from ctrs.tiles import prepare_tiles
 from tests.report.trained import write_evaluation, write_run
 
 HEAVY = {"torch", "timm", "lightning", "albumentations", "segmentation_models_pytorch", "safetensors"}
@@ -99,14 +103,15 @@ def _write(path: Path) -> Path:
 
 
 def test_prepared_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ctrs.config import PrepareConfig
-    from ctrs.synthetic import TownConfig, make_town
-    from ctrs.tiles import prepare_tiles
-
-    make_town(
-        tmp_path / "town", TownConfig(size_px=300, pixel_size_m=0.35, train_ids=("2_10", "2_11"), test_ids=("2_13",))
-    )
-    prepare_tiles(tmp_path / "town", tmp_path / "prepared", PrepareConfig(licence="CC0", tile_px=150, val=("2_11",)))
+    for kind, count, values in (("images", 3, 200), ("labels", 1, 2)):
+        (tmp_path / "town" / kind).mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, values, (count, 64, 256)).astype(np.uint8)
+        with rasterio.open(
+            tmp_path / "town" / kind / "a.tif", "w", driver="GTiff", width=256, height=64, count=count, dtype="uint8",
+            crs="EPSG:32633", transform=rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5800000),
+        ) as dataset:  # fmt: skip
+            dataset.write(pixels)
+    prepare_tiles(tmp_path / "town", tmp_path / "prepared", PrepareConfig(licence="CC0", tile_px=64))
     assert program.main(["info", str(tmp_path / "prepared")]) == 0
     out = capsys.readouterr().out
     assert "CC0" in out
