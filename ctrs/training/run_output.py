@@ -8,12 +8,14 @@ import numpy as np
 
 from ctrs.config import TrainConfig, to_plain
 from ctrs.errors import CtrsError
-from ctrs.model_files import CheckpointMetadata, read_metadata
+from ctrs.model_files import WEIGHTS_FILE, CheckpointMetadata, read_metadata
 from ctrs.models.checkpoint import save_checkpoint, save_module
 from ctrs.report.curves import draw_curves
 from ctrs.report.examples import Example, examples_picture
+from ctrs.report.model_card import read_card
 from ctrs.report.pictures import confusion_picture
 from ctrs.report.png import read_description
+from ctrs.report.stac_item import item_path, write_stac_item
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.origin import read_origin
 from ctrs.training.resume import RunState
@@ -79,7 +81,7 @@ def make_good(run: RunFolder, state: RunState, step: TrainingStep, config: Train
 def draw(
     run: RunFolder, state: RunState, config: TrainConfig, manifest: Manifest, examples: Sequence[Example] = ()
 ) -> None:
-    """Draw the curves of all epochs, the best epoch's confusion matrix and examples, and write the read-me.
+    """Draw the curves of all epochs, the best epoch's confusion matrix and examples; write read-me and STAC item.
 
     Args:
         run: The run's folder.
@@ -101,6 +103,8 @@ def draw(
         title = f"{run.path.name}, epoch {best.epoch}: validation tiles"
         examples_picture(run.examples, examples, manifest.classes, title=title, description={"epoch": best.epoch})
     write_readme(run, state, config, manifest)
+    if best is not None and not item_path(run.best / WEIGHTS_FILE).exists():  # a new best checkpoint has none yet
+        write_stac_item(read_card(run.best), overwrite=True)
 
 
 def examples_epoch(run: RunFolder) -> int:
