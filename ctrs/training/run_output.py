@@ -103,7 +103,8 @@ def draw(
         title = f"{run.path.name}, epoch {best.epoch}: validation tiles"
         examples_picture(run.examples, examples, manifest.classes, title=title, description={"epoch": best.epoch})
     write_readme(run, state, config, manifest)
-    if best is not None and not item_path(run.best / WEIGHTS_FILE).exists():  # a new best checkpoint has none yet
+    weights = run.best / WEIGHTS_FILE
+    if weights.is_file() and not item_path(weights).exists():  # a new best checkpoint has none yet
         write_stac_item(read_card(run.best), overwrite=True)
 
 
