@@ -15,6 +15,7 @@ from ctrs.errors import CtrsWarning
 from ctrs.progress import Progress, format_duration, no_progress
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
@@ -77,18 +78,8 @@ class Console:
             yield no_progress
         elif sys.stderr.isatty():
             from rich.console import Console as RichConsole
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-            from rich.progress import Progress as RichProgress
 
-            bars = RichProgress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=30),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=RichConsole(file=sys.stderr),
-            )
+            bars = progress_bars(RichConsole(file=sys.stderr))
             with bars:
                 yield _RichPhases(bars)
         else:
@@ -124,6 +115,27 @@ class _LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         write_line(sys.stderr, prefix + record.getMessage())
+
+
+def progress_bars(terminal: RichConsole) -> RichProgress:
+    """Return bars with the time left, to be drawn on a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=terminal,
+    )
+
+
+def phases(bars: RichProgress) -> Progress:
+    """Return a progress callable that draws on bars."""
+    return _RichPhases(bars)
 
 
 class _RichPhases:

@@ -233,6 +233,7 @@ def train(
         run_dir, data_dir, config = _stopped_run(data, name, chosen, config_file, overwrite=overwrite)
     else:
         file = read_toml(config_file) if config_file else {}
+        file = _as_its_source(file, chosen)
         config = resolve_train_config(file, chosen, where=str(config_file) if config_file else "options")
         if config.recipe and set(RECIPES[config.recipe]) == {"loss"}:
             console.note(f"recipe {config.recipe}: sets the loss terms and weights only; loss: {config.loss}")
@@ -242,17 +243,19 @@ def train(
         run_dir = Path(RUNS) / name if name else free_run_dir(run_name(config, data_dir.absolute().name))
     console.note(f"run: {run_dir}")
 
+    from ctrs.cli.live_table import training_view
     from ctrs.training import train as train_network
 
-    with console.progress() as progress:
+    with training_view(console) as view:
         result = train_network(
             data_dir,
             run_dir,
             config,
             resume=resume,
             overwrite=overwrite,
-            progress=progress,
-            on_epoch=lambda record: console.note(record.describe()),
+            progress=view.progress,
+            on_plan=view.on_plan,
+            on_epoch=view.on_epoch,
         )
     payload = result.to_json()
 
@@ -266,6 +269,17 @@ def train(
         console.line(str(run_dir))
 
     console.result(payload, show)
+
+
+def _as_its_source(file: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """Take backbone and decoder of the model that training begins from, unless they are given."""
+    source = chosen.get("init", file.get("init"))
+    if not isinstance(source, str) or not source:
+        return file
+    from ctrs.model_files import read_metadata
+
+    architecture = read_metadata(Path(source)).architecture
+    return {"backbone": architecture.backbone, "decoder": architecture.decoder, **file}
 
 
 def _without_validation(epoch: int, data_dir: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,10 @@ from ctrs.report.png import save_png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ERROR_COLOR = (225, 20, 30)
+ERROR_COLORS = ((225, 20, 30), (255, 0, 200), (20, 60, 255), (255, 140, 0))
+"""Of wrong pixels: the first one that no class looks like."""
+
+_ALIKE = 120.0
 _TITLES = ("image", "truth", "prediction", "errors")
 _DPI = 100
 _PANEL_PX, _GAP_PX, _TITLE_PX, _NAME_PX, _LEGEND_ROW_PX = 320, 12, 30, 24, 30
@@ -62,12 +66,22 @@ class Example:
         return 1 - float(self.wrong.sum()) / labelled if labelled else float("nan")
 
 
-def error_image(example: Example) -> Image:
-    """Return the image faded to grey, with wrong pixels in ``ERROR_COLOR`` and ignored ones as without label."""
+def error_color(classes: ClassMap) -> tuple[int, int, int]:
+    """Return the colour of wrong pixels: one that no class has, or nearly has, where there is one."""
+
+    def nearest(color: tuple[int, int, int]) -> float:
+        return min(math.dist(color, other) for other in classes.colors)
+
+    free = [color for color in ERROR_COLORS if nearest(color) >= _ALIKE]
+    return free[0] if free else max(ERROR_COLORS, key=nearest)
+
+
+def error_image(example: Example, color: tuple[int, int, int]) -> Image:
+    """Return the image faded to grey, with wrong pixels in a colour and ignored ones as without label."""
     grey = example.image.astype(np.float32).mean(0) * 0.4 + 150
     image: Image = np.repeat(grey[None], 3, axis=0).astype(np.uint8)
     image[:, example.truth == IGNORE_INDEX] = np.array(UNLABELLED_COLOR, np.uint8)[:, None]
-    image[:, example.wrong] = np.array(ERROR_COLOR, np.uint8)[:, None]
+    image[:, example.wrong] = np.array(color, np.uint8)[:, None]
     return image
 
 
@@ -117,7 +131,9 @@ def examples_picture(
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     top = height - head_px
     for row, (example, panel_px) in enumerate(zip(examples, heights, strict=True)):
-        for column, picture in enumerate((example.image, *_masks(example, classes), error_image(example))):
+        for column, picture in enumerate(
+            (example.image, *_masks(example, classes), error_image(example, error_color(classes)))
+        ):
             left = _GAP_PX + column * (_PANEL_PX + _GAP_PX)
             axes = figure.add_axes((left / width, (top - panel_px) / height, _PANEL_PX / width, panel_px / height))
             axes.imshow(np.moveaxis(picture, 0, -1), interpolation="antialiased", aspect="auto")
@@ -153,7 +169,7 @@ def _legend(examples: Sequence[Example], classes: ClassMap) -> list[tuple[str, t
     ]
     if IGNORE_INDEX in present:
         entries.append(("not labelled", UNLABELLED_COLOR))
-    return [*entries, ("wrong", ERROR_COLOR)]
+    return [*entries, ("wrong", error_color(classes))]
 
 
 def _draw_legend(figure: Figure, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> None:

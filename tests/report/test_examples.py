@@ -9,7 +9,7 @@ from PIL import Image as Picture
 
 from ctrs.classes import IGNORE_INDEX, ClassMap, LandClass
 from ctrs.errors import OutputError, UsageError
-from ctrs.report.examples import ERROR_COLOR, Example, error_image, examples_picture, strip_image
+from ctrs.report.examples import ERROR_COLORS, Example, error_color, error_image, examples_picture, strip_image
 
 CLASSES = ClassMap(
     classes=(
@@ -33,9 +33,9 @@ def test_wrong_are_labelled_pixels_of_another_class() -> None:
     found = example()
     assert found.wrong.sum() == 20 * 10
     assert found.accuracy == 1 - 200 / (35 * 60)
-    errors = error_image(found)
-    assert (errors[:, 5, 25] == ERROR_COLOR).all()
-    assert (errors[:, 5, 5] != ERROR_COLOR).any()
+    errors = error_image(found, (1, 2, 3))
+    assert (errors[:, 5, 25] == (1, 2, 3)).all()
+    assert (errors[:, 5, 5] != (1, 2, 3)).any()
     unlabelled = Example(
         name="a", image=found.image, truth=np.full_like(found.truth, IGNORE_INDEX), predicted=found.predicted
     )
@@ -56,7 +56,7 @@ def test_picture_shows_each_example_with_a_legend(tmp_path: Path) -> None:
     with Picture.open(tmp_path / "examples.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape[1] == 4 * 320 + 5 * 12
-    for color in (*CLASSES.colors, ERROR_COLOR):
+    for color in (*CLASSES.colors, error_color(CLASSES)):
         assert (pixels == color).all(-1).sum() > 500
     assert [entry.name for entry in tmp_path.iterdir()] == ["examples.png"]
 
@@ -73,3 +73,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"examples\.png: picture not written"):
         examples_picture(tmp_path / "file" / "examples.png", [example()], CLASSES)
+
+
+def test_wrong_pixels_have_a_colour_that_no_class_has() -> None:
+    assert error_color(CLASSES) == ERROR_COLORS[0]
+    red = ClassMap(classes=(LandClass(value=0, name="building", color=(255, 0, 0)),))
+    assert error_color(red) == (255, 0, 200)
+    taken = tuple(LandClass(value=n, name=str(n), color=color) for n, color in enumerate(ERROR_COLORS))
+    assert error_color(ClassMap(classes=taken)) in ERROR_COLORS
