@@ -134,7 +134,7 @@ class Comparison:
             rows.append((name, *map(score_text, values)))
         reference = self.reference
         what = f"{reference.split} split, {reference.headline.name}"
-        return ScoreTable(title=what, header=("model", *map(_score_label, names)), rows=tuple(rows))
+        return ScoreTable(title=what, header=("model", *map(score_label, names)), rows=tuple(rows))
 
     def _difference_table(self, name: str) -> ScoreTable:
         with_intervals = self.reason is None
@@ -142,7 +142,7 @@ class Comparison:
         header += (f"{self.confidence:.0%} interval", "two-sided") if with_intervals else ()
         rows: list[tuple[str, ...]] = []
         for entry in self.of(name).values():
-            row: tuple[str, ...] = (_score_label(entry.name), score_text(entry.reference), score_text(entry.value))
+            row: tuple[str, ...] = (score_label(entry.name), score_text(entry.reference), score_text(entry.value))
             row += (_signed(entry.difference),)
             if with_intervals:
                 ends = "–" if math.isnan(entry.low) else f"{entry.low:+.3f} to {entry.high:+.3f}"
@@ -308,7 +308,12 @@ def _at(values: npt.NDArray[Any] | None, place: int) -> float:
     return math.nan if values is None else float(values[place])
 
 
-def _score_label(name: str) -> str:
+def score_label(name: str) -> str:
+    """Return what people call a score.
+
+    >>> score_label("mean_iou"), score_label("building")
+    ('mean IoU', 'IoU building')
+    """
     labels = {"mean_iou": "mean IoU", "overall_accuracy": "overall accuracy", "boundary_iou": "mean boundary IoU"}
     return labels.get(name, f"IoU {name}")
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,12 @@ from ctrs.tiles.polygon_labels import PolygonLabel, background_value, polygon_va
 from ctrs.tiles.raster_labels import GRID_TOLERANCE_PX, open_raster_label
 from ctrs.training.mask_reading import ReadMask, confidence_reader, only_class, value_reader
 from ctrs.training.required_scores import check_requirements
+from ctrs.training.scene_picturing import ERRORS, ERRORS_SUFFIX, ScenePicturing
 from ctrs.training.scene_score import SceneScore
 from ctrs.training.score_files import save_report
 from ctrs.training.score_intervals import score_intervals
+from ctrs.training.score_page import PAGE_FILE, write_score_page
+from ctrs.training.score_places import PlaceGallery, gallery_for
 from ctrs.training.score_report import REPORT_FILE, EvaluationReport, read_report
 from ctrs.training.scoring import BLOCK_PX, SceneMasks, score_scene
 from ctrs.vector.rasterize import is_vector, place_polygons, read_polygons
@@ -85,10 +88,10 @@ def evaluate_masks(
         logger.info("%s: exists and is the result of the same job; nothing to do", out)
         return replace(read_report(out / REPORT_FILE), path=out / REPORT_FILE)
 
-    def report() -> EvaluationReport:
+    def report(pictures: _Pictures | None = None) -> EvaluationReport:
         names = _names([mask for mask, _ in pairs])
         scenes = tuple(
-            _score_pair(mask, label, name, classes, config, progress)
+            _score_pair(mask, label, name, classes, config, progress, pictures)
             for name, (mask, label) in zip(names, pairs, strict=True)
         )
         return EvaluationReport(
@@ -110,8 +113,13 @@ def evaluate_masks(
         return report()
     with partial_work(out, job, overwrite=config.overwrite) as work:
         staged = work.folder / "report"
-        staged.mkdir(exist_ok=True)
-        saved = save_report(report(), staged, final=out)
+        errors = staged / ERRORS
+        (staged if config.pixels_only else errors).mkdir(parents=True, exist_ok=True)
+        shapes = [_grid_of(mask).shape for mask, _ in pairs]
+        gallery = gallery_for(scored, config, shapes)
+        pictures = None if config.pixels_only else _Pictures(gallery=gallery, errors=errors, scratch=work.folder)
+        saved = save_report(report(pictures), staged, final=out)
+        write_score_page(staged / PAGE_FILE, {saved.name: saved}, gallery)
         work.publish(staged)
     return saved
 
@@ -183,8 +191,34 @@ def _is_finished(out: Path, job: str, *, overwrite: bool) -> bool:
     return check_existing(out, found, job, overwrite=overwrite)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Pictures:
+    """What is drawn of the masks: their places, and error maps in a folder."""
+
+    gallery: PlaceGallery | None
+    errors: Path
+    scratch: Path
+
+    def of(self, masks: SceneMasks, classes: ClassMap) -> ScenePicturing:
+        """Return what watches a scene while it is scored."""
+        file = masks.name.replace("/", "_")
+        return ScenePicturing(
+            masks,
+            classes,
+            gallery=self.gallery,
+            error_map=self.errors / f"{file}{ERRORS_SUFFIX}",
+            scratch=self.scratch / f"{file}.rows",
+        )
+
+
 def _score_pair(
-    pred: Path, truth: Path, name: str, classes: ClassMap, config: EvalConfig, progress: Progress
+    pred: Path,
+    truth: Path,
+    name: str,
+    classes: ClassMap,
+    config: EvalConfig,
+    progress: Progress,
+    pictures: _Pictures | None,
 ) -> SceneScore:
     """Score one mask against its truth."""
     notes: tuple[str, ...] = ()
@@ -219,7 +253,12 @@ def _score_pair(
             eroded_here=bool(config.eroded),
             label=str(truth),
         )
-        return score_scene(masks, scored, config, mask=str(pred), notes=notes, progress=progress)
+        picturing = None if pictures is None else pictures.of(masks, scored)
+        watchers = [] if picturing is None else picturing.watchers
+        score = score_scene(masks, scored, config, mask=str(pred), notes=notes, progress=progress, watchers=watchers)
+        if picturing is not None:
+            picturing.finish()
+        return score
 
 
 def _grid_of(path: Path) -> Grid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +13,24 @@ from ctrs.config import EvalConfig
 from ctrs.errors import DataError, OutputExistsError, UsageError
 from ctrs.jobs import check_existing, fingerprint, partial_work, recover, write_text
 from ctrs.progress import Progress, no_progress
-from ctrs.tiles.manifest import Manifest
+from ctrs.tiles.manifest import Manifest, scene_mosaics
 from ctrs.training.comparison import Comparison, compare
 from ctrs.training.evaluation import EvaluationPlan, plan_evaluation, run_plan
 from ctrs.training.openings import ground_hash
+from ctrs.training.scene_picturing import add_scene
 from ctrs.training.score_files import csv_text, exact_text
+from ctrs.training.score_page import PAGE_FILE, write_score_page
+from ctrs.training.score_places import PlaceGallery, gallery_for
+from ctrs.training.score_sections import difference_section
 
 logger = logging.getLogger(__name__)
 
 COMPARISONS = "comparisons"
 COMPARISON_FILE = "comparison.json"
 TABLE_FILE = "comparison.csv"
+
+MAX_PICTURED = 3
+"""Most models whose masks are shown side by side."""
 
 
 def evaluate_models(
@@ -69,6 +77,9 @@ def evaluate_models(
         write_text(staged / TABLE_FILE, _table(comparison))
         text = json.dumps(comparison.to_json(), indent=1, allow_nan=False)
         write_text(staged / COMPARISON_FILE, text + "\n")
+        gallery = _places(comparison, plans[0], work.folder / "mosaics")
+        runs = dict(zip(comparison.names, comparison.reports, strict=True))
+        write_score_page(staged / PAGE_FILE, runs, gallery, differences=difference_section(comparison))
         work.publish(staged)
     return comparison
 
@@ -101,6 +112,27 @@ def _plan(checkpoints: Sequence[Path], data_dir: Path, config: EvalConfig) -> li
                 f"({plan.reason}; {first.reason}); compare models of one fold, or on the test"
             )
     return plans
+
+
+def _places(comparison: Comparison, plan: EvaluationPlan, scratch: Path) -> PlaceGallery | None:
+    """Choose places that show the first models side by side; None where none are wanted, or masks are gone."""
+    masks: dict[str, dict[str, Path]] = {}
+    for name, report in list(zip(comparison.names, comparison.reports, strict=True))[:MAX_PICTURED]:
+        if report.path is not None:
+            for scene in report.scenes:
+                masks.setdefault(scene.name, {})[name] = report.path.parent / scene.mask
+    gone = [path for of_scene in masks.values() for path in of_scene.values() if not path.is_file()]
+    if gone:
+        logger.warning("%s: not found; the comparison shows no places", gone[0])
+        return None
+    mosaics = scene_mosaics(plan.manifest, plan.split, scratch)
+    shapes = [mosaic.scene.grid.shape for mosaic in mosaics]
+    gallery = gallery_for(plan.manifest.classes, plan.config, shapes, plan.manifest.bands)
+    if gallery is not None:
+        for mosaic in mosaics:
+            add_scene(gallery, mosaic, masks[mosaic.scene.name])
+    shutil.rmtree(scratch)
+    return gallery
 
 
 def _folder_name(comparison: Comparison) -> str:

@@ -14,6 +14,7 @@ from ctrs.report.charts import SERIES_COLORS
 from ctrs.report.html import Column, Content, Html, details, element, figure, join, legend, paragraph, swatch, table
 from ctrs.report.score_charts import Curve, Dot, confusion_table, curve_chart, dot_chart, reliability_chart
 from ctrs.tiles.audit_tables import class_label, more
+from ctrs.training.comparison import Comparison, ScoreDifference, score_label
 from ctrs.training.object_score import ObjectScore
 from ctrs.training.protocols import ClassScore
 from ctrs.training.score_report import EvaluationReport
@@ -467,3 +468,44 @@ def scene_section(runs: Runs) -> Html:
     parts = [shown, more(len(first.scenes), MAX_ROWS, "scene")]
     parts += [paragraph(f"{name}: {note}.", class_="soft") for name, note in dict.fromkeys(notes[:20])]
     return join(parts)
+
+
+def difference_section(comparison: Comparison) -> Html:
+    """Return how the models differ from the first, paired by scene."""
+    known = comparison.reason is None
+    columns = [Column(title="score"), Column(title=comparison.names[0], numeric=True)]
+    parts: list[Html] = []
+    for name in comparison.names[1:]:
+        shown = [*columns, Column(title=name, numeric=True), Column(title="difference", numeric=True)]
+        if known:
+            shown += [
+                Column(title=f"{100 * comparison.confidence:g} % interval", numeric=True),
+                Column(title="two-sided", numeric=True),
+            ]
+        shown.append(Column(title="scenes better : worse", numeric=True))
+        rows: list[list[Content]] = []
+        for entry in comparison.of(name).values():
+            row: list[Content] = [score_label(entry.name), number(entry.reference), number(entry.value)]
+            row.append(_judged(entry))
+            if known:
+                ends = DASH if math.isnan(entry.low) else f"{signed(entry.low)} to {signed(entry.high)}"
+                row += [ends, number(entry.two_sided)]
+            rows.append([*row, f"{entry.scenes_better:,} : {entry.scenes_worse:,}"])
+        parts.append(table(shown, rows, caption=f"{name} against {comparison.names[0]}"))
+    if known:
+        note = (
+            f"Differences over {comparison.samples:,} samples of the scenes, drawn alike for both models; green or red "
+            "where the interval holds only gains or only losses. Two-sided: what share of the samples speaks against a "
+            "difference. None of this says how the scores would vary with the seed of training."
+        )
+    else:
+        note = f"No intervals: {comparison.reason}."
+    return join([*parts, paragraph(note, class_="soft")])
+
+
+def _judged(entry: ScoreDifference) -> Content:
+    """Return a difference, marked where its interval does not hold 0."""
+    text = signed(entry.difference)
+    if entry.low > 0:
+        return element("span", text, class_="level good")
+    return element("span", text, class_="level fault") if entry.high < 0 else text
