@@ -7,6 +7,9 @@ and a resumed run sees what an uninterrupted one would have seen.
 from __future__ import annotations
 
 import ctypes
+import shutil
+import warnings
+from pathlib import Path
 from typing import Any, TypedDict
 
 import cv2
@@ -20,8 +23,11 @@ from ctrs.data.samples import Sample, nothing, sample_rng
 from ctrs.data.sampling import SampleKey
 from ctrs.data.tile_store import RawTile, TileStore
 from ctrs.data.transforms import Transform
+from ctrs.errors import DataWarning
+from ctrs.progress import format_bytes
 from ctrs.raster.bands import Bands, FloatArray
 
+_SHARED_MEMORY = Path("/dev/shm")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 2**30  # of mallopt(3)
 
 
@@ -131,6 +137,8 @@ def make_loader(
         pin_memory: Page-locked batches, for copies to a GPU that overlap with its work.
         prefetch_factor: Batches that each loader process prepares ahead.
     """
+    if workers:
+        _check_shared_memory(dataset, batches, workers * prefetch_factor + 1)
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -141,6 +149,25 @@ def make_loader(
         worker_init_fn=_keep_memory if workers else None,
         generator=torch.Generator(),  # else each pass draws from the global generator
     )
+
+
+def _check_shared_memory(dataset: TileDataset, batches: Sampler[list[SampleKey]], count: int) -> None:
+    """Warn where the batches that loader processes prepare do not fit into shared memory; they would be killed."""
+    keys = next(iter(batches), [])
+    if not keys or not _SHARED_MEMORY.is_dir():
+        return
+    first = dataset[keys[0]]
+    needed = count * len(keys) * (first["image"].nbytes + first["mask"].nbytes)
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if needed > free:
+        warnings.warn(
+            DataWarning(
+                f"{_SHARED_MEMORY}: {format_bytes(free)} free found, but the batches that loader processes prepare "
+                f"take {format_bytes(needed)}: they may be killed (bus error); make it larger (docker run --shm-size), "
+                "or lower --workers or --batch-size"
+            ),
+            stacklevel=3,
+        )
 
 
 def _keep_memory(_: int) -> None:

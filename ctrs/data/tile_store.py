@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ctrs.classes import Mask
 from ctrs.config import TileCache
 from ctrs.errors import ConfigError, DataError, InputNotFoundError
-from ctrs.progress import Progress, no_progress
+from ctrs.progress import Progress, format_bytes, no_progress
 from ctrs.raster.geotiff import open_raster, read_window
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.manifest import Tile
@@ -155,13 +155,13 @@ def fill_cache(
     needed = processes * sum(store.expected_bytes() for store in stores)
     if cache == "memory" and needed > MOST_SHARE * available:
         raise ConfigError(
-            f"cache = 'memory' found, but the decoded tiles take {_gigabytes(needed)} and {_gigabytes(available)} are "
-            "available; expected cache = 'auto' or 'none'"
+            f"cache = 'memory' found, but the decoded tiles take {format_bytes(needed)} of "
+            f"{format_bytes(available)} available; expected cache = 'auto' or 'none'"
         )
     if cache == "auto" and needed > CACHE_SHARE * available:
         logger.info(
             "tiles are read from disk in each epoch: decoded they take %s, more than %.0f %% of the %s available",
-            _gigabytes(needed), 100 * CACHE_SHARE, _gigabytes(available),
+            format_bytes(needed), 100 * CACHE_SHARE, format_bytes(available),
         )  # fmt: skip
         return False
     all_tiles, before = sum(len(store) for store in stores), 0
@@ -169,10 +169,6 @@ def fill_cache(
         store.preload(progress=_part_of(progress, before, all_tiles))
         before += len(store)
     return True
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 2**30:.2g} GiB" if count < 10 * 2**30 else f"{count / 2**30:.0f} GiB"
 
 
 def _part_of(progress: Progress, before: int, whole: int) -> Progress:

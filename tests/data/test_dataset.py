@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,11 +10,12 @@ import torch
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import AugmentConfig
+from ctrs.data import dataset as loading
 from ctrs.data.dataset import ScaledTile, TileDataset, make_loader
 from ctrs.data.sampling import EpochOrder, OrderedBatches, SampleKey, TrainingBatches
 from ctrs.data.tile_store import TileStore
 from ctrs.data.transforms import training_transform, whole_tile_transform
-from ctrs.errors import BandMismatchError
+from ctrs.errors import BandMismatchError, DataWarning
 from ctrs.raster.bands import Bands
 
 BANDS = Bands(names=("red", "green"), dtype="uint8", low=(0, 0), high=(255, 255), mean=(100.0, 50.0), std=(20.0, 10.0))
@@ -177,3 +180,17 @@ def test_only_the_crop_is_scaled_to_the_same_values(make_tile: Any) -> None:
     beyond = tile.nothing((4, 5))
     assert not beyond.valid.any()
     np.testing.assert_allclose(beyond.image[2, 3], [100 / 255, 50 / 255])
+
+
+def test_too_little_shared_memory_for_loader_processes_is_told(
+    make_tile: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(loading, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    dataset = TileDataset(make_store(make_tile), BANDS, whole_tile_transform())
+    batches = TrainingBatches(EpochOrder(3, seed=0), 3)
+    with pytest.warns(DataWarning, match=r"100 kB free found, but .* take 384 kB: .* lower --workers or --batch-size"):
+        make_loader(dataset, batches, workers=2, pin_memory=False)
+    make_loader(dataset, batches, workers=0, pin_memory=False)
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=400_000))
+    make_loader(dataset, batches, workers=2, pin_memory=False)
