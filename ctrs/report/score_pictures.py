@@ -157,6 +157,7 @@ def scene_overview(
     error_rates: npt.NDArray[np.float64],
     marks: Sequence[PlaceMark],
     *,
+    top: float,
     scene_shape: tuple[int, int],
     cell_px: int,
     alt: str,
@@ -166,8 +167,9 @@ def scene_overview(
 
     Args:
         image: The scene made small, uint8 (3, h, w); None leaves it out.
-        error_rates: Share of errors by cell (rows, cols), NaN where nothing counts; full red is the highest share.
+        error_rates: Share of errors by cell (rows, cols), NaN where nothing counts.
         marks: Outlined and named, later ones over earlier ones.
+        top: Share of errors that is drawn in full red.
         scene_shape: Rows and columns of the scene.
         cell_px: Edge of the cells in pixels of the scene.
         alt: What the picture shows.
@@ -179,7 +181,7 @@ def scene_overview(
     parts: list[Html] = [element("title", alt), element("rect", **size, class_="frame")]
     if image is not None:
         parts.append(element("image", **size, href=data_uri(image), class_="faded"))
-    parts.append(_cells(error_rates, cell_px * scale, size))
+    parts.append(_cells(error_rates, top, cell_px * scale, size))
     for mark in marks:
         box = {
             "x": mark.col_off * scale,
@@ -187,9 +189,10 @@ def scene_overview(
             "width": mark.width * scale,
             "height": mark.height * scale,
         }
+        parts.append(element("rect", **box, class_="mark casing"))
         parts.append(element("rect", element("title", mark.label), **box, class_=f"mark {mark.kind}"))
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + 4
-        parts.append(element("text", mark.label, x=x, y=y, text_anchor="middle", class_="halo", font_size=12))
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + 5
+        parts.append(element("text", mark.label, x=x, y=y, text_anchor="middle", class_="halo", font_size=15))
     return element(
         "svg",
         join(parts),
@@ -199,12 +202,11 @@ def scene_overview(
     )
 
 
-def _cells(error_rates: npt.NDArray[np.float64], edge: float, size: dict[str, float]) -> Html:
+def _cells(error_rates: npt.NDArray[np.float64], top: float, edge: float, size: dict[str, float]) -> Html:
     """Return the cells as a picture of one pixel for each, opaque by their share of errors."""
     from PIL import Image as Picture
 
     rates = np.nan_to_num(error_rates, nan=0.0)
-    top = float(rates.max(initial=0.0))
     pixels = np.empty((*rates.shape, 4), np.uint8)
     pixels[..., :3] = ERROR_COLOR
     pixels[..., 3] = np.rint(rates / top * 190) if top > 0 else 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from ctrs import __version__
 from ctrs.classes import ClassMap
 from ctrs.errors import UsageError
@@ -197,17 +199,17 @@ def _caption(classes: ClassMap, shown: ShownPlace, sign: str) -> Html:
 
 
 def _percent(part: int, whole: int) -> str:
-    """Write a share; what is not nothing never looks like it.
+    """Write a share that does not break at the end of a line; what is not nothing never looks like it.
 
-    >>> _percent(1, 4), _percent(1, 100_000), _percent(0, 5), _percent(99_999, 100_000)
-    ('25.0 %', '< 0.1 %', '0 %', '> 99.9 %')
+    >>> [_percent(*each).split() for each in ((1, 4), (1, 100_000), (0, 5), (99_999, 100_000))]
+    [['25.0', '%'], ['<', '0.1', '%'], ['0', '%'], ['>', '99.9', '%']]
     """
     if part in (0, whole):
-        return "100 %" if part else "0 %"
-    percent = 100 * part / whole
-    if percent < 0.1:
-        return "< 0.1 %"
-    return "> 99.9 %" if percent > 99.9 else f"{percent:.1f} %"
+        text = "100 %" if part else "0 %"
+    else:
+        percent = 100 * part / whole
+        text = "< 0.1 %" if percent < 0.1 else "> 99.9 %" if percent > 99.9 else f"{percent:.1f} %"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _legend(classes: ClassMap) -> Html:
@@ -231,16 +233,17 @@ def _maps(gallery: PlaceGallery) -> Html:
                 width=at.width, kind=kind,
             )  # fmt: skip
             marks.setdefault(at.scene, []).append(mark)
-    figures = [figure(_overview(entry, marks.get(entry.name, [])), entry.name) for entry in gallery.maps]
+    top = max(float(np.nanmax(entry.error_rates)) for entry in gallery.maps)
+    figures = [figure(_overview(entry, marks.get(entry.name, []), top), entry.name) for entry in gallery.maps]
     intro = paragraph(
-        "Scenes that hold the places above; the redder a square, the greater its share of wrong pixels, each scene on "
-        "its own scale up to its worst square."
+        "Scenes that hold the places above, grey; the redder a square, the greater its share of wrong pixels, up to "
+        f"{100 * top:.1f} % on the same scale for all scenes."
     )
     return join([intro, element("div", *figures, class_="gallery")])
 
 
-def _overview(entry: SceneMap, marks: list[PlaceMark]) -> Html:
+def _overview(entry: SceneMap, marks: list[PlaceMark], top: float) -> Html:
     alt = f"Scene {entry.name}: share of errors by place"
     return scene_overview(
-        entry.image, entry.error_rates, marks, scene_shape=entry.shape, cell_px=entry.cell_px, alt=alt
+        entry.image, entry.error_rates, marks, top=top, scene_shape=entry.shape, cell_px=entry.cell_px, alt=alt
     )

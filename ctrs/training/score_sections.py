@@ -53,10 +53,13 @@ def area_text(square_metres: float) -> str:
 def signed(value: float, digits: str = ".3f") -> str:
     """Write a difference with its sign.
 
-    >>> signed(0.0123), signed(-0.5), signed(float("nan"))
-    ('+0.012', '−0.500', '–')
+    >>> signed(0.0123), signed(-0.5), signed(-0.0001), signed(float("nan"))
+    ('+0.012', '−0.500', '0.000', '–')
     """
-    return DASH if math.isnan(value) else f"{value:+{digits}}".replace("-", MINUS)
+    if math.isnan(value):
+        return DASH
+    text = f"{value:+{digits}}"
+    return text.replace("-", MINUS) if text.strip("+-0.") else text[1:]
 
 
 def bounds_text(ends: tuple[float, float] | None) -> str:
@@ -105,7 +108,7 @@ def _headlines(runs: Runs) -> list[_Headline]:
     first = _first(runs)
     found += [(f"{name}: object F1", partial(_object_f1, name), None) for name in first.object_scores]
     if any(report.calibration is not None for report in runs.values()):
-        found.append(("calibration error (ECE)", _ece, None))
+        found.append(("ECE", _ece, None))
     return found
 
 
@@ -504,8 +507,10 @@ def difference_section(comparison: Comparison) -> Html:
 
 
 def _judged(entry: ScoreDifference) -> Content:
-    """Return a difference, marked where its interval does not hold 0."""
+    """Return a difference, marked where its interval does not hold 0 and it is more than rounding."""
     text = signed(entry.difference)
+    if abs(entry.difference) < 0.0005:
+        return text
     if entry.low > 0:
         return element("span", text, class_="level good")
     return element("span", text, class_="level fault") if entry.high < 0 else text
