@@ -4,17 +4,19 @@ An object is a connected area of the class's pixels: by default of pixels that s
 polygonizes by default), in the whole scene, however it was cut. Scenes do not join.
 
 IoU of a true and a predicted object is counted over pixels whose truth is known. Matching at a threshold pairs objects
-whose IoU is at least that; each object belongs to at most one pair. Above 0.5 no object can have two partners; below,
-pairs with the greatest IoU are taken first.
+whose IoU is at least that; each object belongs to at most one pair. From 0.5 on there is nothing to choose: two
+predicted objects that cover half of a true one each would touch, and be one. (A predicted one that joins two true ones
+across ignored ground, half of it each, is one match whichever is taken.) Below, pairs with the greatest IoU are taken
+first.
 
     precision = matched / predicted objects      recall = matched / true objects
     F1 = 2 matched / (predicted + true objects)
 
 Average precision is that of COCO (Lin et al., Microsoft COCO, ECCV 2014; cocoeval): predicted objects of all scenes,
-most confident first, each take the unmatched true object of greatest IoU; precision, made monotone from the right, is
-read at 101 recalls from 0 to 1 and averaged. ``average_precision`` is its mean over thresholds 0.50, 0.55, ..., 0.95.
-An object's confidence is the mean over its pixels. Departures: no limit on objects per image, and equal confidences and
-IoUs are ordered by scene and first pixel instead of by how a list happened to be sorted.
+most confident first, are right if they match; precision, made monotone from the right, is read at 101 recalls from 0
+to 1 and averaged. ``average_precision`` is its mean over the thresholds 0.50, 0.55, ..., 0.95. An object's confidence
+is the mean over its pixels. Departures: no limit on objects per image, and equal confidences are ordered by scene and
+first pixel.
 
 What is left out, as in COCO (crowds, and objects outside the range of sizes): a predicted object is neither right nor
 wrong if most of its pixels lie on ignored ground, or if fewer than ``min_px`` of them do not, unless it matches a true
@@ -97,7 +99,7 @@ class ObjectCounts:
                 self.class_index, connectivity=self.connectivity, ignore_index=self.ignore_index
             )
         if self._reader.update(block):
-            self._scenes.append(self._reader.finish(self.min_px))
+            self._scenes.append(self._reader.finish(self.min_px, min(self.iou, *AP_THRESHOLDS)))
             self._reader = None
 
     @property
@@ -159,7 +161,7 @@ class ObjectCounts:
         ranks, hits = [np.zeros(0)], [np.zeros(0, np.bool_)]
         num_true = 0
         for scene in self.scenes:
-            matches = scene.match(threshold, self.min_px, by_confidence=True)
+            matches = scene.match(threshold, self.min_px)
             if scene.confidence is not None:
                 ranks.append(scene.confidence[matches.counted])
             hits.append(matches.matched[matches.counted])

@@ -50,7 +50,7 @@ class SceneObjects:
         pred_px: int64 (P,), pixels of each predicted object whose truth is known.
         pred_ignored_px: int64 (P,), its pixels on ignored ground.
         confidence: float64 (P,), mean confidence over all its pixels; None where it is not known.
-        pairs: int64 (N, 3): true object, predicted object, pixels they share.
+        pairs: int64 (N, 3): true object, predicted object, pixels they share; those that could match.
     """
 
     true_px: Counts
@@ -59,22 +59,20 @@ class SceneObjects:
     confidence: Scores | None
     pairs: Counts
 
-    def match(self, threshold: float, min_px: int, *, by_confidence: bool = False) -> Matches:
+    def match(self, threshold: float, min_px: int) -> Matches:
         """Pair true and predicted objects of at least the given IoU.
 
         Args:
             threshold: Least IoU of a pair.
             min_px: Objects of fewer pixels are left out.
-            by_confidence: Let the most confident predicted objects choose first, as COCO does, instead of taking the
-                pairs of greatest IoU first. Above a threshold of 0.5 nothing is left to choose.
         """
         true, pred, shared = self.pairs.T
         iou = shared / (self.true_px[true] + self.pred_px[pred] - shared)
         near = iou >= threshold
         true, pred, iou = true[near], pred[near], iou[near]
         large = self.true_px >= min_px
-        if threshold <= 0.5:
-            taken = self._choose(true, pred, iou, large, by_confidence)
+        if threshold < 0.5:
+            taken = self._choose(true, pred, iou, large)
             true, pred = true[taken], pred[taken]
         partner = np.full(len(self.pred_px), -1, np.int64)
         partner[pred] = true
@@ -84,15 +82,12 @@ class SceneObjects:
         left_out = (self.pred_px < min_px) | (self.pred_ignored_px > self.pred_px) | paired
         return Matches(matched=matched, counted=matched | ~left_out, num_true=int(np.count_nonzero(large)))
 
-    def _choose(self, true: Labels, pred: Labels, iou: Scores, large: Flags, by_confidence: bool) -> list[int]:
+    def _choose(self, true: Labels, pred: Labels, iou: Scores, large: Flags) -> list[int]:
         """Return the pairs to keep, so that no object has two partners."""
         # True objects that count are taken before those too small to; then the greatest IoU; then the first pixels.
-        keys = [true, pred, -iou, ~large[true]]
-        if by_confidence and self.confidence is not None:
-            keys = [true, -iou, ~large[true], pred, -self.confidence[pred]]
         free_true, free_pred = np.ones(len(self.true_px), np.bool_), np.ones(len(self.pred_px), np.bool_)
         taken = []
-        for pair in np.lexsort(keys).tolist():
+        for pair in np.lexsort([true, pred, -iou, ~large[true]]).tolist():
             if free_true[true[pair]] and free_pred[pred[pair]]:
                 free_true[true[pair]] = free_pred[pred[pair]] = False
                 taken.append(pair)
@@ -192,11 +187,11 @@ class SceneObjectsReader:
             units += np.bincount(places[piece], weights=values, minlength=num_pred).astype(np.int64)
         self._units.append(units)
 
-    def finish(self, min_px: int) -> SceneObjects:
+    def finish(self, min_px: int, least_iou: float) -> SceneObjects:
         """Join what touches across blocks, and return the objects.
 
-        Args:
-            min_px: Predicted objects that can count nowhere, since they are smaller and touch no true one, are dropped.
+        What can have no part in any score is dropped: pairs below the least IoU, and predicted objects without a pair
+        that are smaller than ``min_px`` or lie mostly on ignored ground.
         """
         true_of, num_true = self._true.join()
         pred_of, num_pred = self._pred.join()
@@ -209,6 +204,8 @@ class SceneObjectsReader:
         keys, inverse = np.unique(true_of[pieces[:, 0]] * max(num_pred, 1) + pred_of[pieces[:, 1]], return_inverse=True)
         shared = _sum_by(inverse, pieces[:, 2], len(keys))
         true, pred = np.divmod(keys, max(num_pred, 1))
+        near = shared / (true_px[true] + known[pred] - shared) >= least_iou
+        true, pred, shared = true[near], pred[near], shared[near]
         kept = (known >= min_px) & (ignored <= known)
         kept[pred] = True
         renumbered = np.cumsum(kept) - 1

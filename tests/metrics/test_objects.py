@@ -202,6 +202,12 @@ def test_one_true_object_is_matched_once():
     assert two.counts.tolist() == [2, 3, 2]
 
 
+def test_a_bridge_over_ignored_ground_matches_once():
+    """One predicted object, half of it on each of two true ones."""
+    objects = score("11_11", "11111")
+    assert objects.counts.tolist() == [1, 1, 2]
+
+
 def test_average_precision_ranks_by_confidence():
     """Two true objects; a false alarm ranked first costs more than one ranked last."""
     truth, pred = "11000 00000 00011", "11000 00011 00000"
