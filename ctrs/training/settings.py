@@ -14,7 +14,7 @@ from ctrs.tiles.manifest import Manifest
 
 GPU_BATCH, CPU_BATCH = 32, 8
 FINE_TUNING_RATE, FROM_SCRATCH_RATE, SGD_RATE = 8e-5, 5e-4, 1e-2
-MAX_WORKERS = 4
+MAX_WORKERS = 8
 
 
 def resize_factor(config: TrainConfig, tile_px: int) -> float:
