@@ -33,14 +33,19 @@ def test_equals_sums_over_pixels(scene, block_px, pixel_area_m2):
 
 
 def test_adds_scenes_of_other_pixel_sizes_in_any_order():
+    sizes = np.random.default_rng(0).uniform(0.01, 2, 12).tolist()
     parts = [
         read(AreaCounts(3, pixel_area_m2=area), random_scene(seed, (30, 20), 3))
-        for seed, area in enumerate((0.01, 0.0225, 0.01, 1.7))
+        for seed, area in enumerate([*sizes, sizes[0]])
     ]
-    one = parts[0] + parts[1] + parts[2] + parts[3]
-    other = parts[3] + parts[2] + parts[1] + parts[0]
+    one, other = parts[0], AreaCounts(3, pixel_area_m2=1)
+    for part in parts[1:]:
+        one = one + part
+    for part in reversed(parts):
+        other.merge(part)
     assert one == other != parts[0]
     assert one.true_m2.tolist() == other.true_m2.tolist()
+    assert len(one.counts) == 12
     np.testing.assert_allclose(one.true_m2, sum(part.true_m2 for part in parts))
     assert AreaCounts.from_json(json.loads(json.dumps(one.to_json()))) == one
 
