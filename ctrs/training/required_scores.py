@@ -37,7 +37,7 @@ def check_requirements(requirements: Requirements, classes: ClassMap, options: E
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             some = near or [one for one in known if "." not in one]
-            why = " (a share of which more is better)" if name in rows else ""
+            why = " as a share of which more is better" if name in rows else ""
             raise ConfigError(
                 f"--fail-under: score {name!r} is unknown{why}; expected a class for its IoU, CLASS.METRIC or METRIC: "
                 f"{', '.join(some)}{'' if near else ', ...'}"
