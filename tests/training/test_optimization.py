@@ -228,7 +228,9 @@ def test_frozen_stages_stay_to_the_bit_and_the_rest_moves() -> None:
 @pytest.mark.filterwarnings(RANDOM_WEIGHTS)
 def test_all_stages_frozen_leave_output_norms_and_decoder() -> None:
     step, config = make_step(), settings(frozen_stages=4)
+    loss_at(step, 0).backward()  # of a trial step, say
     assert freeze(step, config, 0)
+    assert all((parameter.grad is None) != parameter.requires_grad for parameter in step.parameters())
     trained = {name for name, parameter in step.named_parameters() if parameter.requires_grad}
     assert trained == {name for name, _ in step.named_parameters() if not name.startswith("model.encoder.")}
     assert not freeze(step, config, 1)
