@@ -183,13 +183,15 @@ class CheckpointFiles:
 
     @property
     def folder(self) -> Path:
-        """The checkpoint folder; for a weight file of another name, the place beside it that has its name.
+        """The checkpoint folder; for a weight file of another name, the place beside it for what belongs to it.
 
         >>> file = Path("maps/roofs.safetensors")
         >>> CheckpointFiles(weights=file, description=file).folder.as_posix()
-        'maps/roofs'
+        'maps/roofs_model'
         """
-        return self.weights.parent if self.weights.name == WEIGHTS_FILE else self.weights.with_suffix("")
+        if self.weights.name == WEIGHTS_FILE:
+            return self.weights.parent
+        return self.weights.with_name(f"{self.weights.stem}_model")
 
     @property
     def home(self) -> Path:

@@ -81,7 +81,10 @@ def info(
 
 def _beside(card: ModelCard, name: str) -> Path:
     """Return the place of a file in the run's folder; beside a weight file that stands alone, under its name."""
-    return card.home / name if card.home.is_dir() else card.files.weights.with_name(f"{card.name}_{name}")
+    from ctrs.model_files import WEIGHTS_FILE
+
+    alone = card.files.weights.name != WEIGHTS_FILE
+    return card.files.weights.with_name(f"{card.name}_{name}") if alone else card.home / name
 
 
 def _write_card(card: ModelCard, target: Path, *, overwrite: bool) -> None:

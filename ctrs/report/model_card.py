@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrs.model_files import CheckpointFiles, CheckpointMetadata, describe, find_checkpoint, tensor_sizes
+from ctrs.model_files import WEIGHTS_FILE, CheckpointFiles, CheckpointMetadata, describe, find_checkpoint, tensor_sizes
 from ctrs.report.evaluations import Evaluation, read_evaluations
 
 CARD_FILE = "model_card.md"
@@ -26,6 +26,8 @@ _SETTINGS = (
     "patience", "crop", "sampling", "label_smoothing", "precision", "deterministic", "fold", "seed",
 )  # fmt: skip
 """Of the training's configuration; all the others stand in ``model.json``."""
+_NEUTRAL = {"accumulate": 1, "encoder_rate": 1.0, "frozen_stages": 0, "warmup_epochs": 0}
+"""Values that change nothing, which are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,8 @@ class ModelCard:
     @property
     def name(self) -> str:
         """Name of the run, or of the file or folder where it belongs to none."""
-        return self.home.absolute().name
+        weights = self.files.weights
+        return self.home.absolute().name if weights.name == WEIGHTS_FILE else weights.stem
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values: the description, and what was counted or found beside it."""
@@ -186,13 +189,18 @@ class ModelCard:
 
     def _settings(self) -> list[tuple[str, str]]:
         config = self.metadata.config
-        rows = [(name, _plain(config[name])) for name in _SETTINGS if config.get(name) not in (None, "none", False)]
+        given = [name for name in _SETTINGS if config.get(name) not in (None, "none", False, _NEUTRAL.get(name))]
+        rows = [(name, _plain(config[name])) for name in given]
         terms = config.get("segmentation")
         if isinstance(terms, Mapping) and terms.get("terms"):
             rows.append(("segmentation loss", _plain(terms["terms"])))
         augment = config.get("augment")
         if isinstance(augment, Mapping):
-            used = [f"{name} {_plain(value)}" for name, value in augment.items() if value not in (0, False, [1.0, 1.0])]
+            used = [
+                name if value is True else f"{name} {_plain(value)}"
+                for name, value in augment.items()
+                if value not in (0, False, [1.0, 1.0])
+            ]
             rows.append(("augmentation", ", ".join(used) or "none"))
         return rows
 

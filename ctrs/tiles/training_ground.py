@@ -17,6 +17,7 @@ MAX_POLYGONS = 100
 """More are too many for a description: then the cells of a grid in which they lie are named instead."""
 
 _CELLS_DEG = (0.01, 0.1, 1.0, 10.0)
+_TOLERANCE_DEG = 1e-6  # a decimetre: corners of tiles along a straight edge say nothing
 _DIGITS = 7  # of degrees: a centimetre
 
 
@@ -50,6 +51,7 @@ def training_ground(tiles: Iterable[Tile], grids: Mapping[str, Grid]) -> dict[st
         if shapely.get_num_geometries(ground) <= MAX_POLYGONS:
             break
         ground = _cells(hulls, edge)
+    ground = shapely.simplify(ground, _TOLERANCE_DEG)
     rounded = shapely.transform(shapely.orient_polygons(ground), lambda corners: corners.round(_DIGITS))
     geometry: dict[str, Any] = shapely.geometry.mapping(rounded)
     return {"type": geometry["type"], "coordinates": _lists(geometry["coordinates"])}
