@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 MEMORY_SHARE = 0.9
 """Largest share of the device's memory that a batch may take."""
 
-FEWEST_STEPS = 8
+FEWEST_STEPS = 50
 """Steps that an epoch keeps where a larger batch than the default is taken."""
 
 _CLEARLY_FASTER = 1.03
