@@ -116,9 +116,7 @@ def set_up(config: TrainConfig, manifest: Manifest, fabric: Fabric, *, pretraine
     origin = None
     if config.init is not None and pretrained:
         origin = load_matching(model, Path(config.init), manifest.bands, manifest.classes).origin()
-    step = create_training_step(
-        model, config, num_classes=num_classes, class_counts=manifest.class_counts("train")
-    )
+    step = create_training_step(model, config, num_classes=num_classes, class_counts=manifest.class_counts("train"))
     on_cuda = fabric.device.type == "cuda"
     channels_last = on_cuda if config.channels_last is None else config.channels_last
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
