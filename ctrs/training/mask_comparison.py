@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,10 @@ def evaluate_masks(
         logger.info("%s: exists and is the result of the same job; nothing to do", out)
         return replace(read_report(out / REPORT_FILE), path=out / REPORT_FILE)
 
+    for mask, label in pairs:  # all of them, before time is spent on the first
+        if not is_vector(label):
+            _warp(mask, _grid_of(mask), label, resample=config.resample)
+
     def report(pictures: _Pictures | None = None) -> EvaluationReport:
         names = _names([mask for mask, _ in pairs])
         scenes = tuple(
@@ -118,8 +123,13 @@ def evaluate_masks(
         shapes = [_grid_of(mask).shape for mask, _ in pairs]
         gallery = gallery_for(scored, config, shapes)
         pictures = None if config.pixels_only else _Pictures(gallery=gallery, errors=errors, scratch=work.folder)
-        saved = save_report(report(pictures), staged, final=out)
-        write_score_page(staged / PAGE_FILE, {saved.name: saved}, gallery)
+        try:
+            saved = save_report(report(pictures), staged, final=out)
+            write_score_page(staged / PAGE_FILE, {saved.name: saved}, gallery)
+        except BaseException:  # a mask is scored in seconds: there is nothing to go on with
+            for folder in (staged, *work.folder.glob("*.rows")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         work.publish(staged)
     return saved
 

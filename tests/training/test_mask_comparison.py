@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import geopandas
 import numpy as np
 import pytest
@@ -9,14 +11,27 @@ import rasterio
 import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
+from rasterio.warp import reproject, transform_bounds
 
 from ctrs.classes import BUILDING_CLASSES, ClassMap, LandClass
+from ctrs.cli import app as program
 from ctrs.config import EvalConfig
-from ctrs.errors import ConfigError, GridMismatchError, InputNotFoundError, LabelError, UnknownColorError
-from ctrs.raster.cog import write_class_cog
+from ctrs.errors import (
+    ConfigError,
+    GridMismatchError,
+    InputNotFoundError,
+    LabelError,
+    OutputExistsError,
+    UnknownColorError,
+    UsageError,
+)
+from ctrs.metrics import erode_labels
+from ctrs.raster.cog import RowBands, write_class_cog
+from ctrs.raster.confidence import confidence_path, to_steps, write_confidence_cog
 from ctrs.raster.geotiff import Grid
 from ctrs.training import scoring
 from ctrs.training.mask_comparison import evaluate_masks
+from ctrs.training.score_report import read_report
 
 CRS_TOWN = CRS.from_epsg(32633)
 TRANSFORM = Affine(0.5, 0, 400_000, 0, -0.5, 5_800_000)
@@ -75,6 +90,20 @@ def test_against_class_values_and_colours(tmp_path, masks, pred_path, monkeypatc
     colors = write(tmp_path / "colors.tif", TOWN.encode_colors(full))
     report = evaluate_masks(pred_path, colors)
     np.testing.assert_array_equal(report.confusions["strict"].counts, expected_counts(full, pred, 3))
+
+
+def test_a_report_on_masks_has_a_page_and_an_error_map(tmp_path, masks, pred_path):
+    truth, pred = masks
+    values = write(tmp_path / "truth.tif", truth[None], nodata=255)
+    report = evaluate_masks(pred_path, values, EvalConfig(num_places=2), out=tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"{report.mean_iou:.3f}" in page
+    assert "W1" in page
+    with rasterio.open(tmp_path / "report" / "errors" / "pred_mask_errors.tif") as dataset:
+        found = dataset.read(1)
+    np.testing.assert_array_equal(found, np.where(truth == 255, 255, np.where(truth == pred, 0, truth + 1)))
+    evaluate_masks(pred_path, values, EvalConfig(pixels_only=True), out=tmp_path / "pixels")
+    assert not (tmp_path / "pixels" / "errors").exists()
 
 
 def test_a_mask_equals_itself(pred_path):
@@ -150,3 +179,141 @@ def test_other_sizes_and_missing_files_are_refused(tmp_path, masks, pred_path):
         evaluate_masks(tmp_path / "none.tif", truth)
     with pytest.raises(InputNotFoundError, match=r"none\.gpkg: not found"):
         evaluate_masks(pred_path, tmp_path / "none.gpkg")
+
+
+def resampled(tmp_path, pred, *, transform, crs=CRS_TOWN, name="moved_mask.tif"):
+    grid = Grid(crs=crs, transform=transform, width=pred.shape[1], height=pred.shape[0])
+    return write_class_cog(tmp_path / name, [pred], grid, TOWN)
+
+
+def test_a_mask_on_another_grid_is_resampled_on_request_only(tmp_path, masks, caplog):
+    truth, pred = masks
+    label = write(tmp_path / "truth.tif", truth[None], nodata=255)
+    # Pixels of half the size, and one row and two columns of the truth beyond the mask.
+    fine = np.kron(pred[1:, 2:], np.ones((2, 2), np.uint8))
+    moved = resampled(tmp_path, fine, transform=TRANSFORM @ Affine.translation(2, 1) @ Affine.scale(0.5))
+    both = r"mask 216 x 178 px in EPSG:32633, origin 400001, .*truth 110 x 90 px in EPSG:32633, origin 400000, "
+    with pytest.raises(GridMismatchError, match=rf"moved_mask\.tif: does not lie on the grid .*{both}.*--resample"):
+        evaluate_masks(moved, label)
+    caplog.set_level("INFO", "ctrs.training")
+    report = evaluate_masks(moved, label, EvalConfig(resample=True), out=tmp_path / "scores")
+    expected = pred.copy()
+    expected[:1], expected[:, :2] = 255, 255
+    np.testing.assert_array_equal(report.confusions["strict"].counts, expected_counts(truth, expected, 3))
+    note = report.scenes[0].notes[0]
+    assert note.startswith("mask resampled (nearest) from 216 x 178 px in EPSG:32633, origin 400001")
+    assert note.endswith("of which it covers 96.9%")  # at 65 x 65 places; 97.1 % of the pixels
+    assert note in caplog.text
+    assert read_report(tmp_path / "scores" / "report.json").scenes[0].notes == (note,)
+    assert json.loads((tmp_path / "scores" / "report.json").read_text())["scenes"][0]["notes"] == [note]
+
+
+def test_a_mask_in_another_crs_is_resampled_on_request_only(tmp_path, masks):
+    truth, _ = masks
+    label = write(tmp_path / "truth.tif", truth[None], nodata=255)
+    other = CRS.from_epsg(3857)
+    left, bottom, right, top = transform_bounds(CRS_TOWN, other, 400_000 - 20, 5_800_000 - 65, 400_000 + 75, 5_800_020)
+    grid = Affine((right - left) / 400, 0, left, 0, (bottom - top) / 300, top)
+    known = np.where(truth == 255, 0, truth).astype(np.uint8)
+    pixels = np.zeros((300, 400), np.uint8)
+    reproject(
+        known, pixels, src_transform=TRANSFORM, src_crs=CRS_TOWN, dst_transform=grid, dst_crs=other, dst_nodata=255,
+        init_dest_nodata=True,
+    )  # fmt: skip
+    mask = resampled(tmp_path, pixels, transform=grid, crs=other)
+    with pytest.raises(GridMismatchError, match=r"CRS EPSG:3857 instead of EPSG:32633"):
+        evaluate_masks(mask, label)
+    report = evaluate_masks(mask, label, EvalConfig(resample=True))
+    assert report.confusions["strict"].total == (truth != 255).sum()
+    assert report.headline.overall_accuracy > 0.9  # what nearest twice loses at the borders of squares
+    assert "in EPSG:3857" in report.scenes[0].notes[0]
+
+
+def test_masks_that_cannot_be_brought_onto_the_truth_are_refused(tmp_path, masks):
+    truth, pred = masks
+    label = write(tmp_path / "truth.tif", truth[None], nodata=255)
+    away = resampled(tmp_path, pred, transform=TRANSFORM @ Affine.translation(5000, 0))
+    with pytest.raises(GridMismatchError, match=r"moved_mask\.tif: lies elsewhere than the truth"):
+        evaluate_masks(away, label, EvalConfig(resample=True))
+    plain = resampled(tmp_path, pred[1:], transform=Affine.identity(), crs=None, name="plain_mask.tif")
+    with pytest.raises(GridMismatchError, match=r"plain_mask\.tif: cannot be brought onto .* has no georeference"):
+        evaluate_masks(plain, label, EvalConfig(resample=True))
+
+
+def test_the_report_of_masks_stands_in_its_folder(tmp_path, masks, pred_path, monkeypatch):
+    label = write(tmp_path / "truth.tif", masks[0][None], nodata=255)
+    out = tmp_path / "scores"
+    report = evaluate_masks(pred_path, label, out=out)
+    assert report.path == out / "report.json"
+    assert {"report.json", "scores.csv", "confusion.csv", "confusion.png"} <= {path.name for path in out.iterdir()}
+    assert report.area is not None
+    assert report.calibration is None
+    assert list(report.objects) == ["building"]
+    with monkeypatch.context() as patch:
+        patch.setattr("ctrs.training.mask_comparison.score_scene", lambda *a, **k: pytest.fail("scored again"))
+        assert evaluate_masks(pred_path, label, out=out).to_json() == report.to_json()
+    # Limits are no part of the result.
+    evaluate_masks(pred_path, label, EvalConfig(fail_under=(("building", 0.5),)), out=out)
+    with pytest.raises(OutputExistsError, match="scores: exists and is the result of other inputs or options"):
+        evaluate_masks(pred_path, label, EvalConfig(boundary_px=2), out=out)
+    with pytest.raises(ConfigError, match="score 'roof' is unknown"):
+        evaluate_masks(pred_path, label, EvalConfig(fail_under=(("roof", 0.5),)))
+    # What cannot be scored leaves nothing behind.
+    strange = write(tmp_path / "strange.tif", masks[0][None] + np.uint8(3), nodata=2)
+    with pytest.raises(UnknownColorError, match="unknown label value"):
+        evaluate_masks(pred_path, strange, EvalConfig(boundary_px=2), out=tmp_path / "strange")
+    assert not list(tmp_path.glob(".strange*"))
+
+
+def test_several_masks_are_scenes(tmp_path, masks, pred_path):
+    truth, pred = masks
+    label = write(tmp_path / "truth.tif", truth[None], nodata=255)
+    other = resampled(tmp_path, np.roll(pred, 3, axis=1), transform=TRANSFORM, name="other_mask.tif")
+    report = evaluate_masks([pred_path, other], [label, label])
+    assert [scene.name for scene in report.scenes] == ["pred_mask", "other_mask"]
+    low, high = report.intervals.bounds["mean_iou"]
+    assert low < report.mean_iou < high
+    with pytest.raises(UsageError, match="2 masks and 1 truths found, expected one truth for each mask"):
+        evaluate_masks([pred_path, other], label)
+
+
+def test_labels_are_eroded_on_request(tmp_path, masks, pred_path):
+    truth, pred = masks
+    label = write(tmp_path / "truth.tif", truth[None], nodata=255)
+    report = evaluate_masks(pred_path, label, EvalConfig(eroded=True))
+    assert report.labels == ("strict", "isprs (eroded here)")
+    counts = report.confusions["isprs (eroded here)"].counts
+    np.testing.assert_array_equal(counts, expected_counts(erode_labels(truth), pred, 3))
+    assert 0 < counts.sum() < report.confusions["strict"].total
+
+
+def test_the_confidence_beside_a_mask_is_taken_if_it_is_of_the_same_job(tmp_path, masks):
+    truth, pred = masks
+    label = write(tmp_path / "truth.tif", truth[None], nodata=255)
+    grid = Grid(crs=CRS_TOWN, transform=TRANSFORM, width=110, height=90)
+    mask = write_class_cog(tmp_path / "town_mask.tif", [pred], grid, TOWN, {"CTRS_JOB": "a"})
+    for job, known in (("a", True), ("b", False)):
+        bands = RowBands(tmp_path / f"rows_{job}", 110)
+        bands.append(to_steps(np.full(pred.shape, 0.75), pred != 255))
+        write_confidence_cog(confidence_path(mask), bands, grid, {"CTRS_JOB": job})
+        report = evaluate_masks(mask, label)
+        assert (report.calibration is not None) == known
+        if report.calibration is not None:
+            counted = (truth != 255) & (pred != 255)
+            expected = abs((truth == pred)[counted].mean() - 0.75)
+            assert report.calibration.ece == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_command_scores_masks(tmp_path, masks, pred_path, capsys):
+    truth, _ = masks
+    label = write(tmp_path / "truth.tif", truth[None, 1:], nodata=255, transform=TRANSFORM @ Affine.translation(0, 1))
+    call = ["eval", "--pred", str(pred_path), "--truth", str(label)]
+    assert program.main(call) == 1
+    assert "pass --resample" in capsys.readouterr().err
+    assert program.main([*call, "--resample", "--fail-under", "building=0.99", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert out, err
+    document = json.loads(out)
+    assert document["path"] == str(tmp_path / "eval" / "pred_mask" / "report.json")
+    assert "pred_mask: mask resampled (nearest)" in err
+    assert "error: pred_mask: building iou (strict, all classes) is 0." in err
