@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ class Evaluation:
         return {**asdict(self), "path": str(self.path)}
 
 
-def read_evaluations(home: Path, files: CheckpointFiles, weights_hash: str | None) -> tuple[Evaluation, ...]:
+def read_evaluations(home: Path, files: CheckpointFiles) -> tuple[Evaluation, ...]:
     """Return the evaluations of a model's very weights that lie in its run's folder; ``test`` first.
 
     A report says which weights it scored; one that does not is taken if it is younger than the weights. Others, and
@@ -72,7 +73,6 @@ def read_evaluations(home: Path, files: CheckpointFiles, weights_hash: str | Non
     Args:
         home: The run's folder.
         files: The model.
-        weights_hash: Of its tensors.
     """
     found = []
     for path in sorted((home / "eval").glob("*/report.json"), key=lambda path: (path.parent.name != "test", path)):
@@ -84,13 +84,21 @@ def read_evaluations(home: Path, files: CheckpointFiles, weights_hash: str | Non
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("%s: passed over, not readable as a report (%s)", path, error)
             continue
-        scored = row.get("weights_hash")
-        others = scored != weights_hash if scored else path.stat().st_mtime < files.weights.stat().st_mtime
-        if others:
+        scored = row.get("weights")
+        if scored:
+            is_of_these = _hash_file(files.weights).startswith(str(scored))
+        else:
+            is_of_these = path.stat().st_mtime >= files.weights.stat().st_mtime
+        if not is_of_these:
             logger.warning("%s: passed over, it scored other weights than %s", path, files.weights)
         elif entry.protocols:
             found.append(entry)
     return tuple(found)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _from_json(row: Mapping[str, Any], path: Path) -> Evaluation:

@@ -277,7 +277,7 @@ def read_card(path: Path) -> ModelCard:
         metadata=metadata,
         num_parameters=sum(size for name, size in sizes.items() if name.rpartition(".")[2] not in _BUFFERS),
         num_bytes=files.weights.stat().st_size,
-        evaluations=read_evaluations(files.home, files, metadata.weights_hash),
+        evaluations=read_evaluations(files.home, files),
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -57,14 +58,15 @@ def test_scores_of_other_weights_are_passed_over(tmp_path: Path, caplog: pytest.
     run = write_run(tmp_path / "roofs")
     old = write_evaluation(run, "val")
     os.utime(old, (100, 100))
-    other = write_evaluation(run, "test", weights_hash="0" * 64)
+    other = write_evaluation(run, "test", weights="0" * 32)
     broken = write_evaluation(run, "train")
     broken.write_text("{")
     assert read_card(run).evaluations == ()
     for path in (old, other):
         assert f"{path}: passed over, it scored other weights" in caplog.text
     assert f"{broken}: passed over, not readable" in caplog.text
-    other.write_text(json.dumps(json.loads(other.read_text()) | {"weights_hash": read_metadata(run).weights_hash}))
+    scored = hashlib.sha256((run / "best" / "model.safetensors").read_bytes()).hexdigest()[:32]
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"weights": scored}))
     os.utime(other, (100, 100))
     assert [entry.split for entry in read_card(run).evaluations] == ["test"]
 
