@@ -39,6 +39,7 @@ class EpochTable:
     def plan(self, plan: TrainPlan) -> None:
         """Take note of what is going to be done."""
         self._plan = plan
+        self._records = list(plan.history)
 
     def add(self, record: EpochRecord) -> None:
         """Take note of an epoch."""
@@ -49,9 +50,10 @@ class EpochTable:
         """Expected seconds until the last epoch ends, None while that is not known."""
         if self._plan is None:
             return None
-        if not self._records:
+        recent = [record.seconds for record in self._records if record.epoch >= self._plan.first_epoch]
+        if not recent:
             return self._plan.expected_seconds
-        recent = [record.seconds for record in self._records[-_RECENT_EPOCHS:]]
+        recent = recent[-_RECENT_EPOCHS:]
         return (self._plan.epochs - self._records[-1].epoch) * sum(recent) / len(recent)
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:

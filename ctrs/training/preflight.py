@@ -96,4 +96,12 @@ def plan_training(
         disk_bytes=need.total,
         disk_free=free,
         written=files_of(config, validates=work.val_set is not None, has_heads=work.step.objective.has_heads),
+        unlabelled=_unlabelled(manifest),
+        history=state.history,
     )
+
+
+def _unlabelled(manifest: Manifest) -> float:
+    """Return the share of the training pixels that no class counts."""
+    pixels = sum(tile.window.width * tile.window.height for tile in manifest.split("train"))
+    return max(0.0, 1 - sum(manifest.class_counts("train")) / max(1, pixels))

@@ -43,6 +43,8 @@ class TrainPlan:
         disk_bytes: What will stand in the run's folder.
         disk_free: What the disk has left; 0 where that is not known.
         written: Names that will stand in the run's folder.
+        unlabelled: Share of the training pixels without label, nodata included.
+        history: Epochs that earlier processes finished.
     """
 
     run_dir: Path
@@ -69,6 +71,8 @@ class TrainPlan:
     disk_bytes: int = 0
     disk_free: int = 0
     written: tuple[str, ...] = ()
+    unlabelled: float = 0.0
+    history: tuple[EpochRecord, ...] = ()
 
     @property
     def expected_seconds(self) -> float:
@@ -82,9 +86,10 @@ class TrainPlan:
     def _lines(self, now: datetime | None) -> dict[str, str]:
         frozen = f", {self.frozen_parameters / 1e6:.1f} M frozen" if self.frozen_parameters else ""
         resumed = f" from epoch {self.first_epoch}" if self.first_epoch > 1 else ""
+        unlabelled = f"; {self.unlabelled:.1%} of the training pixels without label" if self.unlabelled >= 0.001 else ""
         return {
             "network": f"{self.model}; {self.parameters / 1e6:.1f} M parameters to train{frozen}",
-            "data": f"{self.num_train} training and {self.num_val} validation tiles of {self.data}",
+            "data": f"{self.num_train} training and {self.num_val} validation tiles of {self.data}{unlabelled}",
             "training": (
                 f"{counted(self.epochs, 'epoch')}{resumed} of {counted(self.steps_per_epoch, 'step')}, "
                 f"batch {self.batch_size}, crop {self.crop_px} px, learning rate {self.learning_rate:g}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 from pathlib import Path
@@ -59,6 +60,17 @@ def test_the_last_ten_epochs_with_losses_scores_and_time_left() -> None:
     assert lines[10].split()[:2] == ["12", "1.8800"]
     assert lines[11] == "epoch 12 of 30 finished, * best so far: 0.1100 in epoch 11, about 9 min 0 s left"
     assert len(lines) == 12
+
+
+def test_epochs_of_earlier_processes_are_shown_but_say_nothing_of_the_time() -> None:
+    table = EpochTable()
+    table.plan(dataclasses.replace(PLAN, first_epoch=3, history=(record(1), record(2, best=True))))
+    assert table.seconds_left == 28 * 60
+    lines = drawn(table)
+    assert [line.split()[0] for line in lines[1:3]] == ["1", "2"]
+    assert lines[3] == "epoch 2 of 30 finished, * best so far: 0.0200 in epoch 2, about 28 min 0 s left"
+    table.add(record(3))
+    assert table.seconds_left == 27 * 30
 
 
 def test_a_narrow_terminal_has_no_room_for_parts() -> None:

@@ -46,6 +46,8 @@ def test_the_plan_holds_what_is_true(trained: tuple[Path, TrainPlan]) -> None:
     in_network = sum(parameter.numel() for parameter in model.parameters())
     assert plan.parameters > in_network  # projection heads too
     assert plan.frozen_parameters == 0
+    assert plan.unlabelled == 0
+    assert plan.history == ()
     assert {name.rstrip("/") for name in plan.written} == {entry.name for entry in run.iterdir()}
     written = sum(entry.stat().st_size for entry in run.rglob("*") if entry.is_file())
     assert 0 <= plan.disk_bytes - written <= footprint._OTHER_FILES_BYTES

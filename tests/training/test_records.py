@@ -82,10 +82,12 @@ def test_plan_names_parameters_memory_and_what_is_written() -> None:
         dataclasses.replace(
             PLAN, frozen_parameters=1_500_000, memory_bytes=3_100_000_000, memory_available=20_000_000_000,
             cache_bytes=400_000_000, disk_bytes=512_000_000, disk_free=9_000_000_000, written=("best/", "metrics.csv"),
+            unlabelled=0.125,
         )
     )  # fmt: skip
     assert list(lines) == ["network", "data", "training", "memory", "time", "output"]
     assert lines["network"] == "swin + dcfam, loss cl; 21.1 M parameters to train, 1.5 M frozen"
+    assert lines["data"] == ("100 training and 20 validation tiles of town; 12.5% of the training pixels without label")
     assert lines["memory"] == "about 3.1 GB of 20.0 GB at the peak; 400 MB of tiles held in memory"
     assert lines["output"] == "runs/a: best/, metrics.csv; up to 512 MB, 9.0 GB free"
     assert "memory" not in lines_of(PLAN)  # not known
