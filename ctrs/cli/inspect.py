@@ -200,11 +200,10 @@ def embeddings(
 def _counterpart(run: Path, config: EmbeddingMapConfig, console: Console) -> Path | None:
     """Find the run to draw beside a run, and say which it is or how to get one."""
     from ctrs.model_files import find_checkpoint
-    from ctrs.training.evaluation import run_home
     from ctrs.training.run_config import CONFIG_FILE, read_run_config
     from ctrs.training.run_pairs import find_counterpart, other_settings, training_command
 
-    home = run_home(find_checkpoint(run).folder)
+    home = find_checkpoint(run).home
     if config.projected or not (home / CONFIG_FILE).is_file():
         return None  # a run without contrast has no heads; a checkpoint without its run has no like
     found, (settings, _) = find_counterpart(home), read_run_config(home)

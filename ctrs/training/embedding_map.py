@@ -27,7 +27,6 @@ from ctrs.report.png import read_description
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.embedding_report import EmbeddingReport, StageSeparation
 from ctrs.training.embedding_space import flatten, separation, unit_rows
-from ctrs.training.evaluation import run_home
 from ctrs.training.fold_choice import data_of_checkpoint, fold_of
 from ctrs.training.patch_samples import PatchSamples, choose_tiles, sample_patches
 from ctrs.training.patch_vectors import patch_vectors
@@ -131,7 +130,7 @@ def inspect_embeddings(
 
 def _open_run(path: Path) -> _Run:
     files = find_checkpoint(path)
-    home = run_home(files.folder)
+    home = files.home
     return _Run(name=home.absolute().name, home=home, files=files, metadata=describe(files))
 
 

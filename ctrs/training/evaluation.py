@@ -74,7 +74,7 @@ class EvaluationPlan:
     @property
     def home(self) -> Path:
         """The run's folder, or the checkpoint's own."""
-        return run_home(self.folder)
+        return self.files.home
 
     @property
     def final(self) -> Path:
@@ -218,19 +218,6 @@ def choose_split(manifest: Manifest, wanted: SplitName | None) -> tuple[SplitNam
         f"{manifest.root}: neither test nor val split found, it has {' and '.join(present) or 'none'}; prepare the "
         "data with --val or --test, or score the training scenes with --split train"
     )
-
-
-def run_home(folder: Path) -> Path:
-    """Return the run that a checkpoint folder belongs to, or the folder itself where it belongs to none.
-
-    >>> run_home(Path("models/roofs")).as_posix()
-    'models/roofs'
-    """
-    if folder.name in ("", ".."):
-        folder = folder.resolve()
-    if folder.name in ("best", "last") and (folder.parent / "config.toml").is_file():
-        return folder.parent
-    return folder
 
 
 def _check_fit(manifest: Manifest, metadata: CheckpointMetadata, folder: Path, config: EvalConfig) -> None:

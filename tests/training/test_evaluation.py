@@ -18,10 +18,11 @@ from ctrs.config import EvalConfig
 from ctrs.errors import BandMismatchError, DataError, DataWarning, InputNotFoundError, OutputExistsError
 from ctrs.inference.predictor import Predictor
 from ctrs.jobs import partial_dir
+from ctrs.model_files import run_home
 from ctrs.raster.bands import Bands
 from ctrs.tiles.manifest import Manifest
 from ctrs.training import split_scoring
-from ctrs.training.evaluation import choose_split, evaluate, run_home
+from ctrs.training.evaluation import choose_split, evaluate
 from ctrs.training.score_report import read_report
 from tests.training.scored_ground import BANDS, CPU, SIZES, make_checkpoint, make_run, prepare
 
