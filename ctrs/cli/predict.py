@@ -11,7 +11,6 @@ from ctrs.cli import options
 from ctrs.cli.console import Console
 from ctrs.config import Blend, Precision, PredictConfig
 from ctrs.errors import CtrsError, UsageError
-from ctrs.raster.confidence import confidence_path
 from ctrs.workspace import newest_run
 
 _DEFAULT = PredictConfig()
@@ -73,6 +72,7 @@ def predict(
     if model is None:
         console.note(f"run: {checkpoint}")
     from ctrs.inference import Predictor, mask_paths
+    from ctrs.raster.confidence import confidence_path
 
     pairs = mask_paths(scenes, out)
     predictor = Predictor.from_checkpoint(checkpoint, device=device, precision=precision)
