@@ -2,9 +2,10 @@
 
     python benchmarks/eval_cost.py [--data PREPARED] [--model RUN] [--split test] [--rounds 3] [--device auto] [--json]
 
-Without --data, a synthetic town of two test scenes (--size) is made and prepared; without --model, a network of --backbone
-is trained on it for --epochs epochs, since the masks of one that learnt nothing are noise, which costs more to score.
-Each turn loads the network and maps all scenes, as the commands do; eval also scores them and writes its whole report.
+Without --data, a synthetic town of two test scenes (--size) is made and prepared; without --model, a network of
+--backbone is trained on it for --epochs epochs, since the masks of one that learnt nothing are noise, which costs more
+to score. Each turn loads the network and maps all scenes, as the commands do; eval also scores them and writes its
+whole report.
 """
 
 from __future__ import annotations
