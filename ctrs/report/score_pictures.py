@@ -133,7 +133,7 @@ def _palette_png(indices: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8]) -
     bits = next(bits for bits in (1, 2, 4, 8) if len(present) <= 1 << bits)
     picture.info["transparency"] = held[:, 3].tobytes()
     stream = io.BytesIO()
-    picture.save(stream, "PNG", bits=bits, optimize=True)
+    picture.save(stream, "PNG", bits=bits)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
@@ -211,7 +211,7 @@ def _cells(error_rates: npt.NDArray[np.float64], top: float, edge: float, size: 
     pixels[..., :3] = ERROR_COLOR
     pixels[..., 3] = np.rint(rates / top * 190) if top > 0 else 0
     stream = io.BytesIO()
-    Picture.fromarray(pixels).save(stream, "PNG", optimize=True)
+    Picture.fromarray(pixels).save(stream, "PNG")
     uri = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
     rows, cols = rates.shape
     # The last row and column may reach beyond the scene.
