@@ -47,7 +47,7 @@ def dot_chart(
         alt: What the chart shows.
         unit: What the axis counts.
     """
-    left = 12 + 7.0 * max((len(name) for name in names), default=0)
+    left = 14 + 7.8 * max((len(name) for name in names), default=0)
     group = _DOT_ROW_PX * len(series) + _GROUP_GAP_PX
     height = group * len(names)
     right = left + _DOT_PLOT_PX

@@ -13,6 +13,7 @@ from ctrs.jobs import write_text
 from ctrs.report.html import Html, Section, element, figure, join, legend, page, paragraph, swatch
 from ctrs.report.score_pictures import ERROR_COLOR, MarkKind, PlaceMark, place_panels, scene_overview
 from ctrs.training.score_places import PlaceGallery, SceneMap, ShownPlace
+from ctrs.training.score_report import EvaluationReport
 from ctrs.training.score_sections import (
     Runs,
     area_section,
@@ -28,6 +29,9 @@ from ctrs.training.score_sections import (
 )
 
 PAGE_FILE = "report.html"
+
+_MAX_NAMED = 8
+"""Scenes and masks that the head of the page names."""
 
 
 def write_score_page(
@@ -101,10 +105,10 @@ def _lead(runs: Runs) -> Html:
     report = only(runs)
     facts: dict[str, str] = {}
     if report is not None:
-        facts["Scored"] = str(report.checkpoint or report.scenes[0].mask)
+        facts["Scored"] = _scored(report)
     else:
         for name, entry in runs.items():
-            facts[name] = str(entry.checkpoint or entry.scenes[0].mask)
+            facts[name] = _scored(entry)
     facts["Against"] = str(first.data)
     if first.split is not None:
         facts["Split"] = f"{first.split} ({first.reason})"
@@ -113,7 +117,8 @@ def _lead(runs: Runs) -> Html:
     if report is not None and report.weights:
         facts["Weights hash"] = report.weights
     num = len(first.scenes)
-    facts["Scenes"] = f"{num:,} ({', '.join(scene.name for scene in first.scenes[:8])}{', ...' if num > 8 else ''})"
+    named = ", ".join(scene.name for scene in first.scenes[:_MAX_NAMED])
+    facts["Scenes"] = f"{num:,} ({named}{', ...' if num > _MAX_NAMED else ''})"
     facts["Pixels"] = f"{first.headline.num_pixels:,} that count in the headline"
     facts["Headline"] = first.headline.name
     scored = {entry.name for entry in first.headline.classes}
@@ -123,6 +128,15 @@ def _lead(runs: Runs) -> Html:
     facts["Made by"] = f"ctrs {first.version}"
     rows = [join([element("dt", name), element("dd", value)]) for name, value in facts.items()]
     return join([*_openings(runs), element("dl", *rows, class_="facts")])
+
+
+def _scored(report: EvaluationReport) -> str:
+    """Name the checkpoint, or the first masks."""
+    if report.checkpoint is not None:
+        return str(report.checkpoint)
+    more = len(report.scenes) - _MAX_NAMED
+    named = ", ".join(scene.mask for scene in report.scenes[:_MAX_NAMED])
+    return f"{named} and {more:,} more" if more > 0 else named
 
 
 def _openings(runs: Runs) -> list[Html]:
