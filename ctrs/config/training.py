@@ -23,7 +23,7 @@ from ctrs.config.loss import parse_loss, parse_segmentation
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes to training tiles; each is drawn from (seed, epoch, index) alone.
+    """Random changes to training tiles; each is drawn from (seed, epoch, index, repetition) alone.
 
     Args:
         flip: Mirror at random.
