@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = EvalConfig()
 _DISTANCES = ",".join(f"{distance:g}" for distance in _DEFAULT.distances_px)
+_PAGE = "report.html"
 _MASKS, _SCORES = "Masks made by others", "Scores"
 
 
@@ -226,7 +227,10 @@ def _models_and_data(console: Console, models: Sequence[Path] | None, data: Path
 def _show(console: Console, tables: Sequence[ScoreTable], path: Path | None) -> None:
     for table in tables:
         console.table(table.title, table.header, table.rows)
-    console.line(str(path))
+    if path is not None:
+        for file in (path, path.with_name(_PAGE)):
+            if file.exists():
+                console.line(str(file))
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -36,6 +36,8 @@ from ctrs.training.split_scoring import MASKS, SplitScoring, erodes_here
 
 logger = logging.getLogger(__name__)
 
+AS_ASKED_FOR = "as asked for"
+
 SCORING_VERSION = 2
 """Raised when the same masks would be scored otherwise, so that older reports are not taken for new ones."""
 
@@ -209,7 +211,7 @@ def choose_split(manifest: Manifest, wanted: SplitName | None) -> tuple[SplitNam
                 f"{manifest.root}: no split {wanted!r} found, it has {' and '.join(present) or 'none'}; choose one of "
                 "them with --split, or prepare the data with such scenes"
             )
-        return wanted, "as asked for"
+        return wanted, AS_ASKED_FOR
     if "test" in present:
         return "test", "the data have one"
     if "val" in present:

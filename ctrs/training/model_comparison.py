@@ -15,7 +15,7 @@ from ctrs.jobs import check_existing, fingerprint, partial_work, recover, write_
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest, scene_mosaics
 from ctrs.training.comparison import Comparison, compare
-from ctrs.training.evaluation import EvaluationPlan, plan_evaluation, run_plan
+from ctrs.training.evaluation import AS_ASKED_FOR, EvaluationPlan, plan_evaluation, run_plan
 from ctrs.training.openings import ground_hash
 from ctrs.training.scene_picturing import add_scene
 from ctrs.training.score_files import csv_text, exact_text
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 COMPARISONS = "comparisons"
 COMPARISON_FILE = "comparison.json"
 TABLE_FILE = "comparison.csv"
+
+CHOSEN_BY_VALIDATION = "models are compared by validation"
+"""Why that split is scored where none was asked for."""
 
 MAX_PICTURED = 3
 """Most models whose masks are shown side by side."""
@@ -88,7 +91,8 @@ def _plan(checkpoints: Sequence[Path], data_dir: Path, config: EvalConfig) -> li
     """Check that all can be compared, before time is spent on the first."""
     if len(checkpoints) < 2:
         raise UsageError(f"{len(checkpoints)} model found, expected two or more to compare")
-    if config.split is None:
+    asked = config.split is not None
+    if not asked:
         manifest = Manifest.open(data_dir)
         if "val" not in manifest.splits and not manifest.num_folds:
             raise DataError(
@@ -97,6 +101,8 @@ def _plan(checkpoints: Sequence[Path], data_dir: Path, config: EvalConfig) -> li
             )
         config = replace(config, split="val")
     plans = [plan_evaluation(checkpoint, data_dir, config) for checkpoint in checkpoints]
+    if not asked:
+        plans = [replace(plan, reason=plan.reason.replace(AS_ASKED_FOR, CHOSEN_BY_VALIDATION)) for plan in plans]
     first = plans[0]
     for place, plan in enumerate(plans[1:], 1):
         if any(plan.files.weights.resolve() == other.files.weights.resolve() for other in plans[:place]):
@@ -116,6 +122,8 @@ def _plan(checkpoints: Sequence[Path], data_dir: Path, config: EvalConfig) -> li
 
 def _places(comparison: Comparison, plan: EvaluationPlan, scratch: Path) -> PlaceGallery | None:
     """Choose places that show the first models side by side; None where none are wanted, or masks are gone."""
+    if plan.config.pixels_only or not plan.config.num_places:
+        return None
     masks: dict[str, dict[str, Path]] = {}
     for name, report in list(zip(comparison.names, comparison.reports, strict=True))[:MAX_PICTURED]:
         if report.path is not None:

@@ -55,7 +55,7 @@ def make_scene(name, rng):
     return image, truth, np.where(border, 255, truth).astype(np.uint8)
 
 
-def prepare(root, *, crs=UTM, eroded=True, splits=("train", "val", "test")):
+def prepare(root, *, crs=UTM, eroded=True, splits=("train", "val", "test"), preset=None):
     """A small data set: two test scenes, and one scene whose right half is validation."""
     rng = np.random.default_rng(4)
     scenes, tiles = [], []
@@ -95,7 +95,7 @@ def prepare(root, *, crs=UTM, eroded=True, splits=("train", "val", "test")):
             )  # fmt: skip
     manifest = Manifest(
         root=root.absolute(), name="town", tiles=tuple(tiles), scenes=tuple(scenes), classes=CLASSES, bands=BANDS,
-        tile_px=TILE_PX, pixel_size_m=0.1, preset=None, fingerprint="town",
+        tile_px=TILE_PX, pixel_size_m=0.1, preset=preset, fingerprint="town",
     )  # fmt: skip
     manifest.save(root)
     return manifest

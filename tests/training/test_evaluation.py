@@ -18,8 +18,10 @@ from ctrs.config import EvalConfig
 from ctrs.errors import BandMismatchError, DataError, DataWarning, InputNotFoundError, OutputExistsError
 from ctrs.inference.predictor import Predictor
 from ctrs.jobs import partial_dir
+from ctrs.metrics import CalibrationCounts, erode_labels, scored_blocks
 from ctrs.model_files import run_home
 from ctrs.raster.bands import Bands
+from ctrs.raster.confidence import confidence_path
 from ctrs.tiles.manifest import Manifest
 from ctrs.training import split_scoring
 from ctrs.training.evaluation import choose_split, evaluate
@@ -324,3 +326,38 @@ def test_reports_go_round(finished, tmp_path):
         broken.write_text(text)
         with pytest.raises(DataError, match=rf"report\.json: {message}"):
             read_report(broken)
+
+
+def test_labels_are_eroded_here_where_an_isprs_set_has_none_or_on_request(run, data, tmp_path):
+    pixels = EvalConfig(split="val", predict=CPU, pixels_only=True)
+    prepare(tmp_path / "prepared" / "town", eroded=False, splits=("train", "val"), preset="potsdam")
+    report = evaluate(run, tmp_path / "prepared" / "town", pixels)
+    here = "isprs (eroded here)"
+    assert report.labels == ("strict", here)
+    assert [entry.name for entry in report.protocols][3] == f"{here}, without clutter"
+    truth = read(tmp_path / "prepared" / "source" / "area_label.tif")
+    truth[:, :128] = 255  # ground of the training tiles
+    pred = read(run / "eval" / "val" / report.scenes[0].mask)
+    np.testing.assert_array_equal(report.confusions[here].counts, naive_confusion(erode_labels(truth), pred))
+    assert (run / "eval" / "val" / "confusion_isprs_eroded_here.csv").exists()
+    with pytest.raises(OutputExistsError, match="other weights, data or options"):
+        evaluate(run, tmp_path / "prepared" / "town", replace(pixels, eroded=False))
+    # Data with eroded labels of their own are scored with these; on request also with those made here.
+    both = evaluate(run, data, replace(pixels, eroded=True, overwrite=True))
+    assert both.labels == ("strict", "isprs", here)
+
+
+def test_confidence_is_that_of_predict(ground, finished, tmp_path):
+    predictor = Predictor.from_checkpoint(finished.checkpoint, device="cpu")
+    totals = CalibrationCounts(15)
+    for scene in finished.scenes:
+        source = ground / "prepared" / "source" / f"{scene.name}.tif"
+        mask = predictor.predict_raster(source, tmp_path / f"{scene.name}_mask.tif", replace(CPU, confidence=True))
+        truth, pred, steps = read(source.with_name(f"{scene.name}_label.tif")), read(mask), read(confidence_path(mask))
+        np.testing.assert_array_equal(steps, read(confidence_path(finished.path.parent / scene.mask)))
+        confidence = steps.astype(np.float32) * np.float32(1 / 65535)
+        for block in scored_blocks(truth, pred, confidence=confidence):
+            totals.update(block)
+    assert finished.calibration == totals
+    assert 0 < finished.calibration.ece < 1
+    assert finished.object_scores["building"].average_precision is not None
