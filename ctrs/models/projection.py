@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctrs.config import HeadNorm
-from ctrs.errors import ConfigError
+from ctrs.errors import ConfigError, UsageError
 
 LayerOrder = Literal["relu-norm", "norm-relu"]
 
@@ -36,11 +36,17 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, in_channels: int, hidden_channels: int | None = None, out_channels: int = 128) -> None:
         super().__init__()
+        self.in_channels = in_channels
         hidden = out_channels if hidden_channels is None else hidden_channels
         self.layers = nn.Sequential(nn.Linear(in_channels, hidden), nn.GELU(), nn.Linear(hidden, out_channels))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(R, C) to (R, D), not normalised."""
+        """(R, C) to (R, D), not normalised.
+
+        Raises:
+            UsageError: The rows have another width than the head was built for.
+        """
+        _check_width(rows.shape[-1], self.in_channels, "rows")
         projected: Tensor = self.layers(rows)
         return projected
 
@@ -56,6 +62,21 @@ class CellBatchNorm(nn.BatchNorm2d):
             )
         normalized: Tensor = super().forward(input)
         return normalized
+
+
+class _HiddenLayers(nn.Sequential):
+    """Layers that run on whole maps (B, C, h, w)."""
+
+    def __init__(self, in_channels: int, layers: Sequence[nn.Module]) -> None:
+        super().__init__(*layers)
+        self.in_channels = in_channels
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, C', h, w)."""
+        _check_width(input.shape[1], self.in_channels, "a map")
+        for layer in self:
+            input = layer(input)
+        return input
 
 
 class NormProjectionHead(nn.Module):
@@ -119,10 +140,24 @@ class NormProjectionHead(nn.Module):
             hidden += [relu, normalize] if order == "relu-norm" else [normalize, relu]
             width = channels
         last = nn.Linear(width, out_channels)
-        self.dense = nn.Sequential(*hidden) if norm == "bn" else None
+        self.in_channels = width if norm == "bn" else in_channels
+        self.dense = _HiddenLayers(in_channels, hidden) if norm == "bn" else None
         self.layers = last if norm == "bn" else nn.Sequential(*hidden, last)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(R, C'), of `dense`'s result where there is one, to (R, D), not normalised."""
+        """(R, C'), of `dense`'s result where there is one, to (R, D), not normalised.
+
+        Raises:
+            UsageError: The rows have another width than the head was built for.
+        """
+        _check_width(rows.shape[-1], self.in_channels, "rows")
         projected: Tensor = self.layers(rows)
         return projected
+
+
+def _check_width(found: int, expected: int, what: str) -> None:
+    if found != expected:
+        raise UsageError(
+            f"a projection head for {expected} channels got {what} of {found}; build one head for each stage, with the "
+            "stage's channels (model.feature_channels)"
+        )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctrs.errors import ConfigError
+from ctrs.errors import ConfigError, UsageError
 from ctrs.models import ProjectionHead
 from ctrs.models.projection import NormProjectionHead
 
@@ -95,3 +95,17 @@ def test_one_cell_is_normalised_by_running_statistics() -> None:
 def test_heads_that_do_not_exist(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         NormProjectionHead(4, **{"hidden_channels": [4], **options})  # type: ignore[arg-type]
+
+
+def test_rows_of_another_width_are_refused_in_our_words() -> None:
+    with pytest.raises(UsageError, match=r"for 4 channels got rows of 5; build one head for each stage"):
+        ProjectionHead(4)(torch.zeros(2, 5))
+    with pytest.raises(UsageError, match=r"for 4 channels got rows of 5"):
+        NormProjectionHead(4, [8], norm="ln")(torch.zeros(2, 5))
+    head = NormProjectionHead(4, [8, 6])
+    assert head.dense is not None
+    with pytest.raises(UsageError, match=r"for 4 channels got a map of 5"):
+        head.dense(torch.zeros(2, 5, 3, 3))
+    with pytest.raises(UsageError, match=r"for 6 channels got rows of 4"):
+        head(torch.zeros(2, 4))
+    assert set(head.state_dict()) >= {"dense.0.weight", "dense.2.weight", "layers.weight"}
