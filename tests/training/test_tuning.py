@@ -46,6 +46,9 @@ def test_no_larger_than_gets_faster() -> None:
     attempts = search_batch(device.attempt, start=8, most=1000)
     assert device.tried == [8, 16, 32]  # two doublings that gained nothing
     assert best_attempt(attempts) == attempts[0]
+    hasty = FakeDevice(10_000)
+    search_batch(hasty.attempt, start=8, most=1000, patience=1)
+    assert hasty.tried == [8, 16]
 
 
 def test_no_larger_than_an_epoch_bears() -> None:
