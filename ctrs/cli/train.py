@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -188,7 +189,8 @@ def train(
     quiet: options.Quiet = False,
 ) -> None:
     """Train a network on prepared tiles; write checkpoints, metrics and curves to runs/NAME."""
-    console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
+    follows = _follows()
+    console = Console(as_json=as_json, verbose=verbose, quiet=quiet or follows)
     given = {
         "backbone": backbone,
         "decoder": decoder,
@@ -268,7 +270,15 @@ def train(
         console.note(f"trained in {format_duration(result.seconds)}")
         console.line(str(run_dir))
 
-    console.result(payload, show)
+    if not follows:
+        console.result(payload, show)
+
+
+def _follows() -> bool:
+    """Whether torchrun or SLURM started this process beside another one, which says it all."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return os.environ.get("RANK", "0") != "0"
+    return os.environ.get("SLURM_NTASKS", "1") != "1" and os.environ.get("SLURM_PROCID", "0") != "0"
 
 
 def _as_its_source(file: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:

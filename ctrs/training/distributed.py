@@ -16,9 +16,10 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -43,6 +44,7 @@ _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 FOLLOWER_MODULE = "ctrs.training.follower"
+_READY = "ready\n"
 _LAST_SECONDS = 60.0
 """How long a process may take to end by itself after another one has failed, or after all is done."""
 
@@ -164,15 +166,18 @@ def open_fabric(
         DeviceError: The device cannot compute in the precision asked for.
         TrainingError: One of the processes failed.
     """
-    plugins = _precision_plugins(resolve_precision(config.precision, device), device)
+    plugin = _precision_plugin(resolve_precision(config.precision, device), device)
     world_size = config.devices * config.num_nodes
     if world_size == 1:
         devices = 1 if device.index is None else [device.index]
-        yield Fabric(accelerator=device.type, devices=devices, plugins=plugins)
+        yield Fabric(accelerator=device.type, devices=devices, plugins=plugin)
         return
     ranks = follows or outside_ranks()
     with ExitStack() as stack:
         stack.enter_context(_kept_environment())
+        stack.enter_context(warnings.catch_warnings())
+        # Kernels of depth-wise convolutions have two layouts that mean the same; the copy costs next to nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         if ranks is None:
             ranks = LocalRanks(rank=0, world_size=world_size, port=_free_port())
             stack.enter_context(_followers(config, ranks))
@@ -180,7 +185,7 @@ def open_fabric(
             accelerator=device.type,
             devices=config.devices,
             num_nodes=config.num_nodes,
-            plugins=plugins,
+            plugins=plugin,
             strategy=DDPStrategy(cluster_environment=ranks),
         )
         with _quiet_lightning():
@@ -191,11 +196,11 @@ def open_fabric(
             torch.distributed.destroy_process_group()
 
 
-def _precision_plugins(dtype: torch.dtype, device: torch.device) -> list[Precision]:
+def _precision_plugin(dtype: torch.dtype, device: torch.device) -> Precision:
     """Return what Fabric takes for a precision; given as such, it takes fp16 on the CPU too, where tests look at it."""
     if dtype == torch.float32:
-        return []
-    return [MixedPrecision("16-mixed" if dtype == torch.float16 else "bf16-mixed", device.type)]
+        return Precision()
+    return MixedPrecision("16-mixed" if dtype == torch.float16 else "bf16-mixed", device.type)
 
 
 def gather(value: _T, fabric: Fabric) -> list[_T]:
@@ -230,13 +235,26 @@ class _Follower:
     rank: int
     process: subprocess.Popen[str]
     errors: IO[str]
+    told: list[str] = field(default_factory=list)
+
+    def wait_until_ready(self) -> None:
+        """Wait until it is about to join the others: who waits for one that never comes, waits long.
+
+        Raises:
+            ConnectionError: It ended instead.
+        """
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        if line != _READY:
+            self.told.append(line)
+            self.process.wait()
+            raise ConnectionError(f"process {self.rank} did not start")
 
     def complaint(self) -> str | None:
         """Return what it failed with, None where it did not."""
         if self.process.poll() in (None, 0):
             return None
-        told = self.process.stdout.read() if self.process.stdout else ""
-        if told:
+        told = "".join(self.told) + (self.process.stdout.read() if self.process.stdout else "")
+        if told.strip():
             return str(json.loads(told.splitlines()[-1]))
         self.errors.seek(0)
         lines = self.errors.read().strip().splitlines()
@@ -274,6 +292,8 @@ def _followers(config: TrainConfig, ranks: LocalRanks) -> Iterator[None]:
                 assert process.stdin is not None
                 process.stdin.write(json.dumps(told) + "\n")
                 process.stdin.flush()
+            for follower in followers:
+                follower.wait_until_ready()
             threading.Thread(target=_watch, args=(followers, done), daemon=True).start()
             yield
             _wait(followers)
@@ -361,6 +381,8 @@ def read_task() -> tuple[TrainConfig, LocalRanks]:
     told: dict[str, Any] = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_leader, daemon=True).start()
     config = from_mapping(TrainConfig, told["config"], where="the leader's configuration")
+    sys.stdout.write(_READY)
+    sys.stdout.flush()
     return config, LocalRanks(rank=told["rank"], world_size=told["world_size"], port=told["port"])
 
 

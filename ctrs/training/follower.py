@@ -16,9 +16,8 @@ def main() -> int:
     """Train until the run ends; tell on standard output what failed."""
     logging.disable()  # the leader says it all
     warnings.simplefilter("ignore")
-    config, ranks = read_task()
     try:
-        train_along(config, ranks)
+        train_along(*read_task())
     except CtrsError as error:
         sys.stdout.write(json.dumps(str(error)) + "\n")
         return 1

@@ -168,7 +168,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(town: Path, config: TrainConf
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decoder", ["deeplab", "pspnet"])
+@pytest.mark.parametrize("decoder", ["deeplabv3", "pspnet"])
 def test_parameters_without_gradient_do_not_stop_the_others(
     town: Path, config: TrainConfig, tmp_path: Path, decoder: Any
 ) -> None:

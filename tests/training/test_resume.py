@@ -13,8 +13,8 @@ from torch import nn
 
 from ctrs.errors import CheckpointError, TrainingError
 from ctrs.training import resume
-from ctrs.training.records import EpochRecord
 from ctrs.training.random_state import own_random_state, random_state, restore_random_state
+from ctrs.training.records import EpochRecord
 from ctrs.training.resume import (
     RunState,
     has_state,
