@@ -15,13 +15,13 @@ from ctrs.jobs import check_existing, fingerprint, partial_work, recover, write_
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest, scene_mosaics
 from ctrs.training.comparison import Comparison, compare
+from ctrs.training.difference_section import difference_section
 from ctrs.training.evaluation import AS_ASKED_FOR, EvaluationPlan, plan_evaluation, run_plan
 from ctrs.training.openings import ground_hash
 from ctrs.training.scene_picturing import add_scene
 from ctrs.training.score_files import csv_text, exact_text
 from ctrs.training.score_page import PAGE_FILE, write_score_page
 from ctrs.training.score_places import PlaceGallery, gallery_for
-from ctrs.training.score_sections import difference_section
 
 logger = logging.getLogger(__name__)
 

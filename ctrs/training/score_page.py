@@ -13,16 +13,13 @@ from ctrs.jobs import write_text
 from ctrs.report.html import Html, Section, element, figure, join, legend, page, paragraph, swatch
 from ctrs.report.score_pictures import ERROR_COLOR, MarkKind, PlaceMark, place_panels, scene_overview
 from ctrs.training.score_places import PlaceGallery, SceneMap, ShownPlace
+from ctrs.training.score_quality import area_section, boundary_section, calibration_section, object_section
 from ctrs.training.score_report import EvaluationReport
 from ctrs.training.score_sections import (
     Runs,
-    area_section,
-    boundary_section,
-    calibration_section,
     class_section,
     confusion_section,
     headline_figures,
-    object_section,
     only,
     protocol_table,
     scene_section,

@@ -1,4 +1,4 @@
-"""The tables and charts of the report on scores, of one run or of several side by side."""
+"""The sections of the report on scores of pixels, of one run or of several side by side."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
-
-from ctrs.metrics import AreaCounts, BoundaryCounts, ConfusionMatrix
+from ctrs.metrics import ConfusionMatrix
 from ctrs.metrics.confusion import Counts
 from ctrs.report.charts import SERIES_COLORS
-from ctrs.report.html import Column, Content, Html, details, element, figure, join, legend, paragraph, swatch, table
-from ctrs.report.score_charts import Curve, Dot, confusion_table, curve_chart, dot_chart, reliability_chart
+from ctrs.report.html import Column, Content, Html, details, element, join, legend, paragraph, swatch, table
+from ctrs.report.score_charts import Dot, confusion_table, dot_chart
 from ctrs.tiles.audit_tables import class_label, more
-from ctrs.training.comparison import Comparison, ScoreDifference, score_label
-from ctrs.training.object_score import ObjectScore
 from ctrs.training.protocols import ClassScore
+from ctrs.training.score_numbers import DASH, bounds_text, number
 from ctrs.training.score_report import EvaluationReport
 
 Runs = Mapping[str, EvaluationReport]
@@ -24,53 +21,6 @@ Runs = Mapping[str, EvaluationReport]
 
 MAX_ROWS = 500
 """Most rows of a table; ``report.json`` holds all."""
-
-DASH = "\N{EN DASH}"
-MINUS = "\N{MINUS SIGN}"
-
-
-def number(value: float | None) -> str:
-    """Write a score.
-
-    >>> number(0.81249), number(float("nan")), number(None)
-    ('0.812', '–', '–')
-    """
-    return DASH if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def area_text(square_metres: float) -> str:
-    """Write an area in m² with as many digits as tell something.
-
-    >>> area_text(123456.7), area_text(-3.21), area_text(float("nan"))
-    ('123,457', '−3.2', '–')
-    """
-    if math.isnan(square_metres):
-        return DASH
-    shown = f"{square_metres:,.0f}" if abs(square_metres) >= 100 else f"{square_metres:,.1f}"
-    return shown.replace("-", MINUS)
-
-
-def signed(value: float, digits: str = ".3f") -> str:
-    """Write a difference with its sign.
-
-    >>> signed(0.0123), signed(-0.5), signed(-0.0001), signed(float("nan"))
-    ('+0.012', '−0.500', '0.000', '–')
-    """
-    if math.isnan(value):
-        return DASH
-    text = f"{value:+{digits}}"
-    return text.replace("-", MINUS) if text.strip("+-0.") else text[1:]
-
-
-def bounds_text(ends: tuple[float, float] | None) -> str:
-    """Write an interval, nothing where there is none.
-
-    >>> bounds_text((0.71, 0.8)), bounds_text(None)
-    ('0.710 to 0.800', '')
-    """
-    if ends is None or math.isnan(ends[0]) or math.isnan(ends[1]):
-        return ""
-    return f"{number(ends[0])} to {number(ends[1])}"
 
 
 def only(runs: Runs) -> EvaluationReport | None:
@@ -83,7 +33,8 @@ def run_colors(runs: Runs) -> dict[str, tuple[int, int, int]]:
     return {name: SERIES_COLORS[place % len(SERIES_COLORS)] for place, name in enumerate(runs)}
 
 
-def _run_legend(runs: Runs) -> Html:
+def run_legend(runs: Runs) -> Html:
+    """Return the colours of several runs, nothing for one."""
     if len(runs) == 1:
         return Html()
     return legend((swatch(color), name) for name, color in run_colors(runs).items())
@@ -179,12 +130,12 @@ def class_section(runs: Runs) -> Html:
             dots.append(Dot(value=entry.iou, low=low if known else None, high=high if known else None))
         series.append(("" if len(runs) == 1 else name, colors[name], dots))
     chart = dot_chart(names, series, alt="IoU of each class; the numbers stand in the table below", unit="IoU")
-    parts = [_run_legend(runs), element("div", chart, class_="wide")]
-    parts += _of_each({name: _class_table(report) for name, report in runs.items()}, "all scores of each class")
+    parts = [run_legend(runs), element("div", chart, class_="wide")]
+    parts += of_each({name: _class_table(report) for name, report in runs.items()}, "all scores of each class")
     return join(parts)
 
 
-def _of_each(tables: Mapping[str, Html], what: str) -> list[Html]:
+def of_each(tables: Mapping[str, Html], what: str) -> list[Html]:
     """Return the table of one run, or those of several, folded away."""
     if len(tables) == 1:
         return list(tables.values())
@@ -278,173 +229,6 @@ def _confusion(report: EvaluationReport, matrix: ConfusionMatrix, caption: str) 
     return confusion_table(counts, labels, columns, caption=caption)
 
 
-def boundary_section(runs: Runs) -> Html:
-    """Return boundary F1 by distance and Boundary IoU."""
-    known = {name: report.outlines for name, report in runs.items() if report.outlines is not None}
-    if not known:
-        return paragraph("Outlines were not scored.")
-    distances = next(iter(known.values())).distances_px
-    parts: list[Html] = []
-    if len(distances) > 1:
-        curves = _boundary_curves(runs)
-        order = sorted(distances)
-        ticks = [0.0, *order]
-        shown = curve_chart(
-            curves, x_ticks=ticks, x_title="distance in pixels", y_title="boundary F1",
-            alt="Boundary F1 by distance; the numbers stand in the table below",
-        )  # fmt: skip
-        marks = legend((swatch(curve.color), curve.name) for curve in curves)
-        parts += [marks, element("div", shown, class_="wide")]
-    parts += _of_each(
-        {name: _boundary_table(runs[name], counts) for name, counts in known.items()}, "outlines of each class"
-    )
-    parts.append(
-        paragraph(
-            "Boundary F1: an outline pixel counts as found if one of the other mask lies within the distance. Boundary "
-            "IoU (Cheng et al. 2021) compares the pixels of each class that lie close to its outlines.",
-            class_="soft",
-        )
-    )
-    return join(parts)
-
-
-def _boundary_curves(runs: Runs) -> list[Curve]:
-    """Return a curve for each class of one run, or for each run the mean over the classes."""
-    curves: list[Curve] = []
-    colors = run_colors(runs)
-    for name, report in runs.items():
-        counts = report.outlines
-        if counts is None:
-            continue
-        xs = np.array(counts.distances_px)
-        if len(runs) > 1:
-            lines = {name: (np.array(counts.mean_boundary_f1(report.scored_indices)), colors[name])}
-        else:
-            lines = {
-                report.classes.names[index]: (counts.boundary_f1[:, index], SERIES_COLORS[place % len(SERIES_COLORS)])
-                for place, index in enumerate(report.scored_indices)
-            }
-        for title, (values, color) in lines.items():
-            points = np.column_stack([xs, values])
-            curves.append(Curve(name=title, points=points[np.argsort(xs)], color=color))
-    return curves
-
-
-def _boundary_table(report: EvaluationReport, counts: BoundaryCounts) -> Html:
-    columns = [Column(title="class"), Column(title="Boundary IoU", numeric=True)]
-    columns += [Column(title=f"F1 at {distance:g} px", numeric=True) for distance in counts.distances_px]
-    rows: list[list[Content]] = [
-        [
-            class_label(report.classes.learnt[index]),
-            number(float(counts.boundary_iou[index])),
-            *(number(float(scores[index])) for scores in counts.boundary_f1),
-        ]
-        for index in report.scored_indices
-    ]
-    foot: list[Content] = [
-        "mean",
-        number(counts.mean_boundary_iou(report.scored_indices)),
-        *(number(mean) for mean in counts.mean_boundary_f1(report.scored_indices)),
-    ]
-    caption = f"Boundary IoU in a band of {counts.boundary_px} px, boundary F1 by distance; strict labels"
-    return table(columns, rows, caption=caption, foot=foot)
-
-
-def object_section(runs: Runs) -> Html:
-    """Return the scores of connected areas matched as objects."""
-    rows: list[list[Content]] = []
-    for name, report in runs.items():
-        for class_name, score in report.object_scores.items():
-            rows.append([*([name] if len(runs) > 1 else []), *_object_row(report, class_name, score)])
-    if not rows:
-        return paragraph("No class was matched as objects.")
-    iou = next(score.iou for report in runs.values() for score in report.object_scores.values())
-    titles = ["true", "predicted", "matched", "precision", "recall", "F1", "AP", "AP50"]
-    columns = [*([Column(title="run")] if len(runs) > 1 else []), Column(title="class")]
-    columns += [Column(title=title, numeric=True) for title in titles]
-    meaning = paragraph(
-        f"Objects are connected areas of a class; a predicted one matches a true one from an IoU of {iou:g}. AP: mean "
-        "over the IoUs 0.50, 0.55, ... 0.95 as COCO has it, objects ranked by their mean confidence; without "
-        "confidences there is none.",
-        class_="soft",
-    )
-    return join([table(columns, rows, caption=f"Objects, matched from IoU {iou:g}; strict labels"), meaning])
-
-
-def _object_row(report: EvaluationReport, name: str, score: ObjectScore) -> list[Content]:
-    label = class_label(report.classes.learnt[report.classes.index(name)])
-    counts = (f"{value:,}" for value in (score.num_true, score.num_predicted, score.num_matched))
-    shares = (score.precision, score.recall, score.f1, score.average_precision, score.average_precision_50)
-    return [label, *counts, *map(number, shares)]
-
-
-def area_section(runs: Runs) -> Html:
-    """Return the ground area of each class, true and predicted."""
-    parts = [
-        _area_table(report, report.area, "" if len(runs) == 1 else f"{name}: ")
-        for name, report in runs.items()
-        if report.area is not None
-    ]
-    if not parts:
-        return paragraph("Areas in square metres need scenes with a CRS.")
-    meaning = paragraph(
-        "Area of the pixels that have a true class. Misses and false alarms cancel: this is the error of an "
-        "inventory, not of a map.",
-        class_="soft",
-    )
-    return join([*parts, meaning])
-
-
-def _area_table(report: EvaluationReport, area: AreaCounts, prefix: str) -> Html:
-    rows: list[list[Content]] = []
-    values = zip(
-        report.classes.learnt,
-        area.true_m2.tolist(),
-        area.pred_m2.tolist(),
-        area.error_m2.tolist(),
-        area.relative_error.tolist(),
-        strict=True,
-    )
-    for entry, true, pred, error, relative in values:
-        error_text = f"{'+' if error > 0 else ''}{area_text(error)}"
-        share = DASH if math.isnan(relative) else f"{signed(100 * relative, '.1f')} %"
-        rows.append([class_label(entry), area_text(true), area_text(pred), error_text, share])
-    titles = ("true, m²", "predicted, m²", "error, m²", "relative error")
-    columns = [Column(title="class"), *(Column(title=title, numeric=True) for title in titles)]
-    return table(columns, rows, caption=f"{prefix}ground area by class; strict labels")
-
-
-def calibration_section(runs: Runs) -> Html:
-    """Return how honest the confidences are."""
-    known = {name: report.calibration for name, report in runs.items() if report.calibration is not None}
-    if not known:
-        return paragraph("The masks came without confidences.")
-    colors = run_colors(runs)
-    curves = [
-        Curve(
-            name=name if len(runs) > 1 else "accuracy",
-            points=np.array([(row.confidence, row.accuracy) for row in counts.table]),
-            color=colors[name],
-        )
-        for name, counts in known.items()
-    ]
-    shares = None
-    if len(known) == 1:
-        (counts,) = known.values()
-        pixels = [row.pixels for row in counts.table]
-        shares = [px / max(1, sum(pixels)) for px in pixels]
-    chart = reliability_chart(curves, shares, alt="Accuracy of the pixels by confidence; the diagonal is honest")
-    rows = [[name, number(counts.ece), f"{int(counts.pixels.sum()):,}"] for name, counts in known.items()]
-    columns = [Column(title="run"), Column(title="ECE", numeric=True), Column(title="pixels", numeric=True)]
-    note = (
-        "Below the diagonal a network is surer than it is right. Expected calibration error (Guo et al. 2017): mean "
-        "distance from the diagonal, each bin weighted by its pixels"
-        + ("; grey: share of the pixels in each bin." if shares else ".")
-    )
-    beside = element("div", table(columns, rows, caption="Expected calibration error"), paragraph(note, class_="soft"))
-    return join([_run_legend(runs), element("div", figure(chart, None), beside, class_="charts-row")])
-
-
 def scene_section(runs: Runs) -> Html:
     """Return a row for each scene."""
     first, alone = _first(runs), only(runs)
@@ -471,46 +255,3 @@ def scene_section(runs: Runs) -> Html:
     parts = [shown, more(len(first.scenes), MAX_ROWS, "scene")]
     parts += [paragraph(f"{name}: {note}.", class_="soft") for name, note in dict.fromkeys(notes[:20])]
     return join(parts)
-
-
-def difference_section(comparison: Comparison) -> Html:
-    """Return how the models differ from the first, paired by scene."""
-    known = comparison.reason is None
-    columns = [Column(title="score"), Column(title=comparison.names[0], numeric=True)]
-    parts: list[Html] = []
-    for name in comparison.names[1:]:
-        shown = [*columns, Column(title=name, numeric=True), Column(title="difference", numeric=True)]
-        if known:
-            shown += [
-                Column(title=f"{100 * comparison.confidence:g} % interval", numeric=True),
-                Column(title="two-sided", numeric=True),
-            ]
-        shown.append(Column(title="scenes better : worse", numeric=True))
-        rows: list[list[Content]] = []
-        for entry in comparison.of(name).values():
-            row: list[Content] = [score_label(entry.name), number(entry.reference), number(entry.value)]
-            row.append(_judged(entry))
-            if known:
-                ends = DASH if math.isnan(entry.low) else f"{signed(entry.low)} to {signed(entry.high)}"
-                row += [ends, number(entry.two_sided)]
-            rows.append([*row, f"{entry.scenes_better:,} : {entry.scenes_worse:,}"])
-        parts.append(table(shown, rows, caption=f"{name} against {comparison.names[0]}"))
-    if known:
-        note = (
-            f"Differences over {comparison.samples:,} samples of the scenes, drawn alike for both models; green or red "
-            "where the interval holds only gains or only losses. Two-sided: what share of the samples speaks against a "
-            "difference. None of this says how the scores would vary with the seed of training."
-        )
-    else:
-        note = f"No intervals: {comparison.reason}."
-    return join([*parts, paragraph(note, class_="soft")])
-
-
-def _judged(entry: ScoreDifference) -> Content:
-    """Return a difference, marked where its interval does not hold 0 and it is more than rounding."""
-    text = signed(entry.difference)
-    if abs(entry.difference) < 0.0005:
-        return text
-    if entry.low > 0:
-        return element("span", text, class_="level good")
-    return element("span", text, class_="level fault") if entry.high < 0 else text

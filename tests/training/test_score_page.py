@@ -21,11 +21,11 @@ from ctrs.errors import UsageError
 from ctrs.raster.bands import Bands
 from ctrs.raster.geotiff import Grid
 from ctrs.training.comparison import compare
+from ctrs.training.difference_section import difference_section
 from ctrs.training.score_intervals import score_intervals
 from ctrs.training.score_page import render_score_page, write_score_page
 from ctrs.training.score_places import PlaceGallery, cell_edge, count_places, gallery_for
 from ctrs.training.score_report import EvaluationReport
-from ctrs.training.score_sections import difference_section
 from ctrs.training.scoring import SceneMasks, score_scene
 from tests.training.conftest import write_tile
 
