@@ -278,7 +278,7 @@ def _follows() -> bool:
     """Whether torchrun or SLURM started this process beside another one, which says it all."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return os.environ.get("RANK", "0") != "0"
-    return os.environ.get("SLURM_NTASKS", "1") != "1" and os.environ.get("SLURM_PROCID", "0") != "0"
+    return os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and os.environ.get("SLURM_PROCID", "0") != "0"
 
 
 def _as_its_source(file: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,8 @@ def outside_ranks() -> ClusterEnvironment | None:
     """Return the processes that torchrun or SLURM started together with this one, None where neither did."""
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
-    if SLURMEnvironment.detect() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    # Set by srun; SLURM_NTASKS also stands in a batch script, which is one process.
+    if SLURMEnvironment.detect() and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return SLURMEnvironment()
     return None
 
@@ -178,6 +179,7 @@ def open_fabric(
         stack.enter_context(warnings.catch_warnings())
         # Kernels of depth-wise convolutions have two layouts that mean the same; the copy costs next to nothing.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        stack.callback(_leave_group)  # last: while this process is in it, others do not fail because it has gone
         if ranks is None:
             ranks = LocalRanks(rank=0, world_size=world_size, port=_free_port())
             stack.enter_context(_followers(config, ranks))
@@ -190,10 +192,12 @@ def open_fabric(
         )
         with _quiet_lightning():
             fabric.launch()
-        try:
-            yield fabric
-        finally:
-            torch.distributed.destroy_process_group()
+        yield fabric
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _precision_plugin(dtype: torch.dtype, device: torch.device) -> Precision:
@@ -298,10 +302,10 @@ def _followers(config: TrainConfig, ranks: LocalRanks) -> Iterator[None]:
             yield
             _wait(followers)
             _raise_complaint(followers)
-        except (CtrsError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            _wait(followers[:1], seconds=5)  # the one whose end broke the connection is about to be known
+        except (RuntimeError, OSError) as error:
+            if isinstance(error, CtrsError):
+                raise
+            _wait(followers, seconds=5)  # the one whose end broke the connection is about to be known
             _raise_complaint(followers, error)
             raise
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor
 from ctrs.config import TrainConfig
 from ctrs.data.dataset import Batch
 from ctrs.data.tile_store import fill_cache
-from ctrs.errors import TrainingError
+from ctrs.errors import CtrsWarning, TrainingError
 from ctrs.inference.device import cpu_threads, resolve_device
 from ctrs.metrics import ConfusionMatrix
 from ctrs.model_files import METADATA_FILE
@@ -138,6 +139,11 @@ def train(
         pretrained=not (go_on and has_state(run.resume)),
         overwrite=overwrite and not go_on,
     )
+    if config.patience is not None and not manifest.split("val"):
+        warnings.warn(
+            CtrsWarning("patience has no effect without validation tiles: there is no score that could get better"),
+            stacklevel=2,
+        )
     with own_random_state(), deterministic_algorithms(config.deterministic), open_fabric(config, device) as fabric:
         return _train(fabric.broadcast(task), fabric, manifest, progress, on_plan, on_epoch)
 
@@ -452,5 +458,10 @@ def _stops_explained(run: RunFolder, config: TrainConfig) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{run.path}: the device's memory is full with batches of {config.batch_size} x {config.crop} px; "
-            "lower --batch-size or --crop"
+            "lower --batch-size or --crop, or compute each batch in parts by --accumulate"
         ) from error
+    except RuntimeError as error:
+        if not config.compile or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(f"the network cannot be compiled here ({reason}); leave out --compile") from error

@@ -369,7 +369,7 @@ def child(tmp_path: Path) -> Iterator[Any]:
             process.stderr.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # test_kill.py does the same at more moments, and cheaper
 def test_killed_again_and_again_a_run_ends_with_the_same_weights(prepared, tmp_path: Path, child: Any) -> None:
     """SIGKILL at random moments, ten times, in epochs, between them, while files are written, and before the first."""
     data = prepared()
