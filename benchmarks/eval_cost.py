@@ -16,6 +16,7 @@ import logging
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,12 +53,13 @@ def make_model(folder: Path, data: Path, arguments: argparse.Namespace) -> Path:
     return folder / "run"
 
 
-def seconds_of(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> tuple[float, float]:
+    """Return wall-clock and CPU seconds; the latter say more on a machine that has other work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - cpu
 
 
 def measure(folder: Path, data: Path, model: Path, arguments: argparse.Namespace) -> dict[str, object]:
@@ -75,11 +77,16 @@ def measure(folder: Path, data: Path, model: Path, arguments: argparse.Namespace
 
     predict()  # the first use of a device, or of a file, is slower
     times: dict[str, list[float]] = {"predict": [], "eval": []}
+    cpu_times: dict[str, list[float]] = {"predict": [], "eval": []}
     for number in range(arguments.rounds):
         turns = [("predict", predict), ("eval", score)]
         for name, work in turns if number % 2 == 0 else reversed(turns):
-            times[name].append(seconds_of(work))
+            wall, cpu = seconds_of(work)
+            times[name].append(wall)
+            cpu_times[name].append(cpu)
+            print(f"{name}: {wall:.1f} s, {cpu:.1f} s of CPU", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in times.items()}
+    cpu_medians = {name: statistics.median(values) for name, values in cpu_times.items()}
     pixels = sum(mosaic.scene.width * mosaic.scene.height for mosaic in mosaics)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() and arguments.device != "cpu" else "cpu"
     return {
@@ -87,6 +94,8 @@ def measure(folder: Path, data: Path, model: Path, arguments: argparse.Namespace
         "ratios": [after / before for before, after in zip(times["predict"], times["eval"], strict=True)],
         "seconds": medians,
         "all_seconds": times,
+        "cpu_ratio": cpu_medians["eval"] / cpu_medians["predict"],
+        "cpu_seconds": cpu_medians,
         "megapixels": pixels / 1e6,
         "megapixels_per_second": {name: pixels / 1e6 / value for name, value in medians.items()},
         "scenes": len(mosaics),
@@ -125,6 +134,7 @@ def main() -> None:
     )
     print(f"predict {result['seconds']['predict']:.1f} s ({rates['predict']:.2f} megapixels/s)")
     print(f"eval    {result['seconds']['eval']:.1f} s ({rates['eval']:.2f} megapixels/s)")
+    print(f"CPU     {result['cpu_ratio']:.3f} times that of predict")
     print(f"ratio   {result['ratio']:.3f}; by rounds {', '.join(f'{ratio:.3f}' for ratio in result['ratios'])}")
 
 

@@ -16,10 +16,17 @@ import numpy as np
 
 from ctrs.classes import BUILDING_CLASSES, ClassMap, LandClass, Mask
 from ctrs.config import EvalConfig
-from ctrs.errors import DataError, GridMismatchError, OutputExistsError, UnknownColorError, UsageError
+from ctrs.errors import (
+    DataError,
+    GridMismatchError,
+    LabelError,
+    OutputExistsError,
+    UnknownColorError,
+    UsageError,
+)
 from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work, recover
 from ctrs.progress import Progress, no_progress
-from ctrs.raster.cog import read_class_tag, read_job_tag
+from ctrs.raster.cog import CLASSES_TAG, read_class_tag, read_job_tag
 from ctrs.raster.confidence import confidence_path
 from ctrs.raster.geotiff import Grid, crs_name, open_raster
 from ctrs.raster.locate import locate
@@ -172,10 +179,32 @@ def _classes_of(pairs: Sequence[tuple[Path, Path]], config: EvalConfig) -> Class
 
 
 def _mask_classes(pred: Path, config: EvalConfig) -> ClassMap:
-    if config.classes is not None:
-        return read_class_table(config.classes)
+    """Return the class table of the truth: that of ``config``, or the mask's own, which scores every class."""
+    return _stored_classes(pred) if config.classes is None else read_class_table(config.classes)
+
+
+def _stored_classes(pred: Path) -> ClassMap:
+    """Return the classes that a mask names, with the values of its pixels."""
     rows = read_class_tag(pred)
     return ClassMap(classes=tuple(LandClass(value=row.value, name=row.name, color=row.color) for row in rows))
+
+
+def _pixel_classes(pred: Path, classes: ClassMap) -> ClassMap:
+    """Return the class table by which a mask's pixels are read: its own where it names the same classes.
+
+    Raises:
+        LabelError: It names others.
+    """
+    with open_raster(pred) as dataset:
+        if CLASSES_TAG not in dataset.tags():
+            return classes
+    stored = _stored_classes(pred)
+    if stored.names != classes.names:
+        raise LabelError(
+            f"{pred}: names the classes {', '.join(stored.names)}, but the class table has "
+            f"{', '.join(classes.names)}; leave out --classes, or give the table that it was made for"
+        )
+    return stored
 
 
 def _job(pairs: Sequence[tuple[Path, Path]], classes: ClassMap, config: EvalConfig) -> Mapping[str, Any]:
@@ -248,7 +277,7 @@ def _score_pair(
                 logger.info("%s: %s", pred, notes[0])
                 grid = warp.target
             label = open_raster_label(truth, pred, grid, classes, kind="auto", tolerance=0)
-        read_pred = stack.enter_context(value_reader(pred, classes, warp))
+        read_pred = stack.enter_context(value_reader(pred, _pixel_classes(pred, classes), warp))
         scored = classes
         if is_vector(truth) and config.class_field is None:
             read_pred, scored = only_class(read_pred, classes.index("building")), BUILDING_CLASSES

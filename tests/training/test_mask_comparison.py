@@ -317,3 +317,19 @@ def test_the_command_scores_masks(tmp_path, masks, pred_path, capsys):
     assert document["path"] == str(tmp_path / "eval" / "pred_mask" / "report.json")
     assert "pred_mask: mask resampled (nearest)" in err
     assert "error: pred_mask: building iou (strict, all classes) is 0." in err
+
+
+def test_a_class_table_says_what_is_scored_and_the_mask_what_its_pixels_mean(tmp_path, masks, pred_path):
+    truth, pred = masks
+    table = tmp_path / "classes.toml"
+    rows = [("ground", 10, "true"), ("building", 20, "true"), ("tree", 30, "false")]
+    text = '[[class]]\nname = "{}"\nvalue = {}\nscored = {}\n'
+    table.write_text("".join(text.format(*row) for row in rows))
+    values = np.where(truth == 255, 0, truth * 10 + 10).astype(np.uint8)
+    label = write(tmp_path / "truth.tif", values[None], nodata=0)
+    report = evaluate_masks(pred_path, label, EvalConfig(classes=table))
+    np.testing.assert_array_equal(report.confusions["strict"].counts, expected_counts(truth, pred, 3))
+    assert report.headline.name == "strict, without tree"
+    table.write_text(text.format("ground", 10, "true") + text.format("roof", 20, "true"))
+    with pytest.raises(LabelError, match=r"names the classes ground, building, tree, but .* has ground, roof"):
+        evaluate_masks(pred_path, label, EvalConfig(classes=table))
