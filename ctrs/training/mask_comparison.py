@@ -12,13 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ctrs.classes import BUILDING_CLASSES, ClassMap, LandClass, Mask
 from ctrs.config import EvalConfig
 from ctrs.errors import (
     DataError,
-    GridMismatchError,
     LabelError,
     OutputExistsError,
     UnknownColorError,
@@ -28,15 +25,15 @@ from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work, 
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import CLASSES_TAG, read_class_tag, read_job_tag
 from ctrs.raster.confidence import confidence_path
-from ctrs.raster.geotiff import Grid, crs_name, open_raster
-from ctrs.raster.locate import locate
-from ctrs.raster.warp import GridWarp, grid_warp
+from ctrs.raster.geotiff import Grid, open_raster
+from ctrs.raster.warp import GridWarp
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.class_tables import read_class_table
 from ctrs.tiles.decoding import unknown_message, unknown_noun
 from ctrs.tiles.labels import DecodedLabel, Label
 from ctrs.tiles.polygon_labels import PolygonLabel, background_value, polygon_values
-from ctrs.tiles.raster_labels import GRID_TOLERANCE_PX, open_raster_label
+from ctrs.tiles.raster_labels import open_raster_label
+from ctrs.training.mask_grids import grid_of, resampled_note, way_to_truth
 from ctrs.training.mask_reading import ReadMask, confidence_reader, only_class, value_reader
 from ctrs.training.required_scores import check_requirements
 from ctrs.training.scene_picturing import ERRORS, ERRORS_SUFFIX, ScenePicturing
@@ -50,9 +47,6 @@ from ctrs.training.scoring import BLOCK_PX, SceneMasks, score_scene
 from ctrs.vector.rasterize import is_vector, place_polygons, read_polygons
 
 logger = logging.getLogger(__name__)
-
-_PLACES = 65
-"""Places along each edge at which it is looked whether a mask covers the truth."""
 
 
 def evaluate_masks(
@@ -98,7 +92,7 @@ def evaluate_masks(
 
     for mask, label in pairs:  # all of them, before time is spent on the first
         if not is_vector(label):
-            _warp(mask, _grid_of(mask), label, resample=config.resample)
+            way_to_truth(mask, grid_of(mask), label, resample=config.resample)
 
     def report(pictures: _Pictures | None = None) -> EvaluationReport:
         names = _names([mask for mask, _ in pairs])
@@ -127,7 +121,7 @@ def evaluate_masks(
         staged = work.folder / "report"
         errors = staged / ERRORS
         (staged if config.pixels_only else errors).mkdir(parents=True, exist_ok=True)
-        shapes = [_grid_of(mask).shape for mask, _ in pairs]
+        shapes = [grid_of(mask).shape for mask, _ in pairs]
         gallery = gallery_for(scored, config, shapes)
         pictures = None if config.pixels_only else _Pictures(gallery=gallery, errors=errors, scratch=work.folder)
         try:
@@ -262,7 +256,7 @@ def _score_pair(
     """Score one mask against its truth."""
     notes: tuple[str, ...] = ()
     with ExitStack() as stack:
-        grid = _grid_of(pred)
+        grid = grid_of(pred)
         warp: GridWarp | None = None
         label: Label
         if is_vector(truth):
@@ -271,9 +265,9 @@ def _score_pair(
             values = polygon_values(layer, table, config.class_field)
             label = PolygonLabel(polygons=place_polygons(layer, grid, values), background=background_value(table))
         else:
-            warp = _warp(pred, grid, truth, resample=config.resample)
+            warp = way_to_truth(pred, grid, truth, resample=config.resample)
             if warp is not None:
-                notes = (_resampled_note(warp),)
+                notes = (resampled_note(warp),)
                 logger.info("%s: %s", pred, notes[0])
                 grid = warp.target
             label = open_raster_label(truth, pred, grid, classes, kind="auto", tolerance=0)
@@ -300,11 +294,6 @@ def _score_pair(
         return score
 
 
-def _grid_of(path: Path) -> Grid:
-    with open_raster(path) as dataset:
-        return Grid.of(dataset)
-
-
 def _confidence_of(pred: Path) -> Path | None:
     """Return the confidence beside a mask, if predict wrote both at once."""
     beside = confidence_path(pred)
@@ -312,68 +301,6 @@ def _confidence_of(pred: Path) -> Path | None:
         return None
     job = read_job_tag(pred)
     return beside if job is not None and read_job_tag(beside) == job else None
-
-
-def _warp(pred: Path, grid: Grid, truth: Path, *, resample: bool) -> GridWarp | None:
-    """Return the way from the truth's grid to the mask's; None where they are the same.
-
-    Raises:
-        GridMismatchError: They differ and the mask may not be resampled, or it does not lie on the truth's ground.
-    """
-    wanted = _grid_of(truth)
-    referenced = not (grid.transform.is_identity or wanted.transform.is_identity)
-    known = grid.crs or wanted.crs
-    difference = f"size {grid.width} x {grid.height} instead of {wanted.width} x {wanted.height}"
-    if referenced:
-        own, other = replace(wanted, crs=wanted.crs or known), replace(grid, crs=grid.crs or known)
-        difference = own.difference(other, tolerance_px=GRID_TOLERANCE_PX)
-    elif grid.shape == wanted.shape:
-        return None
-    if not difference:
-        return None
-    both = f"(mask {_place(grid)}; truth {_place(wanted)})"
-    if not resample:
-        raise GridMismatchError(
-            f"{pred}: does not lie on the grid of the truth {truth}: {difference} {both}; pass --resample to bring the "
-            "mask onto the truth's grid (nearest), or make it on that grid"
-        )
-    if not referenced:
-        raise GridMismatchError(
-            f"{pred}: cannot be brought onto the grid of the truth {truth}: {difference}, and one of them has no "
-            f"georeference {both}; give both one, or make them of one size"
-        )
-    warp = grid_warp(replace(grid, crs=grid.crs or known), replace(wanted, crs=wanted.crs or known))
-    if not _share_covered(warp):
-        raise GridMismatchError(
-            f"{pred}: lies elsewhere than the truth {truth} {both}; check the CRS and place of both"
-        )
-    return warp
-
-
-def _share_covered(warp: GridWarp) -> float:
-    """Return the share of the truth's grid on which the mask lies, by places spread over it."""
-    along = (np.arange(_PLACES) + 0.5) / _PLACES
-    cols, rows = np.meshgrid(along * warp.target.width, along * warp.target.height)
-    found_cols, found_rows = locate(warp.source, warp.target, cols, rows)
-    inside = (found_cols >= 0) & (found_rows >= 0)
-    inside &= (found_cols <= warp.source.width) & (found_rows <= warp.source.height)
-    return float(inside.mean())
-
-
-def _resampled_note(warp: GridWarp) -> str:
-    return (
-        f"mask resampled (nearest) from {_place(warp.source)} onto the truth's grid, {_place(warp.target)}, of which "
-        f"it covers {_share_covered(warp):.1%}"
-    )
-
-
-def _place(grid: Grid) -> str:
-    a, b, c, d, e, f = tuple(grid.transform)[:6]
-    turned = f", {b:.6g}, {d:.6g}" if b or d else ""
-    return (
-        f"{grid.width} x {grid.height} px in {crs_name(grid.crs)}, origin {c:.10g}, {f:.10g}, "
-        f"pixel {a:.6g}, {e:.6g}{turned}"
-    )
 
 
 def _checked(read: Callable[[PixelWindow], DecodedLabel], truth: Path, grid: Grid, classes: ClassMap) -> ReadMask:
