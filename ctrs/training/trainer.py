@@ -397,7 +397,7 @@ def _ends(state: RunState, config: TrainConfig) -> bool:
 def _describe_end(state: RunState, config: TrainConfig) -> str:
     """Say why there are no more epochs to come."""
     if state.epoch >= config.epochs or state.best is None:
-        return f"all {counted(config.epochs, 'epoch')} are finished"
+        return f"all {config.epochs} epochs are finished" if config.epochs > 1 else "its one epoch is finished"
     without = counted(state.epoch - state.best.epoch, "epoch")
     return (
         f"stopped early after epoch {state.epoch} of {config.epochs}: {without} without a better score than that of "
