@@ -453,7 +453,8 @@ def _stops_explained(run: RunFolder, config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        error.add_note(f"{run.path} holds all finished epochs; `ctrs train --resume --name {run.path.name}` goes on")
+        again = f"`ctrs train --resume --name {run.path.name}` goes on"
+        error.add_note(f"{run.path} holds the run as it was last saved; {again}")
         raise
     except torch.OutOfMemoryError as error:
         raise TrainingError(
