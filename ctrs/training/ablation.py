@@ -212,7 +212,7 @@ def _train_and_score(
             anew = overwrite and bool(status.changed)
             train(manifest.root, folder, run.config, overwrite=anew, progress=progress)
         predict = PredictConfig(device=run.config.device, precision=run.config.precision, threads=run.config.threads)
-        scoring = EvalConfig(split=split, predict=predict, pixels_only=True)  # all that the table shows
+        scoring = EvalConfig(split=split, predict=predict)
         try:
             report = evaluate(folder, manifest.root, scoring, progress=scenes)
         except OutputExistsError:
