@@ -97,7 +97,7 @@ def synchronize(device: torch.device) -> None:
 def bare_loop(work: Workbench, config: TrainConfig, batches: Any, epoch: int) -> None:
     """Take the steps of an epoch and nothing else; keys are fixed, where the loss needs any."""
     device, step = work.fabric.device, work.step
-    keys = None
+    keys, parameters = None, list(step.parameters())
     for batch in batches:
         images = batch["image"].to(device, non_blocking=True, memory_format=work.memory_format)
         labels = batch["mask"].to(device, non_blocking=True)
@@ -105,7 +105,7 @@ def bare_loop(work: Workbench, config: TrainConfig, batches: Any, epoch: int) ->
         with work.fabric.autocast():
             total, _ = step(images, labels, keys)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(step.parameters(), config.gradient_clip)
+        torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
         work.optimizer.step()
         work.optimizer.zero_grad(set_to_none=True)
 
