@@ -26,11 +26,12 @@ from pathlib import Path
 import torch
 
 from ctrs.config import AugmentConfig, EvalConfig, PredictConfig, PrepareConfig, SplitName, TrainConfig
+from ctrs.evaluation import evaluate
 from ctrs.inference import Predictor
 from ctrs.synthetic import TownConfig, make_town
 from ctrs.tiles import prepare_tiles
 from ctrs.tiles.manifest import Manifest, scene_mosaics
-from ctrs.training import evaluate, train
+from ctrs.training import train
 
 
 def make_data(folder: Path, size: int) -> Path:

@@ -81,7 +81,7 @@ class CheckpointMetadata:
         config: Resolved configuration of the training.
         data: Name, hash, licence, footprint and the like of the prepared data.
         metrics: Scores at this epoch; None for those that don't exist.
-        protocol: Rule by which the scores among the metrics were counted (``ctrs.training.protocols``), and on what.
+        protocol: Rule by which the scores among the metrics were counted (``ctrs.evaluation.protocols``), and on what.
         epoch: Finished epochs.
         init: The model that training began from: name, hash of its weights and the like; empty for none.
         created: Date and time (ISO 8601) at which it was saved.

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from ctrs.config import PrepareConfig, TrainConfig
+from ctrs.evaluation import evaluate
 from ctrs.inference import Predictor
 from ctrs.synthetic import TownConfig, make_town
 from ctrs.tiles import prepare_tiles
-from ctrs.training import evaluate, train
+from ctrs.training import train
 from ctrs.vector import vectorize
 
 

@@ -10,12 +10,12 @@ import rasterio
 import torch
 
 from ctrs.config import EvalConfig, PredictConfig, PrepareConfig
+from ctrs.evaluation.evaluation import evaluate
 from ctrs.model_files import CheckpointMetadata
 from ctrs.models.checkpoint import save_checkpoint
 from ctrs.models.segmentation import create_model
 from ctrs.synthetic import TownConfig, make_town
 from ctrs.tiles import prepare_tiles
-from ctrs.training.evaluation import evaluate
 
 TOWN = TownConfig(size_px=192, pixel_size_m=0.4, train_ids=("2_10",), test_ids=("2_13",))
 LABELS = {

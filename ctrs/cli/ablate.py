@@ -14,7 +14,7 @@ from ctrs.errors import CtrsError
 from ctrs.workspace import ABLATIONS
 
 if TYPE_CHECKING:
-    from ctrs.training import AblationPlan
+    from ctrs.ablation import AblationPlan
 
 
 def ablate(
@@ -47,13 +47,13 @@ def ablate(
     console.note(f"ablation: {folder}")
     console.note(f"data: {config.data}")
     if dry_run:
-        from ctrs.training import plan_ablation
+        from ctrs.ablation import plan_ablation
 
         plan = plan_ablation(config, folder)
         console.result(plan.to_json(), lambda: _show_plan(console, plan))
         return
 
-    from ctrs.training import ablate as ablate_grid
+    from ctrs.ablation import ablate as ablate_grid
 
     with console.progress() as progress:
         result = ablate_grid(config, folder, overwrite=overwrite, progress=progress)

@@ -21,7 +21,7 @@ from ctrs.progress import format_duration
 
 if TYPE_CHECKING:
     from ctrs.classes import ClassMap
-    from ctrs.training import EvaluationReport
+    from ctrs.evaluation import EvaluationReport
 
 DEMO_FILE = "demo.toml"
 _MARK = "demo.json"
@@ -41,10 +41,11 @@ def demo(
     _open_folder(out, fingerprint({"settings": settings, "seed": seed, "version": __version__}), overwrite=overwrite)
     started = time.monotonic()
 
+    from ctrs.evaluation import evaluate
     from ctrs.inference import Predictor
     from ctrs.synthetic import TownConfig, make_town
     from ctrs.tiles import prepare_tiles
-    from ctrs.training import evaluate, train
+    from ctrs.training import train
     from ctrs.vector import vectorize
 
     town = from_mapping(TownConfig, {**settings["town"], "seed": seed}, where="demo town")

@@ -17,7 +17,7 @@ from ctrs.raster.names import source_path
 from ctrs.workspace import newest_prepared, newest_run, run_data_dir
 
 if TYPE_CHECKING:
-    from ctrs.training.score_tables import ScoreTable
+    from ctrs.evaluation.score_tables import ScoreTable
 
 _DEFAULT = EvalConfig()
 _DISTANCES = ",".join(f"{distance:g}" for distance in _DEFAULT.distances_px)
@@ -146,9 +146,9 @@ def evaluate(
         overwrite=overwrite,
     )
     _check_call(config, models, data, pred, truth, out)
-    from ctrs.training import evaluate as evaluate_checkpoint
-    from ctrs.training import evaluate_masks, evaluate_models
-    from ctrs.training.required_scores import unmet
+    from ctrs.evaluation import evaluate as evaluate_checkpoint
+    from ctrs.evaluation import evaluate_masks, evaluate_models
+    from ctrs.evaluation.required_scores import unmet
 
     if pred and truth:
         masks = [source_path(text) for text in pred]

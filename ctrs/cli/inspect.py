@@ -14,8 +14,8 @@ from ctrs.errors import InputNotFoundError, UsageError
 from ctrs.workspace import newest_prepared, newest_run
 
 if TYPE_CHECKING:
+    from ctrs.inspection.embedding_report import EmbeddingReport
     from ctrs.tiles.manifest import Manifest
-    from ctrs.training.embedding_report import EmbeddingReport
 
 app = typer.Typer(
     help="Draw the patches that the contrast compares, and where they lie among a run's features.",
@@ -59,9 +59,9 @@ def patches(
     config = PatchMapConfig(class_name=class_name, void=void, overwrite=overwrite)
     manifests = _Manifests(data, console)
 
+    from ctrs.inspection.patch_maps import STRIDES, inspect_patches, picture_name
     from ctrs.report.patch_picture import PatchKind
     from ctrs.tiles.tile_lookup import find_tile
-    from ctrs.training.patch_maps import STRIDES, inspect_patches, picture_name
 
     targets: dict[Path, tuple[Manifest, Any]] = {}
     for name in tiles:
@@ -187,7 +187,7 @@ def embeddings(
     if run is None:
         console.note(f"run: {chosen}")
 
-    from ctrs.training.embedding_map import inspect_embeddings
+    from ctrs.inspection.embedding_map import inspect_embeddings
 
     if beside is None and not alone:
         beside = _counterpart(chosen, config, console)
@@ -199,9 +199,9 @@ def embeddings(
 
 def _counterpart(run: Path, config: EmbeddingMapConfig, console: Console) -> Path | None:
     """Find the run to draw beside a run, and say which it is or how to get one."""
+    from ctrs.inspection.run_pairs import find_counterpart, other_settings, training_command
     from ctrs.model_files import find_checkpoint
     from ctrs.training.run_config import CONFIG_FILE, read_run_config
-    from ctrs.training.run_pairs import find_counterpart, other_settings, training_command
 
     home = find_checkpoint(run).home
     if config.projected or not (home / CONFIG_FILE).is_file():

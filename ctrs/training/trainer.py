@@ -21,6 +21,7 @@ from ctrs.config import TrainConfig
 from ctrs.data.dataset import Batch
 from ctrs.data.tile_store import fill_cache
 from ctrs.errors import CtrsWarning, TrainingError
+from ctrs.evaluation.fold_choice import data_of_fold, warn_all_folds_train
 from ctrs.inference.device import cpu_threads, resolve_device
 from ctrs.metrics import ConfusionMatrix
 from ctrs.model_files import METADATA_FILE
@@ -33,7 +34,6 @@ from ctrs.training.distributed import check_ranks, gather, leads, open_fabric, s
 from ctrs.training.environment import record_start
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.example_tiles import ExampleTiles
-from ctrs.training.fold_choice import data_of_fold, warn_all_folds_train
 from ctrs.training.optimization import freeze, learning_rate_at, set_learning_rate
 from ctrs.training.origin import write_origin
 from ctrs.training.preflight import plan_training

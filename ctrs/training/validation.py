@@ -9,9 +9,9 @@ import torch
 
 from ctrs.classes import ClassMap
 from ctrs.data.dataset import Batch
+from ctrs.evaluation.protocols import score_protocols
 from ctrs.metrics import ConfusionMatrix
 from ctrs.models.segmentation import SegmentationModel
-from ctrs.training.protocols import score_protocols
 
 
 def validate(

@@ -48,9 +48,7 @@ def test_tiles_are_held_only_where_they_fit(make_tile: Any) -> None:
 def test_tiles_are_held_on_demand_up_to_what_there_is(make_tile: Any) -> None:
     store = make_store(make_tile)
     needed = store.expected_bytes()
-    with pytest.raises(
-        ConfigError, match="the decoded tiles take 1 kB of 1 kB available; expected cache"
-    ):
+    with pytest.raises(ConfigError, match="the decoded tiles take 1 kB of 1 kB available; expected cache"):
         fill_cache([store], "memory", workers=0, available_bytes=needed)
     assert store.held_bytes == 0
     assert fill_cache([store], "memory", workers=0, available_bytes=2 * needed)

@@ -12,13 +12,13 @@ from ctrs.classes import ClassMap, LandClass
 from ctrs.config import SegmentationConfig, TrainConfig
 from ctrs.data.dataset import Batch
 from ctrs.errors import ConfigError, CtrsWarning, TrainingError, UsageError
+from ctrs.evaluation.protocols import score_protocols
 from ctrs.losses import SegmentationLoss
 from ctrs.metrics import ConfusionMatrix
 from ctrs.models import load_module, save_module
 from ctrs.models.segmentation import create_model
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.expected_time import expected_epoch_seconds
-from ctrs.training.protocols import score_protocols
 from ctrs.training.step import TrainingStep, create_training_step
 from ctrs.training.validation import selection_scores, validate
 
