@@ -1,6 +1,6 @@
 """Grids of runs, and the table of what each setting gains."""
 
-from ctrs.ablation.ablate import AblationPlan, ablate, plan_ablation
+from ctrs.ablation.grid import AblationPlan, ablate, plan_ablation
 from ctrs.ablation.table import AblationResult
 
 __all__ = ["AblationPlan", "AblationResult", "ablate", "plan_ablation"]

@@ -79,7 +79,7 @@ def test_a_grid_is_trained_shown_and_rebuilt(
     def train_again(*_: Any, **__: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("ctrs.ablation.ablate.train", train_again)
+    monkeypatch.setattr("ctrs.ablation.grid.train", train_again)
     (town / "ablations" / "grid" / "table.md").unlink()
     assert program.main(["ablate", "grid.toml", "--split", "val", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -100,7 +100,7 @@ def test_a_failing_run_shows_in_table_and_exit_code(
     def diverge(*_: Any, **__: Any) -> None:
         raise TrainingError("epoch 1, step 1: the loss is nan")
 
-    monkeypatch.setattr("ctrs.ablation.ablate.train", diverge)
+    monkeypatch.setattr("ctrs.ablation.grid.train", diverge)
     assert program.main(["ablate", "grid.toml", "-o", "out"]) == 1
     captured = capsys.readouterr()
     assert "0/1, 1 failed" in captured.out

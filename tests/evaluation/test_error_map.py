@@ -16,11 +16,11 @@ from rio_cogeo import cog_validate
 
 from ctrs.classes import ClassMap, LandClass
 from ctrs.errors import GridMismatchError
+from ctrs.evaluation import error_map
 from ctrs.evaluation.error_map import ERRORS_TAG, ErrorMapWriter, error_categories, error_values, write_error_map
 from ctrs.metrics.blocks import scored_blocks
 from ctrs.raster.cog import write_class_cog
 from ctrs.raster.geotiff import Grid
-from ctrs.training import error_map
 
 CLASSES = ClassMap(
     classes=(

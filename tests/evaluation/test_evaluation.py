@@ -16,6 +16,7 @@ from scipy import ndimage
 from ctrs.classes import ClassMap
 from ctrs.config import EvalConfig
 from ctrs.errors import BandMismatchError, DataError, DataWarning, InputNotFoundError, OutputExistsError
+from ctrs.evaluation import split_scoring
 from ctrs.evaluation.evaluation import choose_split, evaluate
 from ctrs.evaluation.score_report import read_report
 from ctrs.inference.predictor import Predictor
@@ -25,7 +26,6 @@ from ctrs.model_files import run_home
 from ctrs.raster.bands import Bands
 from ctrs.raster.confidence import confidence_path
 from ctrs.tiles.manifest import Manifest
-from ctrs.training import split_scoring
 from tests.evaluation.scored_ground import BANDS, CPU, SIZES, make_checkpoint, make_run, prepare
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ctrs.ablation.ablate import plan_ablation
+from ctrs.ablation.grid import plan_ablation
 from ctrs.config import AblationConfig, EvalConfig, NamedSettings, PredictConfig, TrainConfig, run_name
 from ctrs.errors import ConfigError, DataError, DataWarning, UsageError
 from ctrs.evaluation import evaluate

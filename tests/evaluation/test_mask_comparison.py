@@ -25,13 +25,13 @@ from ctrs.errors import (
     UnknownColorError,
     UsageError,
 )
+from ctrs.evaluation import scoring
 from ctrs.evaluation.mask_comparison import evaluate_masks
 from ctrs.evaluation.score_report import read_report
 from ctrs.metrics import erode_labels
 from ctrs.raster.cog import RowBands, write_class_cog
 from ctrs.raster.confidence import confidence_path, to_steps, write_confidence_cog
 from ctrs.raster.geotiff import Grid
-from ctrs.training import scoring
 
 CRS_TOWN = CRS.from_epsg(32633)
 TRANSFORM = Affine(0.5, 0, 400_000, 0, -0.5, 5_800_000)

@@ -11,11 +11,10 @@ import pytest
 from ctrs.cli import app as program
 from ctrs.config import EvalConfig
 from ctrs.errors import CheckpointError, ConfigError, DataError, OutputExistsError, UsageError
-from ctrs.evaluation import evaluate, evaluate_models
+from ctrs.evaluation import evaluate, evaluate_models, split_scoring
 from ctrs.evaluation.openings import count_openings, record_opening
 from ctrs.inference.predictor import Predictor
 from ctrs.tiles.manifest import Manifest
-from ctrs.training import split_scoring
 from tests.evaluation.scored_ground import CPU, make_run, prepare
 
 PIXELS = EvalConfig(predict=CPU, pixels_only=True)

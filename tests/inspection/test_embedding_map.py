@@ -236,8 +236,8 @@ def test_the_counterpart_is_the_run_that_differs_least(runs):
     config = runs / "longer" / "config.toml"
     config.write_text(config.read_text().replace("epochs = 1", "epochs = 9"))
     assert find_counterpart(runs / "with") == runs / "without"
-    (runs / "without" / "best" / "model.json").unlink()
-    (runs / "without" / "last" / "model.json").unlink()
+    shutil.rmtree(runs / "without" / "best")
+    shutil.rmtree(runs / "without" / "last")
     assert find_counterpart(runs / "with") == runs / "longer"
     (runs / "broken").mkdir()
     (runs / "broken" / "config.toml").write_text("epochs = ")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctrs.ablation import ablate, plan_ablation
+from ctrs.ablation import ablate, grid, plan_ablation
 from ctrs.ablation.runs import read_status
 from ctrs.config import AblationConfig, TrainConfig, ablation_from_mapping, merge
 from ctrs.errors import (
@@ -29,7 +29,7 @@ from ctrs.evaluation.openings import OPENINGS_FILE
 from ctrs.evaluation.score_report import read_report
 from ctrs.jobs import fingerprint
 from ctrs.locks import held
-from ctrs.training import ablation, train, trainer
+from ctrs.training import train, trainer
 
 TRAIN = {
     "epochs": 1, "batch_size": 2, "crop": 32, "learning_rate": 3e-3, "device": "cpu", "augment": {"scale": [1, 1]},
@@ -45,7 +45,7 @@ def plain(data: Path) -> dict[str, Any]:
     return {"data": str(data), "seeds": [0, 1], "losses": ["none", "cl"], "train": TRAIN, "network": NETWORKS}
 
 
-def grid(data: Path, **layer: Any) -> AblationConfig:
+def grid_of(data: Path, **layer: Any) -> AblationConfig:
     return ablation_from_mapping(merge(plain(data), layer))
 
 
@@ -94,14 +94,14 @@ def town(tmp_path_factory: pytest.TempPathFactory, write_prepared: Any) -> Path:
 def whole(town: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished grid that was stopped twice on its way: after a training, and in one."""
     out = tmp_path_factory.mktemp("ablations") / "whole"
-    config = grid(town)
+    config = grid_of(town)
     stop = KeyboardInterrupt()
     stop.add_note("`ctrs train --resume` goes on")
     with pytest.MonkeyPatch.context() as patch:
         trained = Calls(train)
-        scored = Calls(ablation.evaluate, {"a-cl-seed0": stop})
-        patch.setattr(ablation, "train", trained)
-        patch.setattr(ablation, "evaluate", scored)
+        scored = Calls(grid.evaluate, {"a-cl-seed0": stop})
+        patch.setattr(grid, "train", trained)
+        patch.setattr(grid, "evaluate", scored)
         with pytest.raises(KeyboardInterrupt) as caught:
             ablate(config, out)
         assert caught.value.__notes__ == [f"{out} holds all finished epochs; the same command goes on"]
@@ -143,7 +143,7 @@ def test_a_stopped_grid_goes_on_and_each_run_is_an_ordinary_one(whole: Path) -> 
 
 
 def test_the_test_split_is_opened_once_for_each_run(town: Path, whole: Path) -> None:
-    result = ablate(grid(town), whole)
+    result = ablate(grid_of(town), whole)
     assert result.split == "test"
     for status in result.runs:
         openings = json.loads((status.folder / OPENINGS_FILE).read_text())["openings"]
@@ -153,8 +153,8 @@ def test_the_test_split_is_opened_once_for_each_run(town: Path, whole: Path) -> 
 
 
 def test_the_table_is_what_the_reports_say(town: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ablation, "train", Calls(train, dict.fromkeys(NAMES, AssertionError("trained again"))))
-    result = ablate(grid(town), whole)
+    monkeypatch.setattr(grid, "train", Calls(train, dict.fromkeys(NAMES, AssertionError("trained again"))))
+    result = ablate(grid_of(town), whole)
     reports = {name: read_report(whole / "runs" / name / "eval" / "test" / "report.json") for name in NAMES}
     assert [(row.network, row.loss, row.variant) for row in result.rows] == [
         ("a", "none", ""), ("a", "cl", ""), ("b", "none", ""), ("b", "cl", ""),
@@ -192,9 +192,9 @@ def test_the_table_is_what_the_reports_say(town: Path, whole: Path, monkeypatch:
 def test_the_table_comes_back_without_data_weights_or_training(
     town: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ablation, "train", Calls(train, dict.fromkeys(NAMES, AssertionError("trained again"))))
+    monkeypatch.setattr(grid, "train", Calls(train, dict.fromkeys(NAMES, AssertionError("trained again"))))
     names = ("table.md", "table.csv", "ablation.json")
-    config = replace(grid(town), data=copy / "absent" / "town")
+    config = replace(grid_of(town), data=copy / "absent" / "town")
     before = {name: (copy / name).read_text() for name in names}
     before["ablation.json"] = before["ablation.json"].replace(str(town), str(config.data))
     for name in names:
@@ -212,7 +212,7 @@ def test_the_table_comes_back_without_data_weights_or_training(
 def test_a_failing_run_is_shown_and_does_not_cost_the_others(
     town: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, before = grid(town), (copy / "table.csv").read_text()
+    config, before = grid_of(town), (copy / "table.csv").read_text()
     for name in ("a-cl-seed0", "b-none-seed1"):
         shutil.rmtree(copy / "runs" / name)
     failures = {
@@ -220,7 +220,7 @@ def test_a_failing_run_is_shown_and_does_not_cost_the_others(
         "b-none-seed1": ValueError("odd\nsize"),
     }
     calls = Calls(train, dict(failures))
-    monkeypatch.setattr(ablation, "train", calls)
+    monkeypatch.setattr(grid, "train", calls)
     result = ablate(config, copy)
     assert calls.names == ["a-cl-seed0", "b-none-seed1"]  # the second is tried though the first failed
     assert [(status.run.name, status.error) for status in result.failed] == [
@@ -249,7 +249,7 @@ def test_a_failing_run_is_shown_and_does_not_cost_the_others(
 def test_a_half_trained_run_goes_on_at_its_last_epoch(
     town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = grid(town, seeds=[3], losses=["cl"], network=NETWORKS[:1], train={"epochs": 2})
+    config = grid_of(town, seeds=[3], losses=["cl"], network=NETWORKS[:1], train={"epochs": 2})
 
     def stop_in_the_second_epoch(done: int, total: int, what: str) -> None:
         if what == "training" and done == 5:
@@ -259,7 +259,7 @@ def test_a_half_trained_run_goes_on_at_its_last_epoch(
         ablate(config, tmp_path / "out", progress=stop_in_the_second_epoch)
     assert plan_ablation(config, tmp_path / "out").runs[0].describe() == "epoch 1 of 2"
     results = []
-    monkeypatch.setattr(ablation, "train", lambda *a, **k: results.append(train(*a, **k)))
+    monkeypatch.setattr(grid, "train", lambda *a, **k: results.append(train(*a, **k)))
     phases: list[str] = []
     result = ablate(config, tmp_path / "out", progress=lambda done, total, what: phases.append(what))
     assert list(dict.fromkeys(phases)) == ["reading tiles", "training", "scoring scenes", "runs"]
@@ -274,15 +274,15 @@ def test_runs_of_another_grid_are_refused_and_with_overwrite_only_they_are_repla
     town: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, write_prepared: Any, tmp_path: Path
 ) -> None:
     calls = Calls(train, {name: TrainingError("not now") for name in NAMES})
-    monkeypatch.setattr(ablation, "train", calls)
-    other = grid(town, network=[NETWORKS[0], {**NETWORKS[1], "weight_decay": 0.5}])
+    monkeypatch.setattr(grid, "train", calls)
+    other = grid_of(town, network=[NETWORKS[0], {**NETWORKS[1], "weight_decay": 0.5}])
     before = files_of(copy)
     with pytest.raises(OutputExistsError, match=r"b-none-seed0: another run stands there \(weight_decay was 0.01 and"):
         ablate(other, copy)
     with pytest.raises(OutputExistsError, match=r"epochs was 1 and is 2.*and 7 more such runs; pass --overwrite"):
-        ablate(grid(town, train={"epochs": 2}), copy)
+        ablate(grid_of(town, train={"epochs": 2}), copy)
     with pytest.raises(OutputExistsError, match="the data are others"):
-        ablate(grid(write_prepared(tmp_path / "village", train=4, test=1)), copy)
+        ablate(grid_of(write_prepared(tmp_path / "village", train=4, test=1)), copy)
     assert files_of(copy) == before
     assert calls.names == []
     ablate(other, copy, overwrite=True)
@@ -291,9 +291,9 @@ def test_runs_of_another_grid_are_refused_and_with_overwrite_only_they_are_repla
 
 
 def test_with_overwrite_a_run_of_other_settings_is_trained_anew(town: Path, tmp_path: Path) -> None:
-    config = grid(town, seeds=[0], losses=["none"], network=NETWORKS[:1])
+    config = grid_of(town, seeds=[0], losses=["none"], network=NETWORKS[:1])
     ablate(config, tmp_path / "out")
-    other = grid(town, seeds=[0], losses=["none"], network=NETWORKS[:1], train={"weight_decay": 0.5})
+    other = grid_of(town, seeds=[0], losses=["none"], network=NETWORKS[:1], train={"weight_decay": 0.5})
     ablate(other, tmp_path / "out", overwrite=True)
     (status,) = plan_ablation(other, tmp_path / "out").runs
     assert status.is_finished
@@ -319,7 +319,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     calls = Calls(train)
-    monkeypatch.setattr(ablation, "train", calls)
+    monkeypatch.setattr(grid, "train", calls)
     with pytest.raises(kind, match=message):
         ablate(ablation_from_mapping(merge(plain(prepared()), layer)), tmp_path / "out")
     assert calls.names == []
@@ -327,7 +327,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(
 
 
 def test_a_plan_names_sizes_and_writes_nothing(town: Path, tmp_path: Path) -> None:
-    plan = plan_ablation(grid(town), tmp_path / "out")
+    plan = plan_ablation(grid_of(town), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert {status.state for status in plan.runs} == {"to do"}
     assert set(plan.parameters) == {"a", "b"}
@@ -338,17 +338,17 @@ def test_a_plan_names_sizes_and_writes_nothing(town: Path, tmp_path: Path) -> No
 def test_one_process_at_a_time(town: Path, copy: Path) -> None:
     shutil.rmtree(copy / "runs" / NAMES[0])
     with held(copy / "runs", copy), pytest.raises(OutputError, match="copy: another process is writing it now"):
-        ablate(grid(town), copy)
+        ablate(grid_of(town), copy)
 
 
 def test_a_file_in_the_way_is_named(town: Path, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(OutputExistsError, match="is a file; choose a folder with --out"):
-        ablate(grid(town), tmp_path / "out")
+        ablate(grid_of(town), tmp_path / "out")
 
 
 def test_a_report_on_other_data_is_no_score_of_the_run(town: Path, copy: Path) -> None:
-    config = grid(town)
+    config = grid_of(town)
     path = copy / "runs" / NAMES[0] / "eval" / "test" / "report.json"
     path.write_text(path.read_text().replace(f'"data": "{town}"', '"data": "/elsewhere/village"'))
     assert read_status(config.runs[0], copy, "test").state == "trained"
