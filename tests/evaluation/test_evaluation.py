@@ -147,7 +147,7 @@ def test_a_finished_report_is_read_not_made_again(data, run, monkeypatch):
 
 
 def test_openings_of_test_are_counted(data, run, caplog):
-    caplog.set_level("INFO", "ctrs.training")
+    caplog.set_level("INFO", "ctrs")
     first = evaluate(run, data, EvalConfig(predict=CPU))
     assert "opened it never before" in caplog.text
     other = EvalConfig(predict=replace(CPU, overlap=0.5), overwrite=True)

@@ -195,7 +195,7 @@ def test_a_mask_on_another_grid_is_resampled_on_request_only(tmp_path, masks, ca
     both = r"mask 216 x 178 px in EPSG:32633, origin 400001, .*truth 110 x 90 px in EPSG:32633, origin 400000, "
     with pytest.raises(GridMismatchError, match=rf"moved_mask\.tif: does not lie on the grid .*{both}.*--resample"):
         evaluate_masks(moved, label)
-    caplog.set_level("INFO", "ctrs.training")
+    caplog.set_level("INFO", "ctrs")
     report = evaluate_masks(moved, label, EvalConfig(resample=True), out=tmp_path / "scores")
     expected = pred.copy()
     expected[:1], expected[:, :2] = 255, 255

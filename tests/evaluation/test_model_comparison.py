@@ -69,7 +69,7 @@ PIXELS_VAL = replace(PIXELS, split="val")
 
 
 def test_on_request_the_test_is_opened_and_each_model_says_how_often(runs, data, caplog, monkeypatch):
-    caplog.set_level("INFO", "ctrs.training")
+    caplog.set_level("INFO", "ctrs")
     evaluate(runs[1], data, PIXELS)
     evaluate(runs[1], data, replace(PIXELS, bootstrap=7, overwrite=True))
     comparison = evaluate_models(runs, data, replace(PIXELS, split="test", overwrite=True))
