@@ -36,7 +36,7 @@ from ctrs.inference.device import cpu_threads, resolve_device
 from ctrs.raster.bands import Bands
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.manifest import Manifest, Scene, Tile
-from ctrs.training import trainer
+from ctrs.training import batch_step, trainer
 from ctrs.training.distributed import open_fabric
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.optimization import freeze, learning_rate_at, set_learning_rate
@@ -114,11 +114,11 @@ def trainer_loop(work: Workbench, config: TrainConfig, batches: Any, epoch: int)
     """Take the steps of an epoch as ``train`` does."""
     meter = EpochMeter(epoch + 1, device=work.fabric.device)
     steps_per_epoch, saved = work.train_batches.num_steps, time.monotonic()
-    for number, parts_of_batch in enumerate(trainer._grouped(meter.timed(batches), config.accumulate)):
+    for number, parts_of_batch in enumerate(batch_step.grouped(meter.timed(batches), config.accumulate)):
         rate = learning_rate_at(epoch * steps_per_epoch + number, config, steps_per_epoch=steps_per_epoch)
         set_learning_rate(work.optimizer, rate)
-        total, parts = trainer._accumulate(work, config, parts_of_batch, epoch=epoch, number=number)
-        grad_norm = trainer._optimize(work, config)
+        total, parts = batch_step.accumulate(work, config, parts_of_batch, epoch=epoch, number=number)
+        grad_norm = batch_step.optimize(work, config)
         num_images = sum(len(part["image"]) for part in parts_of_batch)
         meter.add(total, parts, grad_norm, num_images=num_images, learning_rate=rate)
         if trainer._all_agree(work.fabric, time.monotonic() - saved >= 60 * config.save_minutes, number):

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,8 @@ from typing import Any, cast
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from torch import Tensor
 
 from ctrs.config import TrainConfig
-from ctrs.data.dataset import Batch
 from ctrs.data.tile_store import fill_cache
 from ctrs.errors import CtrsWarning, TrainingError
 from ctrs.evaluation.fold_choice import data_of_fold, warn_all_folds_train
@@ -29,6 +27,7 @@ from ctrs.models.checkpoint import load_checkpoint
 from ctrs.progress import Progress, counted, no_progress
 from ctrs.report.examples import Example
 from ctrs.tiles.manifest import Manifest
+from ctrs.training import batch_step
 from ctrs.training.determinism import deterministic_algorithms, told_what_varies
 from ctrs.training.distributed import check_ranks, gather, leads, open_fabric, share_buffers, sum_over_ranks
 from ctrs.training.environment import record_start
@@ -252,13 +251,13 @@ def _run_epochs(
             if state.step:
                 meter.load_state_dict(begun["meter"])
             batches.epoch, batches.first_step = epoch, state.step
-            steps = _grouped(meter.timed(train_loader), config.accumulate)
+            steps = batch_step.grouped(meter.timed(train_loader), config.accumulate)
             for number, parts_of_batch in enumerate(steps, state.step):
                 done = epoch * steps_per_epoch + number
                 rate = learning_rate_at(done, config, steps_per_epoch=steps_per_epoch)
                 set_learning_rate(work.optimizer, rate)
-                total, parts = _accumulate(work, config, parts_of_batch, epoch=epoch, number=number)
-                grad_norm = _optimize(work, config)
+                total, parts = batch_step.accumulate(work, config, parts_of_batch, epoch=epoch, number=number)
+                grad_norm = batch_step.optimize(work, config)
                 num_images = sum(len(part["image"]) for part in parts_of_batch)
                 meter.add(total, parts, grad_norm, num_images=num_images, learning_rate=rate)
                 progress(done + 1, config.epochs * steps_per_epoch, "training")
@@ -315,65 +314,6 @@ def _run_epochs(
     return _result(run, state, config, resumed_at)
 
 
-def _grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
-    """Yield the parts of each step's batch together."""
-    parts: list[Batch] = []
-    for batch in batches:
-        parts.append(batch)
-        if len(parts) == count:
-            yield parts
-            parts = []
-
-
-def _accumulate(
-    work: Workbench, config: TrainConfig, parts_of_batch: Sequence[Batch], *, epoch: int, number: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute objective and gradients of this process's share of a batch, part by part; return the means."""
-    totals, parts = [], []
-    for part, batch in enumerate(parts_of_batch):
-        is_last = part + 1 == len(parts_of_batch)
-        with work.fabric.no_backward_sync(work.wrapped, enabled=not is_last):
-            total, named = _forward_backward(work, config, batch, epoch=epoch, number=number, part=part)
-        totals.append(total)
-        parts.append(named)
-    if len(totals) == 1:
-        return totals[0], parts[0]
-    return torch.stack(totals).mean(), {
-        name: torch.stack([named[name].float() for named in parts]).mean() for name in parts[0]
-    }
-
-
-def _forward_backward(
-    work: Workbench, config: TrainConfig, batch: Batch, *, epoch: int, number: int, part: int = 0
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the objective of a part of a batch, and gradients that add up to those of the batch's mean."""
-    images, labels = work.images(batch)
-    place = number + ((work.fabric.global_rank * config.accumulate + part) << 32)  # other keys in each part
-    keys = work.step.draw_keys(images, seed=config.seed, epoch=epoch, step=place)
-    waits = epoch * work.train_batches.num_steps + number < config.contrast_warmup_steps
-    total, parts = work.wrapped(images, labels, keys, contrast_scale=0.0 if waits else 1.0)
-    work.fabric.backward(total / config.accumulate if config.accumulate > 1 else total)
-    return total.detach(), parts
-
-
-def _optimize(work: Workbench, config: TrainConfig) -> Tensor:
-    """Clip the gradient, take the step, and return the gradient's norm before clipping."""
-    scaler, optimizer = work.scaler, work.optimizer
-    if scaler is not None:
-        scaler.unscale_(optimizer)
-    parameters = [value for group in optimizer.param_groups for value in group["params"]]
-    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-    if scaler is None:
-        optimizer.step()
-    else:
-        scaler.step(optimizer)  # not where a gradient is not finite
-        scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    if work.average is not None:
-        work.average.update(work.step)
-    return grad_norm
-
-
 def _save(run: RunFolder, state: RunState, work: Workbench, meter: EpochMeter | None = None) -> None:
     """Save the run where it stands; in an epoch with what that has added up to."""
     generators = gather(random_state(), work.fabric)
@@ -418,7 +358,8 @@ def _plan(
     with told_what_varies(work.fabric.device):
         return plan_training(
             run, state, work, config, manifest,
-            train_step=lambda batch: _forward_backward(alone, config, batch, epoch=0, number=0)[0], cached=cached,
+            train_step=lambda batch: batch_step.forward_backward(alone, config, batch, epoch=0, number=0)[0],
+            cached=cached,
         )  # fmt: skip
 
 

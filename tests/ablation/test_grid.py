@@ -29,7 +29,7 @@ from ctrs.evaluation.openings import OPENINGS_FILE
 from ctrs.evaluation.score_report import read_report
 from ctrs.jobs import fingerprint
 from ctrs.locks import held
-from ctrs.training import train, trainer
+from ctrs.training import batch_step, train, trainer
 
 TRAIN = {
     "epochs": 1, "batch_size": 2, "crop": 32, "learning_rate": 3e-3, "device": "cpu", "augment": {"scale": [1, 1]},
@@ -357,7 +357,7 @@ def test_a_report_on_other_data_is_no_score_of_the_run(town: Path, copy: Path) -
 def test_all_losses_of_a_seed_see_the_same_batches_and_first_weights(
     town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: TrainConfig
 ) -> None:
-    original = trainer._forward_backward
+    original = batch_step.forward_backward
     seen: list[tuple[float, ...]] = []  # epoch, step, weights at the start, batch
 
     def recording(work: Any, config: TrainConfig, batch: Any, *, epoch: int, number: int, part: int = 0) -> Any:
@@ -365,7 +365,7 @@ def test_all_losses_of_a_seed_see_the_same_batches_and_first_weights(
         seen.append((epoch, number, first, float(batch["image"].double().sum()), float(batch["mask"].sum())))
         return original(work, config, batch, epoch=epoch, number=number, part=part)
 
-    monkeypatch.setattr(trainer, "_forward_backward", recording)
+    monkeypatch.setattr(batch_step, "forward_backward", recording)
 
     def batches(loss: str, seed: int) -> Sequence[tuple[float, ...]]:
         config = replace(tiny_config, loss=loss, seed=seed)

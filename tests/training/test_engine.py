@@ -20,7 +20,7 @@ from ctrs.config import TrainConfig
 from ctrs.errors import CheckpointError, TrainingError
 from ctrs.model_files import hash_weights
 from ctrs.models.checkpoint import load_checkpoint
-from ctrs.training import EpochRecord, train, trainer, workbench
+from ctrs.training import EpochRecord, batch_step, train, trainer, workbench
 from ctrs.training.determinism import deterministic_algorithms, told_what_varies
 from ctrs.training.epoch_meter import SKIPPED, EpochMeter
 from ctrs.training.resume import STATE_FILE, TENSORS_FILE, read_state
@@ -227,14 +227,14 @@ def test_channels_last_changes_the_layout_and_not_the_meaning(
     town: Path, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layouts: list[bool] = []
-    original = trainer._forward_backward
+    original = batch_step.forward_backward
 
     def recording(work: Any, config: TrainConfig, batch: Any, **place: int) -> Any:
         images, _ = work.images(batch)
         layouts.append(images.is_contiguous(memory_format=torch.channels_last))
         return original(work, config, batch, **place)
 
-    monkeypatch.setattr(trainer, "_forward_backward", recording)
+    monkeypatch.setattr(batch_step, "forward_backward", recording)
     train(town, tmp_path / "plain", dataclasses.replace(config, epochs=1))
     assert not any(layouts)
     layouts.clear()

@@ -26,7 +26,7 @@ from ctrs.model_files import hash_weights
 
 NUM_RANDOM = 10
 PLACES = [  # function, which call of it, half: the file that it writes is left half-written
-    ("ctrs.training.trainer._optimize", 3, False),
+    ("ctrs.training.batch_step.optimize", 3, False),
     ("ctrs.training.resume.save_tensors", 2, True),
     ("ctrs.training.resume.sync", 1, False),
     ("ctrs.training.resume.sync", 5, False),

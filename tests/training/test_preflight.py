@@ -16,7 +16,7 @@ from ctrs.config import TrainConfig
 from ctrs.errors import OutputError, UsageError
 from ctrs.models.checkpoint import load_checkpoint
 from ctrs.report.png import read_description
-from ctrs.training import TrainPlan, footprint, run_output, train, trainer, tuning
+from ctrs.training import TrainPlan, batch_step, footprint, run_output, train, tuning
 from ctrs.training.run_config import read_run_config
 from ctrs.training.run_logs import RunLogs
 
@@ -76,7 +76,7 @@ def test_a_disk_without_room_is_refused_before_a_step(
     town: Path, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(footprint.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
-    monkeypatch.setattr(trainer, "_forward_backward", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(batch_step, "forward_backward", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(OutputError, match=r"a: the disk has 1 MB left, but the run needs .* make room"):
         train(town, tmp_path / "a", tiny_config)
 

@@ -21,7 +21,7 @@ from ctrs.config import TrainConfig
 from ctrs.errors import DataError, DeviceError, InputNotFoundError, OutputExistsError, TrainingError, UsageError
 from ctrs.model_files import hash_weights, read_metadata
 from ctrs.models.checkpoint import load_checkpoint
-from ctrs.training import EpochRecord, TrainPlan, run_output, train, trainer
+from ctrs.training import EpochRecord, TrainPlan, batch_step, run_output, train, trainer
 from ctrs.training.run_config import read_run_config
 from ctrs.workspace import newest_run
 
@@ -136,13 +136,13 @@ def test_the_callers_generators_and_threads_stay_as_they_are(
 def test_each_epoch_sees_other_crops_in_another_order(
     town: Path, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, seen = trainer._forward_backward, []
+    original, seen = batch_step.forward_backward, []
 
     def recording(work: Any, config: TrainConfig, batch: Any, *, epoch: int, **place: int) -> Any:
         seen.append((epoch, float(batch["image"].double().sum())))
         return original(work, config, batch, epoch=epoch, **place)
 
-    monkeypatch.setattr(trainer, "_forward_backward", recording)
+    monkeypatch.setattr(batch_step, "forward_backward", recording)
     train(town, tmp_path / "a", tiny_config, on_plan=lambda _: seen.clear())
     assert [epoch for epoch, _ in seen] == [0, 0, 0, 1, 1, 1]
     assert len({total for _, total in seen}) == 6
@@ -289,7 +289,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     prepared, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, run = prepared(), tmp_path / "a"
-    original, calls = trainer._forward_backward, 0
+    original, calls = batch_step.forward_backward, 0
 
     def exploding(*arguments: Any, epoch: int, number: int, part: int = 0) -> Any:
         nonlocal calls
@@ -297,7 +297,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         calls += 1
         return (total * float("nan") if (epoch, number) == (1, 1) else total), parts
 
-    monkeypatch.setattr(trainer, "_forward_backward", exploding)
+    monkeypatch.setattr(batch_step, "forward_backward", exploding)
     with pytest.raises(TrainingError, match=r"epoch 2, step 2: the loss is nan at learning rate 0\.003"):
         train(data, run, tiny_config)
     model, metadata = load_checkpoint(run / "last")
