@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,18 +18,19 @@ MEBI = 1 << 20
 
 
 def test_memory_of_the_process_is_that_of_what_it_holds() -> None:
+    gc.collect()  # what earlier tests left is not to go while we look
     meter = MemoryMeter(torch.device("cpu"))
     meter.begin()
     if not meter.peak_bytes():
         pytest.skip("the system does not tell the memory of a process")
     before = meter.held_bytes()
-    ballast = np.ones(64 * MEBI, np.uint8)
-    assert meter.held_bytes() - before > 60 * MEBI
+    ballast = np.ones(400 * MEBI, np.uint8)
+    assert meter.held_bytes() - before > 300 * MEBI
     del ballast
-    assert meter.peak_bytes() - before > 60 * MEBI
+    assert meter.peak_bytes() - before > 300 * MEBI
     if meter.exact:
         meter.begin()
-        assert meter.peak_bytes() - before < 40 * MEBI
+        assert meter.peak_bytes() - before < 100 * MEBI
     assert meter.available_bytes() > 0
 
 
