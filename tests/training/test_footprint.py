@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import gc
+import mmap
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,13 +24,14 @@ def test_memory_of_the_process_is_that_of_what_it_holds() -> None:
     if not meter.peak_bytes():
         pytest.skip("the system does not tell the memory of a process")
     before = meter.held_bytes()
-    ballast = np.ones(400 * MEBI, np.uint8)
-    assert meter.held_bytes() - before > 300 * MEBI
-    del ballast
+    # Pages of the system: an array may come from memory that the process has freed and kept.
+    with mmap.mmap(-1, 400 * MEBI) as ballast:
+        ballast.write(bytes(400 * MEBI))
+        assert meter.held_bytes() - before > 300 * MEBI
     assert meter.peak_bytes() - before > 300 * MEBI
     if meter.exact:
         meter.begin()
-        assert meter.peak_bytes() - before < 100 * MEBI
+        assert meter.peak_bytes() - before < 200 * MEBI
     assert meter.available_bytes() > 0
 
 
