@@ -80,6 +80,10 @@ def value_at(config: object, key: str) -> object:
     return config
 
 
+def test_without_options_all_is_as_usual(called: Callable[..., SimpleNamespace]) -> None:
+    assert called("runs/a", "--data", "town").config == EvalConfig()
+
+
 def test_no_option_is_left_out() -> None:
     command: Any = get_command(app)
     options = [entry.opts for entry in command.commands["eval"].params if entry.param_type_name == "option"]
@@ -90,7 +94,7 @@ def test_no_option_is_left_out() -> None:
 def test_an_option_arrives_under_its_key(option: str, called: Callable[..., SimpleNamespace]) -> None:
     words, key, value = SETTINGS[option]
     model = ("runs/a", "--data", "town")
-    assert value_at(called(*model).config, key) == value_at(EvalConfig(), key) != value
+    assert value_at(EvalConfig(), key) != value
     assert value_at(called(*model, option, *words).config, key) == value
 
 
@@ -98,7 +102,7 @@ def test_an_option_arrives_under_its_key(option: str, called: Callable[..., Simp
 def test_an_option_of_masks_arrives_under_its_key(option: str, called: Callable[..., SimpleNamespace]) -> None:
     words, key, value = OF_MASKS[option]
     masks = ("--pred", "a.tif", "--truth", "b.tif")
-    assert value_at(called(*masks).config, key) == value_at(EvalConfig(), key) != value
+    assert value_at(EvalConfig(), key) != value
     assert value_at(called(*masks, option, *words).config, key) == value
 
 
