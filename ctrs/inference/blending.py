@@ -101,8 +101,8 @@ class RowBandAccumulator:
         self.sums[:, kept:] = 0
         return finished
 
-    def normalize(self, finished: Tensor, row: int) -> Tensor:
-        """Divide what ``finish_row`` returned by the sum of the weights: the mean logits, (K, n, W)."""
+    def normalize(self, finished: Tensor, row: int, rows: slice = slice(None)) -> Tensor:
+        """Divide what ``finish_row`` returned, or some of its rows, by the sum of the weights: the mean logits."""
         top = self.row_starts[row]
         row_sums = finished.new_zeros(finished.shape[1])
         for start in self.row_starts[: row + 1]:
@@ -110,7 +110,7 @@ class RowBandAccumulator:
             if reached > 0:
                 count = min(reached, len(row_sums))
                 row_sums[:count] += self._row_weights[top - start : top - start + count]
-        return finished / (row_sums[:, None] * self._column_sums)
+        return finished[:, rows] / (row_sums[rows, None] * self._column_sums)
 
 
 def largest_class(sums: Tensor) -> Tensor:

@@ -221,7 +221,7 @@ class Predictor:
         """
         parts: list[npt.NDArray[np.float32]] = []
         for rows in self._array_rows(pixels, valid, config or PredictConfig()):
-            logits = rows.mean_logits().cpu().numpy()
+            logits = rows.mean_logits(slice(None)).cpu().numpy()
             logits[:, ~rows.valid] = np.nan
             parts.append(logits)
         return np.concatenate(parts, axis=1)

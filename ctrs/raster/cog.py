@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -47,8 +48,8 @@ class MaskClass:
 class RowBands:
     """Finished rows of a raster that is being made, from the top down.
 
-    Each band of rows is a small compressed file in a folder. It is there whole or not at all, so that work which was
-    killed can go on after the last one.
+    Each band of rows is a small file in a folder, compressed where that is worth its time. It is there whole or not at
+    all, so that work which was killed can go on after the last one.
 
     Args:
         folder: Where the bands are kept; bands of an earlier attempt that stand there are taken over.
@@ -90,7 +91,11 @@ class RowBands:
         path = self.folder / f"rows_{self._num_rows:09d}_{height}.tif"
         staged = path.with_name(f".{path.name}.new")
         profile = {"driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": str(rows.dtype)}
-        layout = {"tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "compress": "deflate", "zlevel": 1}
+        layout: dict[str, Any] = {"tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX}
+        if rows.itemsize == 1:
+            layout |= {"compress": "deflate", "zlevel": 1}
+        else:  # confidences hardly shrink; GDAL fills blocks up, which costs space where nothing shrinks them again
+            layout["blockysize"] = min(BLOCK_PX, 16 * math.ceil(height / 16))
         # The transform is a stand-in (the mosaic knows the true one), since GDAL warns of files that have none.
         transform = Affine(1, 0, 0, 0, -1, height)
         try:
