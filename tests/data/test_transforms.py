@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import ast
 import hashlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import albumentations
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ctrs
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import AugmentConfig
 from ctrs.data.cropping import WholeTile, ZoomCrop
@@ -263,3 +267,27 @@ def test_brightness_and_contrast_change_values_and_keep_the_range() -> None:
     means = [float(transform(sample, sample_rng(0, 0, index)).image.mean()) for index in range(50)]
     assert min(means) < 0.35 < 0.65 < max(means)
     np.testing.assert_array_equal(transform(sample, sample_rng(0, 0, 0)).mask, sample.mask)
+
+
+def imported(source: str) -> Iterator[str]:
+    """Yield the names of modules that some code imports, also within functions and by their name as text."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+            "import_module",
+            "__import__",
+        ):
+            yield from (str(given.value) for given in node.args if isinstance(given, ast.Constant))
+
+
+def test_one_file_alone_knows_albumentations() -> None:
+    package = Path(ctrs.__file__).parent
+    users = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if any(name.partition(".")[0] == "albumentations" for name in imported(path.read_text(encoding="utf-8")))
+    }
+    assert users == {"data/transforms.py"}

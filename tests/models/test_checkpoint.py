@@ -415,10 +415,16 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
 def test_nothing_is_unpickled() -> None:
     package = Path(ctrs.__file__).parent
     sources = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
-    unsafe = re.compile(r"\b(torch|fabric|joblib|dill)\.(load|save)\(|allow_pickle=True|weights_only=False")
     lines = [(name, line.strip()) for name, text in sources.items() for line in text.splitlines()]
+    unsafe = re.compile(
+        r"\b(torch|[Ff]abric|strategy|joblib|dill|cloudpickle|shelve)\.(load|save|open|save_checkpoint|load_checkpoint)\("
+        r"|allow_pickle=True|weights_only=False|\bread_pickle\(|\bto_pickle\("
+        r"|^from (torch|torch\.serialization|joblib|dill|cloudpickle|pickle|shelve) import .*\b(load|save|dump|open)"
+    )
     loads = [(name, line) for name, line in lines if unsafe.search(line)]
     assert loads == [("models/weights.py", 'found = torch.load(path, map_location="cpu", weights_only=True)')]
+    importing = re.compile(r"^(import|from) (pickle|joblib|dill|cloudpickle|shelve|marshal)\b")
+    assert [name for name, line in lines if importing.search(line)] == ["models/weights.py"]  # for its error
     pickles = re.compile(r"\bpickle\.(loads?|dumps?|Unpickler|Pickler)\b")
     calls = [name for name, text in sources.items() if pickles.search(text)]
     assert calls == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,7 +54,7 @@ def test_the_plan_holds_what_is_true(trained: tuple[Path, TrainPlan]) -> None:
     assert 0 <= plan.disk_bytes - written <= footprint._OTHER_FILES_BYTES
     assert plan.disk_free > plan.disk_bytes
     assert plan.cache_bytes == 8 * 64 * 64 * 5  # three bands, mask, valid
-    if plan.memory_bytes:
+    if sys.platform == "linux":  # elsewhere the system may not tell
         assert 1e8 < plan.memory_bytes < plan.memory_available
 
 
