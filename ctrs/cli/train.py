@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -30,6 +29,7 @@ from ctrs.config import (
     run_name,
 )
 from ctrs.errors import InputNotFoundError, UsageError
+from ctrs.launcher import leads
 from ctrs.progress import format_duration
 from ctrs.workspace import RUNS, free_run_dir, newest_prepared, newest_run
 
@@ -189,7 +189,7 @@ def train(
     quiet: options.Quiet = False,
 ) -> None:
     """Train a network on prepared tiles; write checkpoints, metrics and curves to runs/NAME."""
-    follows = _follows()
+    follows = not leads()
     console = Console(as_json=as_json, verbose=verbose, quiet=quiet or follows)
     given = {
         "backbone": backbone,
@@ -272,13 +272,6 @@ def train(
 
     if not follows:
         console.result(payload, show)
-
-
-def _follows() -> bool:
-    """Whether torchrun or SLURM started this process beside another one, which says it all."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return os.environ.get("RANK", "0") != "0"
-    return os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and os.environ.get("SLURM_PROCID", "0") != "0"
 
 
 def _as_its_source(file: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:

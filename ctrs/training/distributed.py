@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -37,7 +37,8 @@ from torch import Tensor, nn
 import ctrs
 from ctrs.config import TrainConfig, to_plain
 from ctrs.errors import CtrsError, DeviceError, TrainingError, UsageError
-from ctrs.inference.device import resolve_precision
+from ctrs.inference.device import cpu_threads, resolve_precision
+from ctrs.launcher import launched_rank
 
 _T = TypeVar("_T")
 
@@ -108,19 +109,22 @@ class LocalRanks(ClusterEnvironment):
 
 
 def outside_ranks() -> ClusterEnvironment | None:
-    """Return the processes that torchrun or SLURM started together with this one, None where neither did."""
-    if TorchElasticEnvironment.detect():
+    """Return the processes that torchrun or SLURM started together with this one, None where neither did.
+
+    Raises:
+        UsageError: SLURM was not told how many processes to start on each node.
+    """
+    launched = launched_rank()
+    if launched is None:
+        return None
+    if launched.launcher == "torchrun":
         return TorchElasticEnvironment()
-    # Set by srun; SLURM_NTASKS also stands in a batch script, which is one process.
-    if SLURMEnvironment.detect() and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        return SLURMEnvironment()
-    return None
-
-
-def leads() -> bool:
-    """Whether this process decides, writes and tells: any that was not started beside others as a rank above 0."""
-    ranks = outside_ranks()
-    return ranks is None or ranks.global_rank() == 0
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise UsageError(
+            f"srun started {launched.world_size} processes, but not so many on each node; give it --ntasks-per-node "
+            "with the number that --devices has"
+        )
+    return SLURMEnvironment()
 
 
 def check_ranks(config: TrainConfig, device: torch.device) -> None:
@@ -130,14 +134,13 @@ def check_ranks(config: TrainConfig, device: torch.device) -> None:
         UsageError: Devices and nodes are not those that torchrun or SLURM started, or nodes without either.
         DeviceError: There are fewer devices.
     """
-    world_size, ranks = config.devices * config.num_nodes, outside_ranks()
-    started = 1 if ranks is None else ranks.world_size()
-    if ranks is not None and started != world_size:
+    world_size, launched = config.devices * config.num_nodes, launched_rank()
+    if launched is not None and launched.world_size != world_size:
         raise UsageError(
-            f"{started} processes were started, but devices = {config.devices} on {config.num_nodes} nodes need "
-            f"{world_size}; give --devices (on each node) and --nodes as torchrun or srun was given them"
+            f"{launched.world_size} processes were started, but devices = {config.devices} on {config.num_nodes} nodes "
+            f"need {world_size}; give --devices (on each node) and --nodes as torchrun or srun was given them"
         )
-    if ranks is None and config.num_nodes > 1:
+    if launched is None and config.num_nodes > 1:
         raise UsageError(
             f"num_nodes = {config.num_nodes} found, but neither torchrun nor SLURM started this process; start ctrs on "
             f"each node by `torchrun --nnodes {config.num_nodes} --nproc-per-node {config.devices} -m ctrs train ...` "
@@ -182,7 +185,13 @@ def open_fabric(
         stack.callback(_leave_group)  # last: while this process is in it, others do not fail because it has gone
         if ranks is None:
             ranks = LocalRanks(rank=0, world_size=world_size, port=_free_port())
+            threads = config.threads or max(1, torch.get_num_threads() // world_size)
+            config = replace(config, threads=threads)  # of each process, this one too
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # else Fabric chooses
+            stack.enter_context(cpu_threads(threads))
             stack.enter_context(_followers(config, ranks))
+        else:
+            stack.enter_context(cpu_threads(config.threads))  # a launcher's own number holds unless one is given
         fabric = Fabric(
             accelerator=device.type,
             devices=config.devices,
@@ -267,11 +276,10 @@ class _Follower:
 
 @contextmanager
 def _followers(config: TrainConfig, ranks: LocalRanks) -> Iterator[None]:
-    """Start the other processes; say which one failed, and why, where one did."""
-    threads = config.threads or max(1, torch.get_num_threads() // ranks.world_size())
+    """Start the other processes, which take the threads that ``config`` names; say which one failed, and why."""
     root = str(Path(ctrs.__file__).parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(config.threads), "PYTHONPATH": path}
     followers: list[_Follower] = []
     done = threading.Event()
     with ExitStack() as stack:

@@ -26,12 +26,13 @@ from torch import Tensor, nn
 from ctrs.errors import CheckpointError, OutputError, TrainingError
 from ctrs.jobs import sync, write_text
 from ctrs.models.checkpoint import save_tensors
+from ctrs.progress import counted
 from ctrs.training.random_state import random_state, restore_random_state
 from ctrs.training.records import EpochRecord
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 POINTER_FILE = "current"
 TENSORS_FILE = "state.safetensors"
 STATE_FILE = "state.json"
@@ -102,6 +103,7 @@ def save_state(
     *,
     others: Mapping[str, Stateful] | None = None,
     generators: Sequence[Mapping[str, Any]] | None = None,
+    threads: Sequence[int] | None = None,
 ) -> None:
     """Save a run between two steps.
 
@@ -112,6 +114,7 @@ def save_state(
         optimizer: Over the module's parameters.
         others: What else keeps a state, by name.
         generators: Global random generators of each process; None: those of this one, as they are now.
+        threads: CPU threads of each process; None: those of this one.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -135,7 +138,7 @@ def save_state(
             "seconds": state.seconds,
             "step": state.step,
             "confusion": state.confusion,
-            "threads": torch.get_num_threads(),
+            "threads": [torch.get_num_threads()] if threads is None else list(threads),
             "device": next(module.parameters()).device.type,
             "optimizer": scalars,
             "others": values,
@@ -192,6 +195,7 @@ def restore_state(
     *,
     others: Mapping[str, Stateful] | None = None,
     rank: int = 0,
+    threads: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Put weights, optimizer, generators and all else back to where ``save_state`` saw them.
 
@@ -201,22 +205,19 @@ def restore_state(
         optimizer: As in ``save_state``.
         others: As in ``save_state``; one whose state was not saved stays as it is.
         rank: Which process this is; generators of one that did not train along before stay as they are.
+        threads: As in ``save_state``. Another number of processes is allowed, and told by the first one.
 
     Returns:
         The saved states of what is not in ``others``, by name.
 
     Raises:
         CheckpointError: The state is broken or belongs to another network.
-        TrainingError: It was saved with another number of CPU threads, which would change the weights.
+        TrainingError: As many processes saved it with other numbers of CPU threads, which would change the weights.
     """
     document = _read_document(folder)
-    threads = torch.get_num_threads()
     device = next(module.parameters()).device.type
-    if device == document["device"] == "cpu" and document["threads"] != threads:
-        raise TrainingError(
-            f"{folder}: the run was trained with {document['threads']} CPU threads, found {threads}, which would give "
-            f"other weights; set OMP_NUM_THREADS={document['threads']} or --threads {document['threads']}"
-        )
+    found = [torch.get_num_threads()] if threads is None else list(threads)
+    _compare_processes(folder, document, found, device, tells=rank == 0)
     path = _current(folder)[0] / TENSORS_FILE
     try:
         if _sha256(path) != document["sha256"]:
@@ -234,6 +235,30 @@ def restore_state(
         return held
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise _broken(path, error) from error
+
+
+def _compare_processes(
+    folder: Path, document: Mapping[str, Any], found: Sequence[int], device: str, *, tells: bool
+) -> None:
+    """Refuse other threads in as many processes; say that another number of processes gives other weights."""
+    saved: list[int] = document["threads"]
+    if len(saved) != len(found):
+        if tells:
+            logger.warning(
+                "%s: the run was trained by %s and goes on with %d: not bit for bit as it would have",
+                folder, counted(len(saved), "process"), len(found),
+            )  # fmt: skip
+        return
+    if device != "cpu" or document["device"] != "cpu":
+        return
+    for number, (before, now) in enumerate(zip(saved, found, strict=True)):
+        if before != now:
+            where = f" in process {number} of {len(found)}" if len(found) > 1 else ""
+            how = f"--threads {before}" if len(found) > 1 else f"OMP_NUM_THREADS={before} or --threads {before}"
+            raise TrainingError(
+                f"{folder}: the run was trained with {before} CPU threads, found {now}{where}, which would give other "
+                f"weights; set {how}"
+            )
 
 
 def _optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -21,6 +21,7 @@ from ctrs.data.tile_store import fill_cache
 from ctrs.errors import CtrsWarning, TrainingError
 from ctrs.evaluation.fold_choice import data_of_fold, warn_all_folds_train
 from ctrs.inference.device import cpu_threads, resolve_device
+from ctrs.launcher import leads
 from ctrs.metrics import ConfusionMatrix
 from ctrs.model_files import METADATA_FILE
 from ctrs.models.checkpoint import load_checkpoint
@@ -29,7 +30,7 @@ from ctrs.report.examples import Example
 from ctrs.tiles.manifest import Manifest
 from ctrs.training import batch_step
 from ctrs.training.determinism import deterministic_algorithms, told_what_varies
-from ctrs.training.distributed import check_ranks, gather, leads, open_fabric, share_buffers, sum_over_ranks
+from ctrs.training.distributed import check_ranks, gather, open_fabric, share_buffers, sum_over_ranks
 from ctrs.training.environment import record_start
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.example_tiles import ExampleTiles
@@ -186,8 +187,9 @@ def _train(
             begun: dict[str, Any] = {}
             if state.epoch or state.step:
                 begun = restore_state(
-                    run.resume, work.step, work.optimizer, others=work.stateful(), rank=fabric.global_rank
-                )
+                    run.resume, work.step, work.optimizer, others=work.stateful(), rank=fabric.global_rank,
+                    threads=gather(torch.get_num_threads(), fabric),
+                )  # fmt: skip
             if is_leader:
                 write_run_config(run.path, config, manifest)  # from here on the folder is a run
                 if work.origin:
@@ -316,10 +318,11 @@ def _run_epochs(
 
 def _save(run: RunFolder, state: RunState, work: Workbench, meter: EpochMeter | None = None) -> None:
     """Save the run where it stands; in an epoch with what that has added up to."""
-    generators = gather(random_state(), work.fabric)
+    processes = gather((random_state(), torch.get_num_threads()), work.fabric)
     if work.fabric.is_global_zero:
         others = work.stateful() | ({} if meter is None else {"meter": meter})
-        save_state(run.resume, state, work.step, work.optimizer, others=others, generators=generators)
+        generators, threads = zip(*processes, strict=True)
+        save_state(run.resume, state, work.step, work.optimizer, others=others, generators=generators, threads=threads)
 
 
 def _all_agree(fabric: Fabric, is_due: bool, number: int) -> bool:

@@ -300,6 +300,7 @@ def test_stages_that_cannot_be_frozen_are_refused() -> None:
         create_optimizer(step, settings(frozen_stages=2, weights="imagenet"), device_type="cpu")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_optimizers_are_fused_on_cuda(name: str) -> None:
