@@ -13,6 +13,7 @@ from typer.main import get_command
 from ctrs import model_files, training
 from ctrs.cli.app import app, main
 from ctrs.config import TrainConfig
+from ctrs.training import run_config
 from ctrs.training.records import TrainResult
 
 SETTINGS: dict[str, tuple[list[str], str, object]] = {
@@ -127,3 +128,13 @@ def test_places_and_leave_to_overwrite_arrive(called: Callable[..., Call]) -> No
     call = called("--name", "mine", "--overwrite")
     assert (call.data, call.run_dir, call.overwrite, call.resume) == (Path("somewhere"), Path("runs/mine"), True, False)
     assert not called().overwrite
+
+
+def test_a_resumed_run_is_gone_on_with_as_it_was_set_up(
+    called: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("runs/mine").mkdir(parents=True)
+    monkeypatch.setattr(run_config, "read_run_config", lambda _: (TrainConfig(seed=4), Path("its/data")))
+    call = called("--resume", "--name", "mine", "--epochs", "9")
+    assert (call.resume, call.overwrite, call.run_dir) == (True, False, Path("runs/mine"))
+    assert call.config == TrainConfig(seed=4, epochs=9)
