@@ -1,11 +1,13 @@
-"""What eval costs over predict on the same scenes: both in one run, by turns.
+"""What eval costs over predict on the same scenes, in time and memory: by turns, each in a process of its own.
 
     python benchmarks/eval_cost.py [--data PREPARED] [--model RUN] [--split test] [--rounds 3] [--device auto] [--json]
 
 Without --data, a synthetic town of two test scenes (--size) is made and prepared; without --model, a network of
 --backbone is trained on it for --epochs epochs, since the masks of one that learnt nothing are noise, which costs more
-to score. Each turn loads the network and maps all scenes, as the commands do; eval also scores them and writes its
-whole report.
+to score. A given run is not touched: its checkpoint is copied, so that no opening of the test split is counted there.
+
+Each turn loads the network and maps all scenes, as the commands do; eval also scores them and writes its whole report.
+The start of Python and the first use of the device are not counted, the peak of memory is the whole process's.
 """
 
 from __future__ import annotations
@@ -15,23 +17,30 @@ import json
 import logging
 import os
 import platform
+import re
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ctrs.config import AugmentConfig, EvalConfig, PredictConfig, PrepareConfig, SplitName, TrainConfig
+from ctrs.config import AugmentConfig, EvalConfig, PredictConfig, PrepareConfig, TrainConfig
 from ctrs.evaluation import evaluate
 from ctrs.inference import Predictor
+from ctrs.model_files import find_checkpoint
 from ctrs.synthetic import TownConfig, make_town
 from ctrs.tiles import prepare_tiles
-from ctrs.tiles.manifest import Manifest, scene_mosaics
+from ctrs.tiles.manifest import Manifest, SceneMosaic, scene_mosaics
 from ctrs.training import train
+
+SIDES = ("predict", "eval")
+NUMBERS = ("seconds", "cpu_seconds", "peak_mib")
 
 
 def make_data(folder: Path, size: int) -> Path:
@@ -54,53 +63,81 @@ def make_model(folder: Path, data: Path, arguments: argparse.Namespace) -> Path:
     return folder / "run"
 
 
-def seconds_of(work: Callable[[], object]) -> tuple[float, float]:
-    """Return wall-clock and CPU seconds; the latter say more on a machine that has other work."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def copy_checkpoint(model: Path, folder: Path) -> Path:
+    """Copy a checkpoint without its run."""
+    files = find_checkpoint(model)
+    folder.mkdir()
+    for file in {files.weights, files.description}:
+        shutil.copy(file, folder)
+    return folder / files.weights.name
+
+
+def peak_mib() -> float | None:
+    """Return the most memory that this process ever held; None where the system does not say."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return None if found is None else int(found[1]) / 1024
+
+
+def predict_scenes(mosaics: list[SceneMosaic], masks: Path, arguments: argparse.Namespace) -> None:
+    predictor = Predictor.from_checkpoint(arguments.model, device=arguments.device)
+    for mosaic in mosaics:
+        options = PredictConfig(device=arguments.device, threads=arguments.threads, overwrite=True)
+        predictor.predict_raster(mosaic.image, masks / f"{mosaic.scene.name}_mask.tif", options)
+
+
+def take_turn(folder: Path, arguments: argparse.Namespace) -> dict[str, float | None]:
+    """Map all scenes in this process, and score them if that is asked for."""
+    options = PredictConfig(device=arguments.device, threads=arguments.threads)
+    mosaics = scene_mosaics(Manifest.open(arguments.data), arguments.split, folder / "mosaics")
+    smallest = min(mosaics, key=lambda mosaic: mosaic.scene.width * mosaic.scene.height)
+    predict_scenes([smallest], folder / "masks", arguments)  # the first use of a device is slower
     started, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - started, time.process_time() - cpu
-
-
-def measure(folder: Path, data: Path, model: Path, arguments: argparse.Namespace) -> dict[str, object]:
-    split: SplitName = arguments.split
-    options = PredictConfig(device=arguments.device, threads=arguments.threads, overwrite=True)
-    mosaics = scene_mosaics(Manifest.open(data), split, folder / "mosaics")
-
-    def predict() -> None:
-        predictor = Predictor.from_checkpoint(model, device=arguments.device)
-        for mosaic in mosaics:
-            predictor.predict_raster(mosaic.image, folder / "masks" / f"{mosaic.scene.name}_mask.tif", options)
-
-    def score() -> None:
-        evaluate(model, data, EvalConfig(split=split, predict=replace(options, overwrite=False), overwrite=True))
-
-    predict()  # the first use of a device, or of a file, is slower
-    times: dict[str, list[float]] = {"predict": [], "eval": []}
-    cpu_times: dict[str, list[float]] = {"predict": [], "eval": []}
-    for number in range(arguments.rounds):
-        turns = [("predict", predict), ("eval", score)]
-        for name, work in turns if number % 2 == 0 else reversed(turns):
-            wall, cpu = seconds_of(work)
-            times[name].append(wall)
-            cpu_times[name].append(cpu)
-            print(f"{name}: {wall:.1f} s, {cpu:.1f} s of CPU", file=sys.stderr)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    cpu_medians = {name: statistics.median(values) for name, values in cpu_times.items()}
-    pixels = sum(mosaic.scene.width * mosaic.scene.height for mosaic in mosaics)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() and arguments.device != "cpu" else "cpu"
+    if arguments.turn == "eval":
+        config = EvalConfig(split=arguments.split, predict=replace(options, overwrite=False), overwrite=True)
+        evaluate(arguments.model, arguments.data, config)
+    else:
+        predict_scenes(mosaics, folder / "masks", arguments)
     return {
-        "ratio": medians["eval"] / medians["predict"],
-        "ratios": [after / before for before, after in zip(times["predict"], times["eval"], strict=True)],
-        "seconds": medians,
-        "all_seconds": times,
-        "cpu_ratio": cpu_medians["eval"] / cpu_medians["predict"],
-        "cpu_seconds": cpu_medians,
-        "megapixels": pixels / 1e6,
-        "megapixels_per_second": {name: pixels / 1e6 / value for name, value in medians.items()},
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_mib": peak_mib(),
+    }
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Take turns in child processes."""
+    turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    call = [sys.executable, __file__, "--data", str(arguments.data), "--model", str(arguments.model)]
+    call += ["--split", arguments.split, "--device", arguments.device]
+    call += [] if arguments.threads is None else ["--threads", str(arguments.threads)]
+    for number in range(arguments.rounds):
+        for side in SIDES if number % 2 == 0 else reversed(SIDES):
+            child = subprocess.run([*call, "--turn", side], stdout=subprocess.PIPE, text=True, check=True)
+            turn = json.loads(child.stdout.splitlines()[-1])
+            turns[side].append(turn)
+            print(f"{side}: {turn['seconds']:.1f} s, {turn['cpu_seconds']:.1f} s of CPU", file=sys.stderr)
+    medians: dict[str, dict[str, float]] = {
+        side: {
+            name: statistics.median([turn[name] for turn in taken])
+            for name in NUMBERS
+            if all(turn[name] is not None for turn in taken)
+        }
+        for side, taken in turns.items()
+    }
+    mosaics = scene_mosaics(Manifest.open(arguments.data), arguments.split, folder / "mosaics")
+    gpu = torch.cuda.is_available() and arguments.device != "cpu"
+    return {
+        "ratio": medians["eval"]["seconds"] / medians["predict"]["seconds"],
+        "ratios": [
+            after["seconds"] / before["seconds"] for before, after in zip(*(turns[side] for side in SIDES), strict=True)
+        ],
+        "cpu_ratio": medians["eval"]["cpu_seconds"] / medians["predict"]["cpu_seconds"],
+        **medians,
+        "turns": turns,
+        "megapixels": sum(mosaic.scene.width * mosaic.scene.height for mosaic in mosaics) / 1e6,
         "scenes": len(mosaics),
-        "device": device,
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -119,24 +156,30 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--turn", choices=SIDES, help=argparse.SUPPRESS)  # how this file calls itself
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = arguments.data or make_data(folder, arguments.size)
-        model = arguments.model or make_model(folder, data, arguments)
-        result = measure(folder, data, model, arguments)
+        if arguments.turn:
+            print(json.dumps(take_turn(folder, arguments)))
+            return
+        arguments.data = arguments.data or make_data(folder, arguments.size)
+        model = arguments.model or make_model(folder, arguments.data, arguments)
+        arguments.model = copy_checkpoint(model, folder / "checkpoint")
+        result = measure(folder, arguments)
     if arguments.json:
         print(json.dumps(result, indent=1))
         return
-    rates = result["megapixels_per_second"]
     print(
         f"{result['scenes']} scenes, {result['megapixels']:.1f} megapixels, {result['device']}, {result['cores']} cores"
     )
-    print(f"predict {result['seconds']['predict']:.1f} s ({rates['predict']:.2f} megapixels/s)")
-    print(f"eval    {result['seconds']['eval']:.1f} s ({rates['eval']:.2f} megapixels/s)")
-    print(f"CPU     {result['cpu_ratio']:.3f} times that of predict")
+    for side in SIDES:
+        numbers = result[side]
+        peak = f", peak {numbers['peak_mib']:.0f} MiB" if "peak_mib" in numbers else ""
+        print(f"{side:7} {numbers['seconds']:.1f} s, {numbers['cpu_seconds']:.1f} s of CPU{peak}")
     print(f"ratio   {result['ratio']:.3f}; by rounds {', '.join(f'{ratio:.3f}' for ratio in result['ratios'])}")
+    print(f"CPU     {result['cpu_ratio']:.3f} times that of predict")
 
 
 if __name__ == "__main__":
