@@ -96,7 +96,7 @@ class QuarterTurn(albumentations.RandomRotate90):  # type: ignore[misc]
 
 
 class BrightnessContrast(albumentations.RandomBrightnessContrast):  # type: ignore[misc]
-    """``RandomBrightnessContrast`` to the same bits in a fifth of the time, without copies of the whole image."""
+    """``RandomBrightnessContrast`` to the same bits in less time, without copies of the whole image."""
 
     def apply(self, img: FloatArray, alpha: float, beta: float, **_: Any) -> FloatArray:
         """Return ``alpha * img + beta``, computed in double precision and clipped."""
