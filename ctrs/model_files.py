@@ -191,7 +191,7 @@ class CheckpointFiles:
         """
         if self.weights.name == WEIGHTS_FILE:
             return self.weights.parent
-        return self.weights.with_name(f"{self.weights.stem}_model")
+        return self.weights.with_name(f"{self.weights.name.removesuffix(_SUFFIX)}_model")
 
     @property
     def home(self) -> Path:
@@ -214,7 +214,7 @@ def find_checkpoint(path: Path) -> CheckpointFiles:
     if not start.exists():
         raise InputNotFoundError(f"{path}: no such run or checkpoint; give a run folder that `ctrs train` wrote")
     if start.is_file():
-        if start.suffix != _SUFFIX:
+        if start.suffix != _SUFFIX and not _looks_like_weights(start):
             raise CheckpointError(
                 f"{path}: not a model of ctrs; give a run folder or a {_SUFFIX} file that `ctrs train` wrote (encoder "
                 "weights of others go to `ctrs train --weights`)"
@@ -337,6 +337,16 @@ def hash_weights(path: Path) -> str:
         finally:
             view.release()
     return digest.hexdigest()
+
+
+def _looks_like_weights(path: Path) -> bool:
+    """Whether a file of another name begins as a .safetensors file does: the length of its header, and a JSON table."""
+    try:
+        with path.open("rb") as stream:
+            (size,) = struct.unpack("<Q", stream.read(8))
+            return 2 <= size <= min(_MAX_HEADER_BYTES, path.stat().st_size - 8) and stream.read(1) == b"{"
+    except (OSError, struct.error):
+        return False
 
 
 def _description_in_header(path: Path) -> Any:

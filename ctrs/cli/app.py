@@ -1,6 +1,6 @@
 """The ``ctrs`` program: its commands, and the one place where errors become a line and an exit code.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -8,17 +8,20 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Annotated, NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from ctrs import __version__
 from ctrs.cli import ablate, demo, evaluate, info, inspect, predict, prepare, presets, train, vectorize
 from ctrs.errors import ConfigError, CtrsError
+from ctrs.launcher import launched_rank
 
 app = typer.Typer(
     name="ctrs",
@@ -63,10 +66,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program's name; None takes ``sys.argv``.
     """
-    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    with _sigterm_stops():
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
     if code and arguments is None and "torch" in sys.modules:
         _leave(code)
     return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops all work as Ctrl-C does."""
+
+
+def _terminate(*_: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, _ends_already)  # `timeout`, for one, sends it twice
+    raise _Terminated
+
+
+def _ends_already(*_: Any) -> None:
+    pass
+
+
+def _end_as_usual_in_child() -> None:
+    """Let processes that are forked off, such as loaders, end by SIGTERM at once and without a word."""
+    if signal.getsignal(signal.SIGTERM) in (_terminate, _ends_already):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_as_usual_in_child)
+
+
+@contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    """Turn SIGTERM into a stop like that by Ctrl-C, except where a launcher or a caller watches over the processes."""
+    alone = threading.current_thread() is threading.main_thread() and launched_rank() is None
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(given: list[str]) -> int:
@@ -86,6 +127,8 @@ def _run(given: list[str]) -> int:
     except CtrsError as error:
         message = _as_typed(str(error), given) if isinstance(error, ConfigError) else str(error)
         return _fail(_with_notes(message, error), error.exit_code, with_traceback=with_traceback)
+    except _Terminated as error:
+        return _fail(_with_notes("stopped by SIGTERM", error), 143)
     except KeyboardInterrupt as error:
         return _fail(_with_notes("stopped by Ctrl-C", error), 130)
     except typer.Abort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -232,7 +233,10 @@ def train(
     if name is not None and (not name or name != Path(name).name or name.startswith(".")):
         raise UsageError(f"--name {name!r} found, expected a plain folder name: runs stand in {RUNS}/, side by side")
     if resume:
-        run_dir, data_dir, config = _stopped_run(data, name, chosen, config_file, overwrite=overwrite)
+        refused = _refused_beside_resume(options_given, assignments or (), config_file, overwrite=overwrite)
+        if refused:
+            raise UsageError(_only_as_set_up(refused, given))
+        run_dir, data_dir, config = _stopped_run(data, name, chosen)
     else:
         file = read_toml(config_file) if config_file else {}
         file = _as_its_source(file, chosen)
@@ -294,18 +298,41 @@ def _without_validation(epoch: int, data_dir: Path) -> str:
     return f"epoch {epoch} kept, which is the last: no validation; {how}"
 
 
-def _stopped_run(
-    data: Path | None, name: str | None, chosen: dict[str, Any], config_file: Path | None, *, overwrite: bool
-) -> tuple[Path, Path, TrainConfig]:
-    """Find the run that ``--resume`` means, with the data and configuration written there."""
-    from ctrs.training.run_config import MAY_CHANGE, read_run_config
+def _option(key: str) -> str:
+    return "--nodes" if key == "num_nodes" else f"--{key.replace('_', '-')}"
 
-    if config_file or overwrite or not set(chosen) <= MAY_CHANGE:
-        allowed = ", ".join(f"--{key}" for key in sorted(MAY_CHANGE))
-        raise UsageError(
-            f"--resume goes on with a run as it was set up; beside it only DATA, --name, {allowed} and the output "
-            "options may stand; start a new run for anything else"
-        )
+
+def _refused_beside_resume(
+    options_given: Iterable[str], assignments: Sequence[str], config_file: Path | None, *, overwrite: bool
+) -> list[str]:
+    """Name, as typed, what a run that goes on cannot have otherwise."""
+    from ctrs.training.run_config import MAY_CHANGE
+
+    keys = [text.partition("=")[0].strip() for text in assignments]
+    return [
+        *(_option(key) for key in options_given if key not in MAY_CHANGE),
+        *(f"--set {key}" for key in keys if key not in MAY_CHANGE),
+        *(["--config"] if config_file else []),
+        *(["--overwrite"] if overwrite else []),
+    ]
+
+
+def _only_as_set_up(refused: Sequence[str], options_known: Iterable[str]) -> str:
+    from ctrs.training.run_config import MAY_CHANGE
+
+    typed = MAY_CHANGE & set(options_known)
+    allowed = ", ".join(sorted(map(_option, typed)))
+    return (
+        f"{', '.join(refused)} found, but --resume goes on with a run as it was set up; beside it only DATA, --name, "
+        f"{allowed}, --set of {', '.join(sorted(MAY_CHANGE - typed))} and the output options may stand; start a new "
+        "run for anything else"
+    )
+
+
+def _stopped_run(data: Path | None, name: str | None, chosen: dict[str, Any]) -> tuple[Path, Path, TrainConfig]:
+    """Find the run that ``--resume`` means, with the data and configuration written there."""
+    from ctrs.training.run_config import read_run_config
+
     run_dir = Path(RUNS) / name if name else newest_run(unfinished=True)
     if not run_dir.is_dir():
         raise InputNotFoundError(f"{run_dir}: no such run; see {RUNS}/ for those that exist")

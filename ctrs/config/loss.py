@@ -44,13 +44,19 @@ def parse_segmentation(text: str) -> tuple[LossTerm, ...]:
     """Read ``--segmentation``: terms joined by ``+``, each with an optional weight after a colon.
 
     Raises:
-        ConfigError: A term is unknown or named twice, or a weight is no number of at least 0.
+        ConfigError: A term is unknown or named twice, a weight is no number of at least 0, or all are 0.
 
     Examples:
         >>> parse_segmentation("ce+lovasz:0.5")
         (LossTerm(name='ce', weight=1.0), LossTerm(name='lovasz', weight=0.5))
     """
-    return _parse_terms(text, "segmentation", SEGMENTATION_WEIGHTS, "")
+    terms = _parse_terms(text, "segmentation", SEGMENTATION_WEIGHTS, "")
+    if not any(term.weight for term in terms):
+        raise ConfigError(
+            f"segmentation {text!r}: all weights are 0, so the network would not learn the classes; expected at least "
+            "one above 0, as in ce+dice:0.5"
+        )
+    return terms
 
 
 def _parse_terms(text: str, key: str, weights: Mapping[str, float], besides: str) -> tuple[LossTerm, ...]:

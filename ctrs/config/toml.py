@@ -41,7 +41,12 @@ def from_mapping(kind: type[AnyConfig], values: Mapping[str, Any], *, where: str
         return kind(**{key: _convert(hints[key], value, where, key) for key, value in values.items()})
     except ConfigError as error:
         message = str(error)
-        raise ConfigError(message if message.startswith(where) else f"{where}: {message}") from error
+        if message.startswith(where):
+            raise
+        source, _, table = where.rpartition(": ")
+        if source and message.startswith((f"{table}.", f"{table} ")):  # a table's own checks name it already
+            where = source
+        raise ConfigError(f"{where}: {message}") from error
 
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
@@ -70,8 +75,22 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool) == isinstance(value, bool):
         return value
-    name = getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"{where}: {key} = {value!r} found, expected {name}")
+    expected = "a table" if dataclasses.is_dataclass(hint) else _WORDS.get(origin or hint, str(hint))
+    raise ConfigError(f"{where}: {key} = {_as_toml(value)} found, expected {expected}")
+
+
+_WORDS: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list",
+    Path: "a path",
+}
+
+
+def _as_toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def merge(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -186,14 +186,14 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         parts = world_size * accumulate
         if batch_size % parts:
             raise ConfigError(
-                f"batch_size = {batch_size} found, expected a multiple of {parts}: {world_size} devices times "
-                f"accumulate = {accumulate}"
+                f"batch_size = {batch_size} found, expected a multiple of devices x accumulate = "
+                f"{world_size} x {accumulate}"
             )
         if min(batch_size, len(order)) % parts:  # the only batch, incomplete
             raise ConfigError(
-                f"batch_size = {batch_size} found, but an epoch has only {len(order)} tiles, which {world_size} "
-                f"devices times accumulate = {accumulate} cannot share evenly; expected a multiple of {parts} that "
-                "an epoch fills"
+                f"batch_size = {batch_size} found, but an epoch has only {len(order)} tiles, which devices x "
+                f"accumulate = {world_size} x {accumulate} cannot share evenly; expected a multiple of {parts} that an "
+                "epoch fills"
             )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from ctrs.training.random_state import own_random_state
 from ctrs.training.resume import Stateful
 from ctrs.training.settings import resize_factor
 from ctrs.training.step import TrainingStep, create_training_step
+
+logger = logging.getLogger(__name__)
 
 _Number = TypeVar("_Number", int, float)
 
@@ -87,7 +90,13 @@ class Workbench:
         """Put Fabric's wrapper around the step, again after the parameters that are trained have changed."""
         if self.fabric.world_size > 1:
             _leave_out_unused(self)
-        module = cast(TrainingStep, torch.compile(self.step)) if config.compile else self.step
+        module = self.step
+        if config.compile:
+            if self.fabric.device.type == "cpu" and self.fabric.is_global_zero and self.wrapped is None:
+                logger.info("compiling the network, which takes minutes on a CPU before the first step")
+            # It warns of a toolkit without a CUDA device, which says nothing about this run.
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+            module = cast(TrainingStep, torch.compile(self.step))
         self.wrapped = self.fabric.setup_module(module)
 
 

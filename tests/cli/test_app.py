@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,13 @@ def test_no_command_shows_the_help_and_says_so(capsys: pytest.CaptureFixture[str
         (["predict", "scene.tif", "--bidx", "red"], "--bidx 'red' found, expected band numbers"),
         (["train", "--config", "absent.toml"], "absent.toml: not readable"),
         (["train", "--epochs", "0"], "epochs = 0 found, expected 1 or more"),
-        (["train", "--resume", "--loss", "none"], "--resume goes on with a run as it was set up"),
+        (["train", "--segmentation", "ce:0", "--loss", "none"], "segmentation 'ce:0': all weights are 0"),
+        (["train", "--set", "augment=1"], "augment = 1 found, expected a table"),
+        (["train", "--set", "augment.cutmix=2"], "error: options: augment.cutmix = 2.0 found, expected 0 to 1"),
+        (["train", "--resume", "--loss", "none"], "--loss found, but --resume goes on with a run as it was set up"),
+        (["train", "--resume", "--batch-size", "4", "--set", "augment.blur=1"], "--batch-size, --set augment.blur fou"),
+        (["train", "--resume", "--overwrite", "--set", "ema=0.9"], "--nodes, --patience"),
+        (["train", "--resume", "--set", "ema=0.9"], "--set of cache, channels_last, save_minutes and"),
         (["vectorize", "a.tif", "b.tif", "-o", "c.gpkg"], "one file for 2 masks"),
     ],
 )
@@ -172,6 +179,36 @@ def test_ctrl_c_names_the_unfinished_work(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr("ctrs.cli.vectorize.VectorizeConfig", stop)
     assert program.main(["vectorize", "mask.tif"]) == 130
     assert capsys.readouterr().err == "error: stopped by Ctrl-C; unfinished work is kept in .x.partial\n"
+
+
+def test_sigterm_exits_143_names_the_unfinished_work_and_is_not_passed_on() -> None:
+    script = """
+import os, signal, sys
+import ctrs.cli.vectorize
+from ctrs.cli.app import main
+
+def stop(**_):
+    child = os.fork()
+    if not child:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt as error:
+        os.kill(os.getpid(), signal.SIGTERM)  # sent twice
+        error.add_note("unfinished work is kept")
+        raise
+
+ctrs.cli.vectorize.VectorizeConfig = stop
+code = main(["vectorize", "mask.tif"])
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 143, done.stderr
+    assert done.stdout == f"{int(signal.SIGTERM)}\n"
+    assert done.stderr == "error: stopped by SIGTERM; unfinished work is kept\n"
 
 
 @pytest.mark.parametrize(("error", "code"), [("KeyboardInterrupt", 130), ("RuntimeError('odd')", 1)])

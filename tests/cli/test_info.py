@@ -68,6 +68,16 @@ def test_the_card_of_a_lone_file_lies_beside_it(run: Path, tmp_path: Path, capsy
     ]  # fmt: skip
 
 
+def test_a_weight_file_needs_no_suffix(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lone = tmp_path / "roofs.v2"
+    lone.write_bytes((run / "best" / "model.safetensors").read_bytes())
+    assert program.main(["info", str(lone), "--verify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["epoch"] == 5
+    lone.write_bytes(lone.read_bytes()[:40])  # within its header
+    assert program.main(["info", str(lone)]) == 1
+    assert "not a model of ctrs" in capsys.readouterr().err
+
+
 def test_verify_finds_a_flipped_bit(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = run / "best" / "model.safetensors"
     assert program.main(["info", str(run), "--verify", "--json"]) == 0

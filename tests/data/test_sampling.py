@@ -164,9 +164,9 @@ def test_a_pass_goes_on_within_an_epoch() -> None:
 
 
 def test_batches_that_cannot_be_shared_evenly_are_refused() -> None:
-    with pytest.raises(ConfigError, match="= 6 found, expected a multiple of 4: 2 devices times accumulate = 2"):
+    with pytest.raises(ConfigError, match="= 6 found, expected a multiple of devices x accumulate = 2 x 2"):
         batches_of(20, 6, world_size=2, accumulate=2)
-    with pytest.raises(ConfigError, match="an epoch has only 3 tiles, which 2 devices times"):
+    with pytest.raises(ConfigError, match="an epoch has only 3 tiles, which devices x accumulate = 2 x"):
         batches_of(3, 4, world_size=2)
 
 

@@ -295,7 +295,7 @@ def test_wrong_numbers_of_devices_are_refused(town: Path, config: TrainConfig, t
         check_ranks(config, torch.device("cuda", 0))
     with pytest.raises(DeviceError, match="devices = 64 asked for, found"):
         check_ranks(replace(config, devices=64), torch.device("cuda"))
-    with pytest.raises(ConfigError, match="batch_size = 3 found, expected a multiple of 2"):
+    with pytest.raises(ConfigError, match="batch_size = 3 found, expected a multiple of devices x accumulate = 2 x 1"):
         train(town, tmp_path / "run", replace(config, batch_size=3))
     assert not (tmp_path / "run").exists()
     check_ranks(config, CPU)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -539,3 +540,20 @@ def test_logs_are_those_that_are_named(town: Path, tmp_path: Path, monkeypatch: 
 
 def _stop(*_: Any, **__: Any) -> Any:
     raise StopError
+
+
+def test_what_takes_minutes_before_the_first_step_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    fabric: Any = SimpleNamespace(device=CPU, is_global_zero=True, world_size=1, setup_module=lambda module: module)
+    bench: Any = SimpleNamespace(fabric=fabric, step=nn.Identity(), wrapped=None)
+    with caplog.at_level("INFO"):
+        Workbench.wrap(bench, TrainConfig())
+        assert not caplog.messages
+        bench.wrapped = None
+        for _ in range(2):
+            Workbench.wrap(bench, TrainConfig(compile=True))
+        cpp_extension = logging.getLogger("torch.utils.cpp_extension")
+        cpp_extension.warning("No CUDA runtime is found")
+    assert caplog.messages == ["compiling the network, which takes minutes on a CPU before the first step"]
