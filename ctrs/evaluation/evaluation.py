@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrs.config import EvalConfig, SplitName
-from ctrs.errors import BandMismatchError, DataError, DataWarning, OutputExistsError
+from ctrs.errors import BandMismatchError, ConfigError, DataError, DataWarning, OutputExistsError
 from ctrs.evaluation.fold_choice import data_of_checkpoint, fold_of
 from ctrs.evaluation.openings import record_opening, times_before
 from ctrs.evaluation.required_scores import check_requirements
@@ -125,6 +125,7 @@ def plan_evaluation(checkpoint: Path, data_dir: Path, config: EvalConfig | None 
     if split == "val" and manifest.num_folds:
         reason = f"{reason}, fold {fold_of(metadata)} of {manifest.num_folds}"
     _check_fit(manifest, metadata, files.folder, config)
+    _check_objects(config, manifest)
     check_requirements(config.fail_under, manifest.classes, config)
     weights = _hash_file(files.weights)
     return EvaluationPlan(
@@ -220,6 +221,16 @@ def choose_split(manifest: Manifest, wanted: SplitName | None) -> tuple[SplitNam
         f"{manifest.root}: neither test nor val split found, it has {' and '.join(present) or 'none'}; prepare the "
         "data with --val or --test, or score the training scenes with --split train"
     )
+
+
+def _check_objects(config: EvalConfig, manifest: Manifest) -> None:
+    """Refuse objects of classes that there are not; only the default may name one that the data lack."""
+    unknown = [name for name in config.objects if name not in manifest.classes.names]
+    if unknown and config.objects != EvalConfig().objects:
+        raise ConfigError(
+            f"objects = {unknown[0]!r} found, expected classes of {manifest.root} "
+            f"({', '.join(manifest.classes.names)}), or none"
+        )
 
 
 def _check_fit(manifest: Manifest, metadata: CheckpointMetadata, folder: Path, config: EvalConfig) -> None:

@@ -156,7 +156,7 @@ def _stored_job(folder: Path) -> str | None:
         found = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputExistsError(
-            f"{folder}: exists and holds no comparison ({error}); pass --overwrite to replace it, or another --out"
+            f"{folder}: exists and holds no comparison (no readable {COMPARISON_FILE}); choose another --out"
         ) from error
     return found if isinstance(found, str) else None
 

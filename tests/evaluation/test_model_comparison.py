@@ -203,3 +203,18 @@ def test_a_network_that_breaks_while_a_scene_is_scored_leaves_no_thread(runs, da
     monkeypatch.setattr(split_scoring, "score_scene", lambda *a, **k: (scored.append(a[0].name), score(*a, **k))[1])
     assert evaluate(runs[0], data, PIXELS).test_openings == 1
     assert "t2" in scored
+
+
+def test_objects_that_there_are_not_are_refused_before_the_test_is_opened(runs, data, town):
+    config = replace(PIXELS, pixels_only=False, objects=("building", "nosuch"), split="test")
+    with pytest.raises(ConfigError, match=r"objects = 'nosuch' found, expected classes of .*building.*, or none"):
+        evaluate_models(runs, data, config)
+    assert not list(town.rglob("test_openings.json"))
+
+
+def test_a_folder_of_something_else_is_left_alone(runs, data, town):
+    (town / "mine").mkdir()
+    (town / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"mine: exists and holds no comparison .*; choose another --out$"):
+        evaluate_models(runs, data, replace(PIXELS, overwrite=True), out=town / "mine")
+    assert (town / "mine" / "notes.txt").read_text() == "mine"
