@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -356,7 +357,8 @@ def test_deterministic_runs_have_the_same_hash_in_two_processes(town: Path, tmp_
     assert len(weights_of(tmp_path / "a")) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # minutes on a CPU
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_a_compiled_network_takes_the_steps_of_a_plain_one_and_is_kept_alike(town: Path, tmp_path: Path) -> None:
     starts, changes, losses = {}, {}, {}
     for name, options in (("plain", {}), ("compiled", {"compile": True})):
