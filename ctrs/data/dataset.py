@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -16,14 +17,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.data.samples import Sample, nothing, sample_rng
 from ctrs.data.sampling import SampleKey
 from ctrs.data.tile_store import RawTile, TileStore
 from ctrs.data.transforms import Transform
-from ctrs.errors import DataWarning
+from ctrs.errors import CtrsError, DataWarning
 from ctrs.progress import format_bytes
 from ctrs.raster.bands import Bands, FloatArray
 
@@ -120,6 +121,37 @@ class TileDataset(Dataset[Batch]):
         return self._tile(int(rng.integers(len(self))))
 
 
+class _Telling(Dataset[Batch | CtrsError]):
+    """Tiles for loader processes, which hand our errors over as values: torch puts its traceback into the message."""
+
+    def __init__(self, dataset: TileDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: SampleKey) -> Batch | CtrsError:
+        try:
+            return self._dataset[key]
+        except CtrsError as error:
+            return error
+
+
+def _collate(items: list[Batch | CtrsError]) -> Any:
+    return next((item for item in items if isinstance(item, CtrsError)), None) or default_collate(items)
+
+
+class _TileLoader(DataLoader[Any]):
+    """A loader that raises the errors of its processes as they were."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own
+        return self._raising(super().__iter__())
+
+    @staticmethod
+    def _raising(batches: Iterable[Batch | CtrsError]) -> Iterator[Batch]:
+        for batch in batches:
+            if isinstance(batch, CtrsError):
+                raise batch
+            yield batch
+
+
 def make_loader(
     dataset: TileDataset,
     batches: Sampler[list[SampleKey]],
@@ -139,12 +171,13 @@ def make_loader(
     """
     if workers:
         _check_shared_memory(dataset, batches, workers * prefetch_factor + 1)
-    return DataLoader(
-        dataset,
+    return _TileLoader(
+        _Telling(dataset) if workers else dataset,
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=prefetch_factor if workers else None,
+        collate_fn=_collate,
         pin_memory=pin_memory,
         worker_init_fn=_keep_memory if workers else None,
         generator=torch.Generator(),  # else each pass draws from the global generator

@@ -15,7 +15,7 @@ from ctrs.data.dataset import ScaledTile, TileDataset, make_loader
 from ctrs.data.sampling import EpochOrder, OrderedBatches, SampleKey, TrainingBatches
 from ctrs.data.tile_store import TileStore
 from ctrs.data.transforms import training_transform, whole_tile_transform
-from ctrs.errors import BandMismatchError, DataWarning
+from ctrs.errors import BandMismatchError, DataWarning, InputNotFoundError
 from ctrs.raster.bands import Bands
 
 BANDS = Bands(names=("red", "green"), dtype="uint8", low=(0, 0), high=(255, 255), mean=(100.0, 50.0), std=(20.0, 10.0))
@@ -194,3 +194,18 @@ def test_too_little_shared_memory_for_loader_processes_is_told(
     make_loader(dataset, batches, workers=0, pin_memory=False)
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=400_000))
     make_loader(dataset, batches, workers=2, pin_memory=False)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_loader_process_is_the_one_sentence(make_tile: Any, workers: int) -> None:
+    store = make_store(make_tile)
+    dataset = TileDataset(store, BANDS, whole_tile_transform())
+    store.tiles[1].image.unlink()
+    with pytest.raises(InputNotFoundError) as alone:
+        dataset[(0, 1)]
+    batches = OrderedBatches(store, 3, rank=0, world_size=1)
+    with pytest.raises(InputNotFoundError) as caught:
+        list(make_loader(dataset, batches, workers=workers, pin_memory=False))
+    assert str(caught.value) == str(alone.value)
+    assert "Caught" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
