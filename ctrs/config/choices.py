@@ -50,6 +50,11 @@ LabelKind = Literal["auto", "values", "colors", "polygons"]
 SplitBy = Literal["auto", "place"]
 
 
+def require_seed(seed: int) -> None:
+    """Refuse a seed that random generators or TOML do not take."""
+    require(0 <= seed < 2**63, "seed", seed, "0 or more, below 2**63")
+
+
 def require(holds: bool, key: str, found: object, expected: str) -> None:
     """Refuse a value outside its range."""
     if not holds:

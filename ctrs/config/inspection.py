@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from ctrs.config.choices import LearningSplit, MapMethod, VoidMode, require
+from ctrs.config.choices import LearningSplit, MapMethod, VoidMode, require, require_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,6 @@ class EmbeddingMapConfig:
         require(self.split in allowed, "split", self.split, "train or val; the test split is for eval alone")
         require(2 <= self.samples <= 5000, "samples", self.samples, "2 to 5000")
         require(self.tiles >= 1, "tiles", self.tiles, "1 or more")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require_seed(self.seed)
         if self.threads is not None:
             require(self.threads >= 1, "threads", self.threads, "1 or more")

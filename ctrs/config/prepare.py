@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrs.config.choices import LabelKind, SplitBy, require
+from ctrs.config.choices import LabelKind, SplitBy, require, require_seed
 
 MAX_BANDS = 20
 """Most bands of a tile."""
@@ -139,7 +139,7 @@ class PrepareConfig:
         )
         require(self.folds == 0 or 2 <= self.folds <= 20, "folds", self.folds, "0 or 2 to 20")
         require(self.licence is None or bool(self.licence.strip()), "licence", self.licence, "some text")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require_seed(self.seed)
         bands = all(number >= 1 for number in self.bidx) and len(set(self.bidx)) == len(self.bidx) <= MAX_BANDS
         require(bands, "bidx", self.bidx, f"up to {MAX_BANDS} different band numbers from 1")
         if self.workers is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrs.config.choices import Blend, Precision, SplitName, require
+from ctrs.config.choices import Blend, Precision, SplitName, require, require_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class EvalConfig:
         require(2 <= self.bins <= 1000, "bins", self.bins, "2 to 1000")
         require(0 <= self.bootstrap <= 1_000_000, "bootstrap", self.bootstrap, "0 to 1000000")
         require(0.5 <= self.confidence < 1, "confidence", self.confidence, "0.5 to below 1")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require_seed(self.seed)
         require(0 <= self.num_places <= 100, "num_places", self.num_places, "0 to 100")
         for name, value in self.fail_under:
             require(0 < value <= 1, f"fail_under {name}", value, "above 0, up to 1")

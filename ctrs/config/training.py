@@ -16,6 +16,7 @@ from ctrs.config.choices import (
     Schedule,
     TileCache,
     require,
+    require_seed,
 )
 from ctrs.config.contrast import ContrastConfig, MultiscaleConfig, PneConfig, SupconConfig
 from ctrs.config.loss import parse_loss, parse_segmentation
@@ -259,7 +260,7 @@ class TrainConfig:
             require(self.workers >= 0, "workers", self.workers, "0 or more")
         if self.threads is not None:
             require(self.threads >= 1, "threads", self.threads, "1 or more")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require_seed(self.seed)
         require(self.fold is None or self.fold >= 0, "fold", self.fold, "0 or more")
         warmup = self.contrast_warmup_steps
         require(warmup >= 0, "contrast_warmup_steps", warmup, "0 or more")
