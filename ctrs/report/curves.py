@@ -50,7 +50,7 @@ def draw_curves(
             axes.axvline(best_epoch, color="0.6", linestyle=":", linewidth=1.2, label=f"best epoch {best_epoch}")
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # one epoch: one tick
         axes.grid(color="0.9")
         if label == "validation":
             axes.set_ylim(0, 1)

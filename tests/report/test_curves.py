@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from matplotlib.figure import Figure
 from rasterio.errors import NotGeoreferencedWarning
 
 from ctrs.errors import OutputError
@@ -32,6 +33,18 @@ def test_losses_and_scores_stand_side_by_side(tmp_path: Path) -> None:
 def test_one_epoch_is_enough(tmp_path: Path) -> None:
     draw_curves(tmp_path / "one.png", [1], losses={"total": [1.0]}, scores={"mean IoU": [math.nan]}, best_epoch=1)
     assert (tmp_path / "one.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_only_whole_epochs_have_ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    ticks: list[float] = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, path, **_: (ticks.extend(figure.axes[0].get_xticks()), path.touch())
+    )
+    epochs = list(range(1, count + 1))
+    draw_curves(tmp_path / "one.png", epochs, losses={"total": [1.0] * count}, scores={})
+    assert set(epochs) <= set(ticks)
+    assert all(tick == round(tick) for tick in ticks)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
