@@ -12,7 +12,14 @@ from ctrs.data.dataset import Batch
 from ctrs.inference.device import resolve_precision
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.expected_time import expected_epoch_seconds
-from ctrs.training.footprint import MemoryMeter, check_disk, count_parameters, disk_need, unmade_optimizer_bytes
+from ctrs.training.footprint import (
+    DiskNeed,
+    MemoryMeter,
+    check_disk,
+    count_parameters,
+    disk_need,
+    unmade_optimizer_bytes,
+)
 from ctrs.training.records import TrainPlan
 from ctrs.training.resume import RunState
 from ctrs.training.run_folder import RunFolder
@@ -48,7 +55,7 @@ def plan_training(
         OutputError: The disk clearly lacks the room for what will be written.
     """
     device, world_size = work.fabric.device, work.fabric.world_size
-    need = disk_need(work.step.model, work.step, work.optimizer, averaged=work.average is not None)
+    need = disk_need_of(work)
     free = check_disk(run, need)
 
     def val_step(batch: Batch) -> object:
@@ -99,6 +106,11 @@ def plan_training(
         unlabelled=_unlabelled(manifest),
         history=state.history,
     )
+
+
+def disk_need_of(work: Workbench) -> DiskNeed:
+    """Return the room that a run takes on the disk."""
+    return disk_need(work.step.model, work.step, work.optimizer, averaged=work.average is not None)
 
 
 def _unlabelled(manifest: Manifest) -> float:

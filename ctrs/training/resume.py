@@ -185,7 +185,7 @@ def read_state(folder: Path) -> RunState:
             confusion=tuple(tuple(int(count) for count in row) for row in document.get("confusion", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _broken(_current(folder)[0] / STATE_FILE, error) from error
+        raise _broken(folder, _current(folder)[0] / STATE_FILE, error) from error
 
 
 def restore_state(
@@ -234,7 +234,7 @@ def restore_state(
             restore_random_state(document["random"][rank])
         return held
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise _broken(path, error) from error
+        raise _broken(folder, path, error) from error
 
 
 def _compare_processes(
@@ -325,19 +325,28 @@ def _read_document(folder: Path) -> dict[str, Any]:
     path = folder / POINTER_FILE
     try:
         current, digest = _current(folder)
+        if current == folder or not current.is_dir():
+            raise ValueError(f"it names {current.name!r}, which is not there" if current != folder else "it is empty")
         path = current / STATE_FILE
         content = path.read_bytes()
         document = json.loads(content)
     except (OSError, ValueError) as error:
-        raise _broken(path, error) from error
+        raise _broken(folder, path, error) from error
     version = document.get("format_version") if isinstance(document, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format_version {version!r} found, expected {FORMAT_VERSION}; train again")
     if hashlib.sha256(content).hexdigest() != digest:
-        raise _broken(path, ValueError(f"its SHA-256 is not the one in {POINTER_FILE}"))
+        raise _broken(folder, path, ValueError(f"its SHA-256 is not the one in {POINTER_FILE}"))
     return dict(document)
 
 
-def _broken(path: Path, error: Exception) -> CheckpointError:
+def _broken(folder: Path, path: Path, error: Exception) -> CheckpointError:
+    """Say what is wrong, and how to save what was trained: checkpoints do not follow from what is broken."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return CheckpointError(f"{path}: not a whole state to go on from ({reason}); train again with --overwrite")
+    advice = "train again with --overwrite"
+    if (folder.parent / "last").is_dir():
+        advice = (
+            f"best/ and last/ stand beside it: begin from them under another --name by --init {folder.parent}, "
+            f"or {advice}, which discards them"
+        )
+    return CheckpointError(f"{path}: not a whole state to go on from ({reason}); {advice}")

@@ -148,6 +148,8 @@ def check_run_folder(run: RunFolder, config: TrainConfig, manifest: Manifest, *,
 def open_run(run: RunFolder, *, overwrite: bool) -> Iterator[None]:
     """Keep other processes out of the run; with ``overwrite``, remove what an earlier run left.
 
+    A folder that is made here and in which no run was set up is removed again.
+
     Raises:
         OutputError: The folder cannot be written, or another process trains there.
     """
@@ -156,9 +158,14 @@ def open_run(run: RunFolder, *, overwrite: bool) -> Iterator[None]:
         with held(run.resume, run.path):
             shutil.rmtree(discarded, ignore_errors=True)
             run.path.replace(discarded)
+    is_new = not run.path.exists()
     with held(run.resume, run.path):
         shutil.rmtree(discarded, ignore_errors=True)
-        yield
+        try:
+            yield
+        finally:
+            if is_new and _left_before_setup(run):
+                shutil.rmtree(run.path, ignore_errors=True)
 
 
 def write_metrics(path: Path, records: Sequence[EpochRecord]) -> None:

@@ -61,7 +61,11 @@ def _lines(run: RunFolder, state: RunState, config: TrainConfig, manifest: Manif
     yield f"({manifest.bands.dtype}), tiles of {manifest.tile_px} px{_ground(manifest)};"
     yield f"{', '.join(f'{len(manifest.split(split))} {split}' for split in manifest.splits)}."
     yield ""
-    yield f"Finished: {state.epoch} of {counted(config.epochs, 'epoch')} in {format_duration(state.seconds)}."
+    done = f"{state.epoch} of {counted(config.epochs, 'epoch')}"
+    if state.epoch >= config.epochs or state.out_of_patience(config.patience):
+        yield f"Finished: {done} in {format_duration(state.seconds)}."
+    else:
+        yield f"Not finished: {done} when this was written."
     yield ""
     yield from _scores(state)
     yield "## Go on"

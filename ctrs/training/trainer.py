@@ -18,7 +18,7 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 
 from ctrs.config import TrainConfig
 from ctrs.data.tile_store import fill_cache
-from ctrs.errors import CtrsWarning, TrainingError
+from ctrs.errors import ConfigError, CtrsWarning, TrainingError
 from ctrs.evaluation.fold_choice import data_of_fold, warn_all_folds_train
 from ctrs.inference.device import cpu_threads, resolve_device
 from ctrs.launcher import leads
@@ -34,9 +34,10 @@ from ctrs.training.distributed import check_ranks, gather, open_fabric, share_bu
 from ctrs.training.environment import record_start
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.example_tiles import ExampleTiles
+from ctrs.training.footprint import check_disk
 from ctrs.training.optimization import freeze, learning_rate_at, set_learning_rate
 from ctrs.training.origin import write_origin
-from ctrs.training.preflight import plan_training
+from ctrs.training.preflight import disk_need_of, plan_training
 from ctrs.training.random_state import own_random_state, random_state, seed_globally
 from ctrs.training.records import EpochRecord, TrainPlan, TrainResult
 from ctrs.training.resume import RunState, has_state, read_state, restore_state, save_state
@@ -184,6 +185,11 @@ def _train(
         held = open_run(run, overwrite=task.overwrite) if is_leader else nullcontext()
         with held, _stops_explained(run, config):
             state = cast(RunState, fabric.broadcast(read_state(run.resume) if is_leader else None))
+            if config.epochs < state.epoch:
+                raise ConfigError(
+                    f"{run.path}: epochs = {config.epochs} found, but {counted(state.epoch, 'epoch')} are trained "
+                    f"already; give {state.epoch} or more"
+                )
             begun: dict[str, Any] = {}
             if state.epoch or state.step:
                 begun = restore_state(
@@ -191,6 +197,8 @@ def _train(
                     threads=gather(torch.get_num_threads(), fabric),
                 )  # fmt: skip
             if is_leader:
+                if not run.is_run:  # one that is refused leaves no trace
+                    check_disk(run, disk_need_of(work))
                 write_run_config(run.path, config, manifest)  # from here on the folder is a run
                 if work.origin:
                     write_origin(run.path, work.origin)
@@ -308,6 +316,8 @@ def _run_epochs(
                 if _ends(state, config) or time.monotonic() - drawn > _SECONDS_BETWEEN_PICTURES:
                     draw(run, state, config, manifest, examples)
                     drawn, examples = time.monotonic(), []
+                else:
+                    write_readme(run, state, config, manifest)
                 if on_epoch is not None:
                     on_epoch(record)
             if _ends(state, config):

@@ -80,6 +80,7 @@ def test_a_disk_without_room_is_refused_before_a_step(
     monkeypatch.setattr(batch_step, "forward_backward", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(OutputError, match=r"a: the disk has 1 MB left, but the run needs .* make room"):
         train(town, tmp_path / "a", tiny_config)
+    assert not (tmp_path / "a").exists()
 
 
 def test_logs_that_cannot_be_are_refused_before_a_folder_is_made(

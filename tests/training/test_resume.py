@@ -165,6 +165,21 @@ def test_a_truncated_state_is_refused_by_name(tmp_path: Path, name: str) -> None
         restore_state(tmp_path, module, optimizer)
 
 
+@pytest.mark.parametrize(
+    ("pointer", "reason"), [("", "it is empty"), ("epoch-00009 0123", "it names 'epoch-00009', which is not there")]
+)
+def test_a_pointer_to_nothing_is_named_and_the_weights_are_pointed_out(
+    tmp_path: Path, pointer: str, reason: str
+) -> None:
+    save_state(tmp_path / "resume", STATE, *make_network())
+    (tmp_path / "resume" / "current").write_text(pointer)
+    with pytest.raises(CheckpointError, match=rf"current: .*\({reason}\); train again with --overwrite$"):
+        read_state(tmp_path / "resume")
+    (tmp_path / "last").mkdir()
+    with pytest.raises(CheckpointError, match=rf"another --name by --init {tmp_path}, or train again"):
+        read_state(tmp_path / "resume")
+
+
 def test_the_best_epoch() -> None:
     state = RunState()
     assert state.best is None

@@ -36,7 +36,7 @@ def test_it_says_what_how_good_and_how_to_go_on(prepared: Any, run: RunFolder, t
     assert "test_convnext with decoder dcfam, loss cl:1, on town:" in text
     assert "2 classes (ground, building), bands red, green, blue" in text
     assert "(uint8), tiles of 64 px, 0.1 m a pixel;\n6 train, 2 val." in text
-    assert "Finished: 1 of 2 epochs in 1 min 10 s." in text
+    assert "Not finished: 1 of 2 epochs when this was written." in text
     assert "| mean IoU | 0.6250 |" in text
     assert "| IoU of building | – |" in text
     for command in ("eval runs/a", "predict SCENE.tif --model runs/a", "info runs/a", "train --resume --name a"):
@@ -52,11 +52,12 @@ def test_a_run_that_has_just_begun_and_one_that_is_finished(
     manifest = Manifest.open(prepared())
     write_readme(run, RunState(), tiny_config, manifest)
     text = run.readme.read_text()
-    assert "Finished: 0 of 2 epochs" in text
+    assert "Not finished: 0 of 2 epochs" in text
     assert "    ctrs eval" not in text
     last = dataclasses.replace(RECORD, epoch=2, scores={})
     write_readme(run, RunState(history=(RECORD, last), seconds=140.0), tiny_config, manifest)
     text = run.readme.read_text()
+    assert "\nFinished: 2 of 2 epochs in 2 min 20 s." in text
     assert "--resume --name" not in text
     assert "Nothing validated: `best/` is the last epoch." in text
 

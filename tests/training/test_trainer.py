@@ -18,7 +18,15 @@ import pytest
 import torch
 
 from ctrs.config import TrainConfig
-from ctrs.errors import DataError, DeviceError, InputNotFoundError, OutputExistsError, TrainingError, UsageError
+from ctrs.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    InputNotFoundError,
+    OutputExistsError,
+    TrainingError,
+    UsageError,
+)
 from ctrs.model_files import hash_weights, read_metadata
 from ctrs.models.checkpoint import load_checkpoint
 from ctrs.training import EpochRecord, TrainPlan, batch_step, run_output, train, trainer
@@ -449,3 +457,22 @@ def test_drop_path_reaches_the_encoder(prepared, tiny_config: TrainConfig, tmp_p
         hash_weights(tmp_path / name / "last" / "model.safetensors") for name in ("none", "zero", "half")
     )
     assert none == zero != half
+
+
+def test_fewer_epochs_than_are_trained_are_refused(whole: Path, town: Path, tiny_config: TrainConfig) -> None:
+    config = dataclasses.replace(read_run_config(whole)[0], schedule="constant")
+    run = whole.with_name("constant")
+    train(town, run, dataclasses.replace(config, epochs=2))
+    before = {entry: entry.read_bytes() for entry in run.rglob("*") if entry.is_file()}
+    with pytest.raises(ConfigError, match="epochs = 1 found, but 2 epochs are trained already; give 2 or more"):
+        train(town, run, dataclasses.replace(config, epochs=1), resume=True)
+    assert {entry: entry.read_bytes() for entry in run.rglob("*") if entry.is_file()} == before
+
+
+def test_the_read_me_tells_of_each_saved_epoch(town: Path, tmp_path: Path, tiny_config: TrainConfig) -> None:
+    def stop(record: EpochRecord) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        train(town, tmp_path / "a", tiny_config, on_epoch=stop)
+    assert "Not finished: 1 of 2 epochs when this was written." in (tmp_path / "a" / "README.md").read_text()
