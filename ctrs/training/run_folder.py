@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctrs.config import TrainConfig
-from ctrs.errors import ConfigError, DataError, InputNotFoundError, OutputError, OutputExistsError
+from ctrs.errors import ConfigError, CtrsError, DataError, InputNotFoundError, OutputError, OutputExistsError
 from ctrs.jobs import partial_dir, write_text
 from ctrs.locks import held
 from ctrs.tiles.manifest import Manifest
@@ -148,7 +148,7 @@ def check_run_folder(run: RunFolder, config: TrainConfig, manifest: Manifest, *,
 def open_run(run: RunFolder, *, overwrite: bool) -> Iterator[None]:
     """Keep other processes out of the run; with ``overwrite``, remove what an earlier run left.
 
-    A folder that is made here and in which no run was set up is removed again.
+    A folder that is made here is removed again where the run is refused before it is set up.
 
     Raises:
         OutputError: The folder cannot be written, or another process trains there.
@@ -163,9 +163,10 @@ def open_run(run: RunFolder, *, overwrite: bool) -> Iterator[None]:
         shutil.rmtree(discarded, ignore_errors=True)
         try:
             yield
-        finally:
+        except CtrsError:
             if is_new and _left_before_setup(run):
                 shutil.rmtree(run.path, ignore_errors=True)
+            raise
 
 
 def write_metrics(path: Path, records: Sequence[EpochRecord]) -> None:
