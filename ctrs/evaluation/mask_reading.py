@@ -14,11 +14,15 @@ import rasterio
 
 from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
 from ctrs.errors import UnknownColorError
+from ctrs.raster.cog import CLASSES_TAG
 from ctrs.raster.confidence import check_confidence, read_confidence
 from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, open_raster, read_window
 from ctrs.raster.warp import GridWarp
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.decoding import decode_values, unknown_message
+
+_ROWS = 512
+"""Rows read at once to count a value."""
 
 ReadMask = Callable[[PixelWindow], Mask]
 """Returns the class indices (h, w) of a window, 255 where ignored or not predicted."""
@@ -61,7 +65,9 @@ def confidence_reader(path: Path) -> Iterator[ReadConfidence]:
 
 @contextmanager
 def value_reader(path: Path, classes: ClassMap, warp: GridWarp | None = None) -> Iterator[ReadMask]:
-    """Read a raster of class values as a mask; nodata is what the file declares, else 255.
+    """Read a raster of class values as a mask; nodata is what the file declares.
+
+    In a mask that ctrs wrote 255 is nodata even where a copy has lost the declaration.
 
     Args:
         path: The raster.
@@ -73,7 +79,8 @@ def value_reader(path: Path, classes: ClassMap, warp: GridWarp | None = None) ->
         UnknownColorError: From the reader, where it meets a value outside the class table.
     """
     with open_raster(path) as dataset:
-        nodata = IGNORE_INDEX if dataset.nodata is None else dataset.nodata
+        own = CLASSES_TAG in dataset.tags()
+        nodata = IGNORE_INDEX if dataset.nodata is None and own else dataset.nodata
         stored = partial(_stored_values, dataset)
 
         def read(window: PixelWindow) -> Mask:
@@ -84,12 +91,31 @@ def value_reader(path: Path, classes: ClassMap, warp: GridWarp | None = None) ->
                 pixels, valid = warp.read(window, stored, method="nearest", count=1, dtype=dtype)
             decoded = decode_values(pixels[0], classes, valid=valid, nodata=nodata)
             if decoded.first_unknown is not None:
+                if dataset.nodata is None and set(decoded.unknown) == {str(IGNORE_INDEX)}:
+                    raise UnknownColorError(_undeclared_message(path, dataset, classes))
                 row, col = decoded.first_unknown
                 first = (window.row_off + row, window.col_off + col)
                 raise UnknownColorError(unknown_message(path, "value", decoded.unknown, first, classes, options=False))
             return decoded.mask
 
         yield read
+
+
+def _undeclared_message(path: Path, dataset: rasterio.DatasetReader, classes: ClassMap) -> str:
+    """Say that 255 may mean nodata or a class, with its number in the whole file."""
+    number = 0
+    for row_off in range(0, dataset.height, _ROWS):
+        height = min(_ROWS, dataset.height - row_off)
+        pixels, valid = _stored_values(
+            dataset, PixelWindow(col_off=0, row_off=row_off, width=dataset.width, height=height)
+        )
+        number += int((valid & (pixels[0] == IGNORE_INDEX)).sum())
+    legend = ", ".join(f"{row.name} {row.value}" for row in classes.classes)
+    return (
+        f"{path}: value {IGNORE_INDEX} in {number} px ({number / (dataset.width * dataset.height):.1%}) is neither in "
+        f"the class table ({legend}) nor declared nodata; declare it with gdal_edit.py -a_nodata {IGNORE_INDEX}, or "
+        f"pass --classes FILE with a class of value {IGNORE_INDEX}"
+    )
 
 
 def _stored_values(

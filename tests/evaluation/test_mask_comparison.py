@@ -333,3 +333,24 @@ def test_a_class_table_says_what_is_scored_and_the_mask_what_its_pixels_mean(tmp
     table.write_text(text.format("ground", 10, "true") + text.format("roof", 20, "true"))
     with pytest.raises(LabelError, match=r"names the classes ground, building, tree, but .* has ground, roof"):
         evaluate_masks(pred_path, label, EvalConfig(classes=table))
+
+
+def house_file(path, left, *, crs=32633):
+    box = shapely.box(left, 5_799_980, left + 10, 5_799_990)
+    geopandas.GeoDataFrame(geometry=[box], crs=crs).to_file(path)
+    return path
+
+
+def test_255_that_nothing_declares_is_no_nodata(tmp_path, masks):
+    pixels = np.where(masks[1] == 1, 255, 0).astype(np.uint8)
+    foreign = write(tmp_path / "foreign.tif", pixels[None])
+    houses = house_file(tmp_path / "houses.gpkg", 400_010)
+    table = tmp_path / "classes.toml"
+    text = '[[class]]\nname = "ground"\nvalue = 0\n[[class]]\nname = "building"\nvalue = {}\n'
+    table.write_text(text.format(1))
+    number = int((pixels == 255).sum())
+    with pytest.raises(UnknownColorError, match=rf"value 255 in {number} px .*-a_nodata 255, or pass --classes"):
+        evaluate_masks(foreign, houses, EvalConfig(classes=table))
+    table.write_text(text.format(255))
+    report = evaluate_masks(foreign, houses, EvalConfig(classes=table))
+    assert report.confusions["strict"].counts[:, 1].sum() == number
