@@ -21,7 +21,7 @@ from ctrs.errors import (
     UnknownColorError,
     UsageError,
 )
-from ctrs.evaluation.mask_grids import grid_of, resampled_note, way_to_truth
+from ctrs.evaluation.mask_grids import check_crs, check_touched, grid_of, resampled_note, way_to_truth
 from ctrs.evaluation.mask_reading import ReadMask, confidence_reader, only_class, value_reader
 from ctrs.evaluation.required_scores import check_requirements
 from ctrs.evaluation.scene_picturing import ERRORS, ERRORS_SUFFIX, ScenePicturing
@@ -74,7 +74,8 @@ def evaluate_masks(
         InputNotFoundError: A file is not there.
         UsageError: There are not as many truths as masks.
         ConfigError: A score is required that there will not be.
-        GridMismatchError: A raster truth lies on another grid.
+        GridMismatchError: A raster truth lies on another grid, polygons elsewhere than the mask or in a CRS that the
+            mask does not name.
         LabelError: Values, colours or names outside the class table, or a mask that names no classes.
         OutputExistsError: Another report stands in ``out`` and ``config.overwrite`` is False.
     """
@@ -263,7 +264,10 @@ def _score_pair(
             layer = read_polygons(truth, class_field=config.class_field)
             table = classes if config.class_field is not None else BUILDING_CLASSES
             values = polygon_values(layer, table, config.class_field)
-            label = PolygonLabel(polygons=place_polygons(layer, grid, values), background=background_value(table))
+            check_crs(pred, grid, layer)
+            polygons = place_polygons(layer, grid, values)
+            check_touched(pred, grid, layer, polygons)
+            label = PolygonLabel(polygons=polygons, background=background_value(table))
         else:
             warp = way_to_truth(pred, grid, truth, resample=config.resample)
             if warp is not None:

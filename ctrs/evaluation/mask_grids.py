@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rasterio.crs import CRS
 
 from ctrs.errors import GridMismatchError
 from ctrs.raster.geotiff import Grid, crs_name, open_raster
 from ctrs.raster.locate import locate
 from ctrs.raster.warp import GridWarp, grid_warp
 from ctrs.tiles.raster_labels import GRID_TOLERANCE_PX
+from ctrs.vector.rasterize import GridPolygons, PolygonLayer
 
 _PLACES = 65
 """Places along each edge at which it is looked whether a mask covers the truth."""
@@ -63,6 +65,39 @@ def way_to_truth(pred: Path, grid: Grid, truth: Path, *, resample: bool) -> Grid
             f"{pred}: lies elsewhere than the truth {truth} {both}; check the CRS and place of both"
         )
     return warp
+
+
+def check_crs(pred: Path, grid: Grid, layer: PolygonLayer) -> None:
+    """Refuse a mask without CRS where the polygons of its truth have one.
+
+    Raises:
+        GridMismatchError: It is so.
+    """
+    if grid.crs is None and layer.frame.crs is not None:
+        raise GridMismatchError(
+            f"{pred}: has no CRS, but the polygons of {layer.path} are in {_layer_crs(layer)}; give the mask its own "
+            f"CRS (gdal_edit.py -a_srs EPSG:CODE {pred.name})"
+        )
+
+
+def check_touched(pred: Path, grid: Grid, layer: PolygonLayer, polygons: GridPolygons) -> None:
+    """Refuse polygons of which none lies on the mask: it would be scored as if nothing stood there.
+
+    Raises:
+        GridMismatchError: The layer holds polygons, and none touches the mask.
+    """
+    if len(polygons.shapes) or layer.frame.empty:
+        return
+    left, bottom, right, top = layer.frame.total_bounds.tolist()
+    raise GridMismatchError(
+        f"{pred}: no polygon of {layer.path} ({len(layer.frame)} in all) touches the mask (mask {_place(grid)}; "
+        f"polygons in {_layer_crs(layer)}, {left:.10g} to {right:.10g}, {bottom:.10g} to {top:.10g}); check the CRS "
+        "and place of both"
+    )
+
+
+def _layer_crs(layer: PolygonLayer) -> str:
+    return crs_name(None if layer.frame.crs is None else CRS.from_wkt(layer.frame.crs.to_wkt()))
 
 
 def _share_covered(warp: GridWarp) -> float:

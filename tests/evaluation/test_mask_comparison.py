@@ -150,7 +150,7 @@ def test_masks_of_other_programs_need_a_class_table(tmp_path, masks):
     table.write_text('[[class]]\nname = "roof"\nvalue = 10\n')
     with pytest.raises(UnknownColorError, match=r"(foreign|truth)\.tif: unknown label value"):
         evaluate_masks(foreign, label, EvalConfig(classes=table))
-    outlines = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=32633)
+    outlines = geopandas.GeoDataFrame(geometry=[shapely.box(400_001, 5_799_990, 400_009, 5_799_999)], crs=32633)
     outlines.to_file(tmp_path / "outlines.gpkg")
     with pytest.raises(ConfigError, match="class 'building' is unknown; expected one of: roof"):
         evaluate_masks(foreign, tmp_path / "outlines.gpkg", EvalConfig(classes=table))
@@ -354,3 +354,16 @@ def test_255_that_nothing_declares_is_no_nodata(tmp_path, masks):
     table.write_text(text.format(255))
     report = evaluate_masks(foreign, houses, EvalConfig(classes=table))
     assert report.confusions["strict"].counts[:, 1].sum() == number
+
+
+def test_polygons_elsewhere_are_refused(tmp_path, pred_path):
+    away = house_file(tmp_path / "away.gpkg", 500_000)
+    with pytest.raises(GridMismatchError, match=r"no polygon of .*away\.gpkg \(1 in all\) touches the mask .*500010"):
+        evaluate_masks(pred_path, away)
+
+
+def test_a_mask_without_crs_is_not_laid_under_polygons_with_one(tmp_path, masks):
+    plain = resampled(tmp_path, masks[1], transform=TRANSFORM, crs=None)
+    houses = house_file(tmp_path / "houses.gpkg", 400_010)
+    with pytest.raises(GridMismatchError, match=r"has no CRS, but .* are in EPSG:32633; .*gdal_edit\.py -a_srs EPSG:"):
+        evaluate_masks(plain, houses)
