@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from ctrs.config import EvalConfig
 from ctrs.errors import (
     DataError,
     LabelError,
+    LabelWarning,
+    MissingCrsWarning,
     OutputExistsError,
     UnknownColorError,
     UsageError,
@@ -72,7 +75,7 @@ def evaluate_masks(
 
     Raises:
         InputNotFoundError: A file is not there.
-        UsageError: There are not as many truths as masks.
+        UsageError: There are not as many truths as masks, or a pair is given twice.
         ConfigError: A score is required that there will not be.
         GridMismatchError: A raster truth lies on another grid, polygons elsewhere than the mask or in a CRS that the
             mask does not name.
@@ -147,7 +150,12 @@ def _pairs(pred: Path | Sequence[Path], truth: Path | Sequence[Path]) -> list[tu
         raise UsageError(
             "rasters and polygons found among the truths, expected one kind; score them one after the other"
         )
-    return list(zip(masks, labels, strict=True))
+    pairs = list(zip(masks, labels, strict=True))
+    counts = Counter((mask.resolve(), label.resolve()) for mask, label in pairs)
+    for mask, label in pairs:
+        if counts[mask.resolve(), label.resolve()] > 1:
+            raise UsageError(f"{mask}: given twice with the truth {label}; name each pair once")
+    return pairs
 
 
 def _names(masks: Sequence[Path]) -> list[str]:
@@ -175,7 +183,19 @@ def _classes_of(pairs: Sequence[tuple[Path, Path]], config: EvalConfig) -> Class
 
 def _mask_classes(pred: Path, config: EvalConfig) -> ClassMap:
     """Return the class table of the truth: that of ``config``, or the mask's own, which scores every class."""
-    return _stored_classes(pred) if config.classes is None else read_class_table(config.classes)
+    if config.classes is not None:
+        return read_class_table(config.classes)
+    if not _names_classes(pred):
+        raise LabelError(
+            f"{pred}: no tag {CLASSES_TAG} found, so the meaning of its values is unknown; name the class table of a "
+            "mask that ctrs predict did not write with --classes FILE"
+        )
+    return _stored_classes(pred)
+
+
+def _names_classes(pred: Path) -> bool:
+    with open_raster(pred) as dataset:
+        return CLASSES_TAG in dataset.tags()
 
 
 def _stored_classes(pred: Path) -> ClassMap:
@@ -190,9 +210,8 @@ def _pixel_classes(pred: Path, classes: ClassMap) -> ClassMap:
     Raises:
         LabelError: It names others.
     """
-    with open_raster(pred) as dataset:
-        if CLASSES_TAG not in dataset.tags():
-            return classes
+    if not _names_classes(pred):
+        return classes
     stored = _stored_classes(pred)
     if stored.names != classes.names:
         raise LabelError(
@@ -275,6 +294,13 @@ def _score_pair(
                 logger.info("%s: %s", pred, notes[0])
                 grid = warp.target
             label = open_raster_label(truth, pred, grid, classes, kind="auto", tolerance=0)
+        if grid.crs is None:
+            warnings.warn(
+                f"{pred}: no CRS found; scored in pixels, without areas (set one with gdal_edit.py -a_srs if it is "
+                "known)",
+                MissingCrsWarning,
+                stacklevel=2,
+            )
         read_pred = stack.enter_context(value_reader(pred, _pixel_classes(pred, classes), warp))
         scored = classes
         if is_vector(truth) and config.class_field is None:
@@ -295,6 +321,13 @@ def _score_pair(
         score = score_scene(masks, scored, config, mask=str(pred), notes=notes, progress=progress, watchers=watchers)
         if picturing is not None:
             picturing.finish()
+        if not score.confusions["strict"].total:
+            warnings.warn(
+                f"{truth}: no pixel of it is scored, all are nodata or ignored, so nothing can be said of {pred}; "
+                "check the truth",
+                LabelWarning,
+                stacklevel=2,
+            )
         return score
 
 

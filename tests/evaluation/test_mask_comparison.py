@@ -21,6 +21,8 @@ from ctrs.errors import (
     GridMismatchError,
     InputNotFoundError,
     LabelError,
+    LabelWarning,
+    MissingCrsWarning,
     OutputExistsError,
     UnknownColorError,
     UsageError,
@@ -138,7 +140,7 @@ def test_masks_of_other_programs_need_a_class_table(tmp_path, masks):
     truth, pred = masks
     foreign = write(tmp_path / "foreign.tif", np.where(pred == 255, 0, pred * 10 + 10).astype(np.uint8)[None], nodata=0)
     label = write(tmp_path / "truth.tif", np.where(truth == 255, 0, truth * 10 + 10).astype(np.uint8)[None], nodata=0)
-    with pytest.raises(LabelError, match=r"foreign\.tif: no tag CTRS_CLASSES found"):
+    with pytest.raises(LabelError, match=r"foreign\.tif: no tag CTRS_CLASSES found.*--classes FILE"):
         evaluate_masks(foreign, label)
     table = tmp_path / "classes.toml"
     table.write_text(
@@ -341,6 +343,19 @@ def house_file(path, left, *, crs=32633):
     return path
 
 
+def test_polygons_elsewhere_are_refused(tmp_path, pred_path):
+    away = house_file(tmp_path / "away.gpkg", 500_000)
+    with pytest.raises(GridMismatchError, match=r"no polygon of .*away\.gpkg \(1 in all\) touches the mask .*500010"):
+        evaluate_masks(pred_path, away)
+
+
+def test_a_mask_without_crs_is_not_laid_under_polygons_with_one(tmp_path, masks):
+    plain = resampled(tmp_path, masks[1], transform=TRANSFORM, crs=None)
+    houses = house_file(tmp_path / "houses.gpkg", 400_010)
+    with pytest.raises(GridMismatchError, match=r"has no CRS, but .* are in EPSG:32633; .*gdal_edit\.py -a_srs EPSG:"):
+        evaluate_masks(plain, houses)
+
+
 def test_255_that_nothing_declares_is_no_nodata(tmp_path, masks):
     pixels = np.where(masks[1] == 1, 255, 0).astype(np.uint8)
     foreign = write(tmp_path / "foreign.tif", pixels[None])
@@ -356,14 +371,21 @@ def test_255_that_nothing_declares_is_no_nodata(tmp_path, masks):
     assert report.confusions["strict"].counts[:, 1].sum() == number
 
 
-def test_polygons_elsewhere_are_refused(tmp_path, pred_path):
-    away = house_file(tmp_path / "away.gpkg", 500_000)
-    with pytest.raises(GridMismatchError, match=r"no polygon of .*away\.gpkg \(1 in all\) touches the mask .*500010"):
-        evaluate_masks(pred_path, away)
+def test_a_pair_given_twice_is_refused(tmp_path, masks, pred_path):
+    label = write(tmp_path / "truth.tif", masks[0][None], nodata=255)
+    with pytest.raises(UsageError, match=r"pred_mask\.tif: given twice with the truth .*truth\.tif"):
+        evaluate_masks([pred_path, pred_path], [label, label])
 
 
-def test_a_mask_without_crs_is_not_laid_under_polygons_with_one(tmp_path, masks):
+def test_rasters_without_crs_are_scored_in_pixels_with_a_warning(tmp_path, masks):
     plain = resampled(tmp_path, masks[1], transform=TRANSFORM, crs=None)
-    houses = house_file(tmp_path / "houses.gpkg", 400_010)
-    with pytest.raises(GridMismatchError, match=r"has no CRS, but .* are in EPSG:32633; .*gdal_edit\.py -a_srs EPSG:"):
-        evaluate_masks(plain, houses)
+    label = write(tmp_path / "truth.tif", masks[0][None], nodata=255, crs=None)
+    with pytest.warns(MissingCrsWarning, match=r"moved_mask\.tif: no CRS found; scored in pixels, without areas"):
+        report = evaluate_masks(plain, label)
+    assert report.area is None
+
+
+def test_a_truth_without_any_scored_pixel_is_warned_of(tmp_path, masks, pred_path):
+    label = write(tmp_path / "truth.tif", np.full_like(masks[0], 255)[None], nodata=255)
+    with pytest.warns(LabelWarning, match=r"truth\.tif: no pixel of it is scored"):
+        evaluate_masks(pred_path, label, out=tmp_path / "report")
