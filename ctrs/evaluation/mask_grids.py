@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
 
-from ctrs.errors import GridMismatchError
+from ctrs.errors import GridMismatchError, LabelWarning
 from ctrs.raster.geotiff import Grid, crs_name, open_raster
 from ctrs.raster.locate import locate
 from ctrs.raster.warp import GridWarp, grid_warp
@@ -81,19 +83,43 @@ def check_crs(pred: Path, grid: Grid, layer: PolygonLayer) -> None:
 
 
 def check_touched(pred: Path, grid: Grid, layer: PolygonLayer, polygons: GridPolygons) -> None:
-    """Refuse polygons of which none lies on the mask: it would be scored as if nothing stood there.
+    """Refuse polygons of other ground: the mask would be scored as if nothing stood there.
+
+    Where the layer reaches around the mask, nothing may indeed stand there: a warning says so.
 
     Raises:
-        GridMismatchError: The layer holds polygons, and none touches the mask.
+        GridMismatchError: The layer holds polygons, and all lie elsewhere than the mask.
     """
     if len(polygons.shapes) or layer.frame.empty:
         return
     left, bottom, right, top = layer.frame.total_bounds.tolist()
+    west, south, east, north = _bounds_in(layer, grid)
+    if west <= right and left <= east and south <= top and bottom <= north:
+        warnings.warn(
+            f"{pred}: none of the {len(layer.frame)} polygons of {layer.path} touches the mask; it is scored as ground "
+            "where nothing stands",
+            LabelWarning,
+            stacklevel=4,
+        )
+        return
     raise GridMismatchError(
         f"{pred}: no polygon of {layer.path} ({len(layer.frame)} in all) touches the mask (mask {_place(grid)}; "
         f"polygons in {_layer_crs(layer)}, {left:.10g} to {right:.10g}, {bottom:.10g} to {top:.10g}); check the CRS "
         "and place of both"
     )
+
+
+def _bounds_in(layer: PolygonLayer, grid: Grid) -> tuple[float, float, float, float]:
+    """Return left, bottom, right and top of a grid in the CRS of a layer."""
+    corners = [
+        grid.transform @ corner for corner in ((0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height))
+    ]
+    xs, ys = zip(*corners, strict=True)
+    bounds = min(xs), min(ys), max(xs), max(ys)
+    if grid.crs is None or layer.frame.crs is None:
+        return bounds
+    left, bottom, right, top = transform_bounds(grid.crs, CRS.from_wkt(layer.frame.crs.to_wkt()), *bounds)
+    return left, bottom, right, top
 
 
 def _layer_crs(layer: PolygonLayer) -> str:

@@ -349,6 +349,15 @@ def test_polygons_elsewhere_are_refused(tmp_path, pred_path):
         evaluate_masks(pred_path, away)
 
 
+def test_ground_between_polygons_is_scored_with_a_warning(tmp_path, pred_path):
+    around = tmp_path / "around.gpkg"
+    boxes = [shapely.box(left, 5_799_980, left + 10, 5_799_990) for left in (399_000, 401_000)]
+    geopandas.GeoDataFrame(geometry=boxes, crs=32633).to_file(around)
+    with pytest.warns(LabelWarning, match=r"none of the 2 polygons of .*around\.gpkg touches the mask"):
+        report = evaluate_masks(pred_path, around)
+    assert report.confusions["strict"].support[1] == 0
+
+
 def test_a_mask_without_crs_is_not_laid_under_polygons_with_one(tmp_path, masks):
     plain = resampled(tmp_path, masks[1], transform=TRANSFORM, crs=None)
     houses = house_file(tmp_path / "houses.gpkg", 400_010)
