@@ -16,8 +16,10 @@ from ctrs.config import TrainConfig
 from ctrs.errors import ConfigError, CtrsError, DataError, InputNotFoundError, OutputError, OutputExistsError
 from ctrs.jobs import partial_dir, write_text
 from ctrs.locks import held
+from ctrs.model_files import METADATA_FILE
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.records import EpochRecord
+from ctrs.training.resume import has_state
 from ctrs.training.run_config import CONFIG_FILE, differences, read_run_record
 
 logger = logging.getLogger(__name__)
@@ -107,7 +109,7 @@ def check_run_folder(run: RunFolder, config: TrainConfig, manifest: Manifest, *,
         InputNotFoundError: There is no run to go on with.
         ConfigError: The run to go on with has other settings.
         DataError: The run to go on with was trained on other data.
-        OutputExistsError: Something else stands there.
+        OutputExistsError: Something else stands there, or a run whose saved state is gone.
     """
     if run.is_free or _left_before_setup(run):
         if resume and not run.path.is_dir():
@@ -130,6 +132,7 @@ def check_run_folder(run: RunFolder, config: TrainConfig, manifest: Manifest, *,
                 f"{manifest.root}: other tiles or splits (hash {manifest.split_hash}) than those that {run.path} was "
                 f"trained on ({stored.split_hash}, {stored.data_dir}); prepare those again, or start a new run"
             )
+        _check_state(run)
         return True
     if config.epochs != stored.config.epochs:
         changed.append(f"epochs was {stored.config.epochs} and is {config.epochs}")
@@ -140,8 +143,22 @@ def check_run_folder(run: RunFolder, config: TrainConfig, manifest: Manifest, *,
             f"{run.path}: another run stands there ({'; '.join(changed)}); go on with it by --resume, "
             "choose another --name, or replace it by --overwrite"
         )
+    _check_state(run)
     logger.info("%s: the same run stands there; going on with it", run.path)
     return True
+
+
+def _check_state(run: RunFolder) -> None:
+    """Refuse to train a run anew over its checkpoints where the state that they came from is gone.
+
+    Raises:
+        OutputExistsError: It is so.
+    """
+    if not has_state(run.resume) and (run.last / METADATA_FILE).is_file():
+        raise OutputExistsError(
+            f"{run.path}: holds checkpoints, but {run.resume.name}/ is gone, so there is nothing to go on from; "
+            f"begin another run with --init {run.path}, or discard this one with --overwrite"
+        )
 
 
 @contextmanager

@@ -143,3 +143,16 @@ def test_metrics_table_grows_by_rows(tmp_path: Path) -> None:
     assert path.read_text() == text
     with pytest.raises(OutputError, match=r"metrics\.csv: cannot be written"):
         append_metrics(tmp_path / "no" / "metrics.csv", record(1))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_checkpoints_without_their_state_are_not_trained_over(run: RunFolder, manifest: Manifest, resume: bool) -> None:
+    assert check(run, manifest, resume=resume)  # stopped before the first save
+    run.last.mkdir()
+    (run.last / "model.json").write_text("{}")
+    with pytest.raises(OutputExistsError, match=r"holds checkpoints, but resume/ is gone.* --init .*or discard"):
+        check(run, manifest, resume=resume)
+    assert not check(run, manifest, overwrite=True)
+    run.resume.mkdir()
+    (run.resume / "current").write_text("epoch-00001")
+    assert check(run, manifest, resume=resume)
