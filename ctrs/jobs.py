@@ -49,6 +49,12 @@ def describe_file(path: Path | str) -> dict[str, Any]:
     return {"path": str(local.absolute()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def fingerprint(job: Mapping[str, Any]) -> str:
     """Return a short hash of everything that determines a result.
 

@@ -6,7 +6,6 @@ A scene's tiles are laid together again and mapped by the same Predictor, with t
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import time
@@ -29,7 +28,7 @@ from ctrs.evaluation.score_report import REPORT_FILE, EvaluationReport, read_rep
 from ctrs.evaluation.split_scoring import MASKS, SplitScoring, erodes_here
 from ctrs.inference.device import resolve_device, resolve_precision
 from ctrs.inference.predictor import Predictor
-from ctrs.jobs import PartialWork, fingerprint, partial_work, recover
+from ctrs.jobs import PartialWork, fingerprint, hash_file, partial_work, recover
 from ctrs.model_files import CheckpointFiles, CheckpointMetadata, describe, find_checkpoint
 from ctrs.progress import Progress, no_progress
 from ctrs.tiles.manifest import Manifest, scene_mosaics
@@ -127,7 +126,7 @@ def plan_evaluation(checkpoint: Path, data_dir: Path, config: EvalConfig | None 
     _check_fit(manifest, metadata, files.folder, config)
     _check_objects(config, manifest)
     check_requirements(config.fail_under, manifest.classes, config)
-    weights = _hash_file(files.weights)
+    weights = hash_file(files.weights)[:32]
     return EvaluationPlan(
         files=files,
         metadata=metadata,
@@ -271,7 +270,7 @@ def _job(
     return {
         "step": "eval",
         "weights": weights,
-        "metadata": _hash_file(files.description),
+        "metadata": hash_file(files.description)[:32],
         "data": manifest.fingerprint,
         "split_hash": manifest.split_hash,
         "classes": manifest.classes.to_json(),
@@ -330,8 +329,3 @@ def _is_finished(final: Path, job: str, *, overwrite: bool) -> bool:
             f"data {earlier.data}); pass --overwrite to replace it"
         )
     return True
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]

@@ -170,10 +170,9 @@ def _area(matrix: ConfusionMatrix, grid: Grid) -> AreaCounts | None:
     if grid.crs is None:
         return None
     width, height = ground_pixel_size_m(grid)
-    area_m2 = width * height
-    empty = AreaCounts(matrix.num_classes, pixel_area_m2=area_m2)
-    counts = [[area_m2, matrix.support.tolist(), matrix.predicted.tolist()]]
-    return AreaCounts.from_json(empty.to_json() | {"counts": counts})
+    areas = AreaCounts(matrix.num_classes, pixel_area_m2=width * height)
+    areas.add_pixels(matrix)
+    return areas
 
 
 def _block_updates(score: SceneScore) -> Iterator[Callable[[ScoredBlock], None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ctrs.inspection.embedding_space import flatten, separation, unit_rows
 from ctrs.inspection.patch_samples import PatchSamples, choose_tiles, sample_patches
 from ctrs.inspection.patch_vectors import patch_vectors
 from ctrs.inspection.stage_heads import load_stage_heads, require_heads
-from ctrs.jobs import check_existing, fingerprint, partial_work
+from ctrs.jobs import check_existing, fingerprint, hash_file, partial_work
 from ctrs.model_files import CheckpointFiles, CheckpointMetadata, describe, find_checkpoint
 from ctrs.models.checkpoint import load_checkpoint
 from ctrs.progress import Progress, no_progress
@@ -183,9 +182,9 @@ def _job(runs: Sequence[_Run], manifest: Manifest, split: str, config: Embedding
     return {
         "step": "inspect embeddings",
         "runs": [
-            [run.name, *(_hash_file(path) for path in (run.files.weights, run.files.description))] for run in runs
+            [run.name, *(hash_file(path)[:32] for path in (run.files.weights, run.files.description))] for run in runs
         ],
-        "heads": [_hash_file(file) for file in heads],
+        "heads": [hash_file(file)[:32] for file in heads],
         "data": manifest.fingerprint,
         "split_hash": manifest.split_hash,
         "classes": manifest.classes.to_json(),
@@ -193,11 +192,6 @@ def _job(runs: Sequence[_Run], manifest: Manifest, split: str, config: Embedding
         "options": {key: getattr(config, key) for key in ("stages", "method", "samples", "tiles", "projected", "seed")},
         "device": resolve_device(config.device).type,
     }
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
 
 
 def _embed(

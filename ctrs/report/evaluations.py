@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ctrs.jobs import hash_file
 from ctrs.model_files import CheckpointFiles
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def read_evaluations(home: Path, files: CheckpointFiles) -> tuple[Evaluation, ..
             continue
         scored = row.get("weights")
         if scored:
-            is_of_these = _hash_file(files.weights).startswith(str(scored))
+            is_of_these = hash_file(files.weights).startswith(str(scored))
         else:
             is_of_these = path.stat().st_mtime >= files.weights.stat().st_mtime
         if not is_of_these:
@@ -94,11 +94,6 @@ def read_evaluations(home: Path, files: CheckpointFiles) -> tuple[Evaluation, ..
         elif entry.protocols:
             found.append(entry)
     return tuple(found)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _from_json(row: Mapping[str, Any], path: Path) -> Evaluation:

@@ -7,14 +7,13 @@ as the extension's best practices advise, since a model is of no date.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from ctrs.errors import OutputExistsError
-from ctrs.jobs import write_text
+from ctrs.jobs import hash_file, write_text
 from ctrs.model_files import CheckpointMetadata
 from ctrs.report.model_card import ModelCard, geometry_bounds
 
@@ -213,5 +212,4 @@ def _identifier(card: ModelCard) -> str:
 
 def _checksum(path: Path) -> str:
     """Return the SHA-256 of a file as a multihash in hexadecimal."""
-    with path.open("rb") as stream:
-        return "1220" + hashlib.file_digest(stream, "sha256").hexdigest()
+    return "1220" + hash_file(path)

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ctrs.errors import CheckpointError, OutputError, TrainingError
-from ctrs.jobs import sync, write_text
+from ctrs.jobs import hash_file, sync, write_text
 from ctrs.models.checkpoint import save_tensors
 from ctrs.progress import counted
 from ctrs.training.random_state import random_state, restore_random_state
@@ -143,7 +143,7 @@ def save_state(
             "optimizer": scalars,
             "others": values,
             "random": [random_state()] if generators is None else list(generators),
-            "sha256": _sha256(staged / TENSORS_FILE),
+            "sha256": hash_file(staged / TENSORS_FILE),
         }
         text = json.dumps(document, allow_nan=False)
         (staged / STATE_FILE).write_text(text, encoding="utf-8")
@@ -220,7 +220,7 @@ def restore_state(
     _compare_processes(folder, document, found, device, tells=rank == 0)
     path = _current(folder)[0] / TENSORS_FILE
     try:
-        if _sha256(path) != document["sha256"]:
+        if hash_file(path) != document["sha256"]:
             raise ValueError("its SHA-256 is not the one that was saved: the file was changed or the disk is failing")
         # Cloned: torch's own memory, aligned as that of a run that was never stopped.
         tensors = {key: value.clone() for key, value in safetensors.torch.load_file(path).items()}
@@ -308,11 +308,6 @@ def _plain_tensor(value: Tensor) -> Tensor:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _current(folder: Path) -> tuple[Path, str]:
