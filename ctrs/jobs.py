@@ -162,7 +162,10 @@ def partial_work(final: Path, job_fingerprint: str, *, overwrite: bool = False) 
     finally:
         # The lock goes last: until then no other process may find an empty folder that is about to vanish.
         if is_lock_of(lock, folder) and not _holds_work(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # the folder stays where another process has come in since the lock went
+                _empty(folder)
+                (folder / LOCK_FILE).unlink(missing_ok=True)
+                folder.rmdir()
         if lock is not None:
             os.close(lock)
 
