@@ -17,6 +17,7 @@ from ctrs.config.choices import (
     ClassWeights,
     ClForm,
     ClipMode,
+    ConfidenceKind,
     Decoder,
     Denominator,
     HeadNorm,
@@ -26,12 +27,14 @@ from ctrs.config.choices import (
     LearningSplit,
     LonelyAnchors,
     MapMethod,
+    MosaicOutput,
     MultiscaleGroup,
     MultiscaleLabels,
     Optimizer,
     PneResize,
     PneScope,
     Precision,
+    ProbabilityFormat,
     Recipe,
     RunLog,
     Sampling,
@@ -51,9 +54,10 @@ from ctrs.config.loss import (
     parse_loss,
     parse_segmentation,
 )
+from ctrs.config.predict import PredictConfig, TestTimeAugmentation, parse_memory, parse_tta
 from ctrs.config.prepare import PrepareConfig
 from ctrs.config.recipes import CT_PAPER, CT_PAPER_INPUT_PX, RECIPES, RUN_KEYS, resolve_train_config, run_name
-from ctrs.config.steps import EvalConfig, PredictConfig, VectorizeConfig, parse_required_scores
+from ctrs.config.steps import EvalConfig, VectorizeConfig, parse_required_scores
 from ctrs.config.toml import from_mapping, merge, read_assignments, read_toml, to_plain
 from ctrs.config.training import AugmentConfig, SegmentationConfig, TrainConfig
 
@@ -72,6 +76,7 @@ __all__ = [
     "ClForm",
     "ClassWeights",
     "ClipMode",
+    "ConfidenceKind",
     "ContrastConfig",
     "Decoder",
     "Denominator",
@@ -85,6 +90,7 @@ __all__ = [
     "LonelyAnchors",
     "LossTerm",
     "MapMethod",
+    "MosaicOutput",
     "MultiscaleConfig",
     "MultiscaleGroup",
     "MultiscaleLabels",
@@ -97,6 +103,7 @@ __all__ = [
     "Precision",
     "PredictConfig",
     "PrepareConfig",
+    "ProbabilityFormat",
     "Recipe",
     "RunLog",
     "Sampling",
@@ -105,6 +112,7 @@ __all__ = [
     "SplitBy",
     "SplitName",
     "SupconConfig",
+    "TestTimeAugmentation",
     "TileCache",
     "TrainConfig",
     "VectorizeConfig",
@@ -115,8 +123,10 @@ __all__ = [
     "from_mapping",
     "merge",
     "parse_loss",
+    "parse_memory",
     "parse_required_scores",
     "parse_segmentation",
+    "parse_tta",
     "read_ablation",
     "read_assignments",
     "read_toml",

@@ -1,4 +1,4 @@
-"""What prediction, evaluation and vectorization can be told: one frozen dataclass for each command."""
+"""What evaluation and vectorization can be told: one frozen dataclass for each command."""
 
 from __future__ import annotations
 
@@ -6,47 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctrs.config.choices import Blend, Precision, SplitName, require, require_seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """How a scene is mapped.
-
-    Args:
-        window_px: Window edge in scene pixels; None: the checkpoint's.
-        overlap: Share of the window that neighbours have in common; None: the checkpoint's.
-        blend: Weights of overlapping windows.
-        batch_size: Windows at a time; None: by device.
-        bidx: Bands of the scene to use, from 1, in the order of the checkpoint's bands; empty: all.
-        device: ``auto``, ``cpu``, ``cuda``, ...
-        precision: ``auto`` is fp32 on the CPU and bf16 on CUDA devices of capability 8.0 and up.
-        threads: CPU threads of torch; None leaves torch's choice.
-        confidence: Also write the probability of the predicted class, ``SCENE_confidence.tif`` beside the mask.
-        overwrite: Replace a different result, discard unfinished work.
-    """
-
-    window_px: int | None = None
-    overlap: float | None = None
-    blend: Blend = "hann"
-    batch_size: int | None = None
-    bidx: tuple[int, ...] = ()
-    device: str = "auto"
-    precision: Precision = "auto"
-    threads: int | None = None
-    confidence: bool = False
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.window_px is not None:
-            require(32 <= self.window_px <= 8192, "window_px", self.window_px, "32 to 8192")
-        if self.overlap is not None:
-            require(0 <= self.overlap <= 0.9, "overlap", self.overlap, "0 to 0.9")
-        if self.batch_size is not None:
-            require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(all(number >= 1 for number in self.bidx), "bidx", self.bidx, "band numbers from 1")
-        if self.threads is not None:
-            require(self.threads >= 1, "threads", self.threads, "1 or more")
+from ctrs.config.choices import SplitName, require, require_seed
+from ctrs.config.predict import PredictConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,9 @@ class SplitScoring:
         # Virtual rasters are written anew by each attempt; with one time of change they are the same input for jobs.
         os.utime(mosaic.image, ns=(0, 0))
         mask = self.masks / f"{mosaic.scene.name}_mask.tif"
-        options = replace(self.config.predict, confidence=not self.config.pixels_only, overwrite=False)
+        options = replace(
+            self.config.predict, confidence=None if self.config.pixels_only else "probability", overwrite=False
+        )
         try:
             return predictor.predict_raster(mosaic.image, mask, options, progress=progress)
         except OutputExistsError:  # left by an attempt in another place, or by another version

@@ -170,7 +170,7 @@ class Predictor:
             job = fingerprint({**self._job(options), "grid": describe_grid(grid), "inputs": describe_inputs(dataset)})
             if dst.exists() and dst.resolve() == Path(src).resolve():
                 raise UsageError(f"{dst}: is the scene itself; choose another output with -o")
-            if is_finished(dst, job, confidence=config.confidence, overwrite=config.overwrite):
+            if is_finished(dst, job, confidence=config.confidence is not None, overwrite=config.overwrite):
                 log.info("%s: exists and is the result of the same job; nothing to do", dst)
                 return dst
             if grid.crs is None and grid.ground_control is None:
@@ -184,7 +184,7 @@ class Predictor:
             if area_or_point := dataset.tags().get("AREA_OR_POINT"):
                 tags["AREA_OR_POINT"] = area_or_point
             with partial_work(dst, job, overwrite=config.overwrite) as work:
-                files = RowFiles(work.folder, grid.width, confidence=config.confidence)
+                files = RowFiles(work.folder, grid.width, confidence=config.confidence is not None)
                 if files.num_rows:
                     log.info("%s: going on at row %d of %d", dst, files.num_rows, grid.height)
                 read = _dataset_reader(dataset, bidx)

@@ -17,7 +17,7 @@ from ctrs.raster.confidence import check_confidence, confidence_path, read_confi
 from ctrs.raster.geotiff import Grid, open_raster
 from ctrs.raster.windows import PixelWindow
 
-SURE = PredictConfig(confidence=True)
+SURE = PredictConfig(confidence="probability")
 
 
 def scene_of(write_scene, height=700, width=150):
@@ -112,10 +112,10 @@ def test_a_confidence_of_another_job_is_not_replaced(edges, write_scene, tmp_pat
     _, scene = scene_of(write_scene, height=80)
     out = edges.predict_raster(scene, tmp_path / "a_mask.tif", SURE)
     out.unlink()
-    other = PredictConfig(confidence=True, blend="constant")
+    other = PredictConfig(confidence="probability", blend="constant")
     with pytest.raises(OutputExistsError, match=r"a_confidence\.tif: exists and is the result of other inputs"):
         edges.predict_raster(scene, out, other)
     assert not partial_dir(out).exists()
-    edges.predict_raster(scene, out, PredictConfig(confidence=True, blend="constant", overwrite=True))
+    edges.predict_raster(scene, out, PredictConfig(confidence="probability", blend="constant", overwrite=True))
     with rasterio.open(confidence_path(out)) as first, rasterio.open(out) as second:
         assert first.tags()["CTRS_JOB"] == second.tags()["CTRS_JOB"]
