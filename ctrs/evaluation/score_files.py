@@ -17,7 +17,7 @@ from ctrs.evaluation.score_report import REPORT_FILE, EvaluationReport
 from ctrs.evaluation.score_rows import score_rows
 from ctrs.jobs import write_text
 from ctrs.metrics import ConfusionMatrix
-from ctrs.report.pictures import confusion_picture
+from ctrs.report.confusion_picture import confusion_picture
 
 SCORES_FILE = "scores.csv"
 

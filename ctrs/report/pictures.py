@@ -1,4 +1,4 @@
-"""Pictures for people: scene, truth, prediction and polygons side by side, and the confusion matrix."""
+"""Pictures for people: scene, truth, prediction and polygons side by side."""
 
 from __future__ import annotations
 
@@ -224,55 +224,3 @@ def _frame(axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_color("#888888")
         spine.set_linewidth(0.8)
-
-
-def confusion_picture(path: Path, counts: npt.NDArray[np.int64], names: Sequence[str], title: str = "") -> Path:
-    """Draw a confusion matrix: rows true classes, columns predicted ones, cells in per cent of the true class.
-
-    Args:
-        path: PNG to write.
-        counts: Pixels (K, K + 1) as in ``ConfusionMatrix.counts``; its last column is drawn only where it holds some.
-        names: Names of the K classes.
-        title: Heading.
-
-    Returns:
-        ``path``.
-
-    Raises:
-        OutputError: The picture cannot be written.
-    """
-    from matplotlib.figure import Figure
-
-    num_classes = len(names)
-    columns = [*names, "not predicted"]
-    if not counts[:, -1].any():
-        counts, columns = counts[:, :-1], columns[:-1]
-    totals = counts.sum(axis=1, keepdims=True)
-    share = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    cell = 0.95 if num_classes <= 10 else 0.5
-    margin = 0.35 + 0.09 * max(len(name) for name in columns)
-    size = (margin + cell * len(columns) + 0.3, margin + cell * num_classes + (0.9 if title else 0.5))
-    figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
-    axes = figure.add_axes(
-        (margin / size[0], margin / size[1], cell * len(columns) / size[0], cell * num_classes / size[1])
-    )
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for row, col in np.ndindex(*share.shape) if num_classes <= 30 else ():
-        value = share[row, col]
-        text = "–" if np.isnan(value) else f"{100 * value:.1f}"
-        ink = "white" if value > 0.55 else _INK
-        weight = "bold" if row == col else "normal"
-        axes.text(col, row, text, ha="center", va="center", color=ink, fontsize=11 * cell**0.5, fontweight=weight)
-    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor", color=_INK)
-    axes.set_yticks(range(num_classes), names, color=_INK)
-    axes.tick_params(length=0)
-    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(num_classes + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.tick_params(which="minor", length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    figure.text(0.01, 0.01, "rows: truth, columns: prediction, per cent of each row", fontsize=8, color="#555555")
-    if title:
-        figure.text(0.5, 1 - 0.25 / size[1], title, ha="center", va="top", fontsize=12, color=_INK)
-    return save_png(figure, path)

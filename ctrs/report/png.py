@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from ctrs.errors import OutputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 DESCRIPTION_KEY = "ctrs"
 """Text chunk of the PNG that holds the description."""
@@ -35,11 +37,31 @@ def save_png(figure: Figure, path: Path, description: dict[str, Any] | None = No
     metadata: dict[str, str | None] = {"Software": None}
     if description is not None:
         metadata[DESCRIPTION_KEY] = json.dumps(description, allow_nan=False)
+    FigureCanvasAgg(figure)
+    return _write_whole(path, lambda staged: figure.savefig(staged, format="png", metadata=metadata))
+
+
+def save_image(image: Image.Image, path: Path) -> Path:
+    """Write an image so that it is either whole or absent; the same image gives the same bytes.
+
+    Args:
+        image: What is shown.
+        path: PNG to write; its folder is made.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        OutputError: The picture cannot be written.
+    """
+    return _write_whole(path, lambda staged: image.save(staged, format="PNG"))
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     staged = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        FigureCanvasAgg(figure)
-        figure.savefig(staged, format="png", metadata=metadata)
+        write(staged)
         staged.replace(path)
     except OSError as error:
         with suppress(OSError):

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX
 from ctrs.errors import BandMismatchError, OutputError, UsageError
 from ctrs.raster.bands import Bands
-from ctrs.report.pictures import UNLABELLED_COLOR, comparison_picture, confusion_picture, display_rgb
+from ctrs.report.pictures import UNLABELLED_COLOR, comparison_picture, display_rgb
 
 BUILDING = np.array(BUILDING_CLASSES.colors[1])
 
@@ -88,18 +88,6 @@ def test_pictures_are_the_same_each_time(tmp_path, scene):
         comparison_picture(tmp_path / name, image, truth, pred, [], BUILDING_CLASSES).read_bytes() for name in "ab"
     )
     assert first == second
-
-
-def test_confusion_picture(tmp_path):
-    counts = np.array([[9, 1, 0], [5, 5, 0]])
-    names = ("background", "building")
-    plain = pixels(confusion_picture(tmp_path / "a.png", counts, names, "test, strict"))
-    counts[1, 2] = 10
-    wide = pixels(confusion_picture(tmp_path / "b.png", counts, names))
-    assert wide.shape[1] > plain.shape[1]  # a column for pixels without prediction
-    dark = near(plain, (8, 74, 145))  # 90 % in matplotlib's Blues
-    assert dark.sum() > 5000
-    confusion_picture(tmp_path / "c.png", np.zeros((40, 41), np.int64), [f"class {i}" for i in range(40)])
 
 
 def bands_of(names, dtype="uint16", low=100.0, high=1100.0):
