@@ -18,8 +18,8 @@ from ctrs.raster.probabilities import UINT8_STEPS
 OTHER_NAME = "other"
 """Name of what is left when only some classes are written."""
 
-_CACHED_PIXELS = 2**16
-"""Pixels that are worked on at a time on the CPU: what stays in its caches takes less time."""
+_CACHED_VALUES = 2**20
+"""Values (pixels times classes) that are worked on at a time on the CPU: what stays in its caches takes less time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,8 @@ class Products:
             probabilities = sums.new_empty((len(self.probability_names), height, width), dtype=dtype)
         logits = sums.new_empty((num_classes, height, width)) if self.logits else None
         whole = ProductBlock(mask=mask, confidence=confidence, probabilities=probabilities, logits=logits)
-        step = max(1, _CACHED_PIXELS // max(width, 1)) if sums.device.type == "cpu" else max(height, 1)
+        on_cpu = sums.device.type == "cpu"
+        step = max(1, _CACHED_VALUES // max(num_classes * width, 1)) if on_cpu else max(height, 1)
         for top in range(0, height, step):
             rows = slice(top, top + step)
             part = ProductBlock(

@@ -50,9 +50,9 @@ def test_only_the_mask_unless_more_is_wanted():
 
 
 @pytest.mark.parametrize("with_weights", [True, False])
-@pytest.mark.parametrize("cached", [10, 120, 2**16])
+@pytest.mark.parametrize("cached", [10, 500, 2**20])
 def test_each_kind_of_confidence(monkeypatch, cached, with_weights):
-    monkeypatch.setattr(products_module, "_CACHED_PIXELS", cached)
+    monkeypatch.setattr(products_module, "_CACHED_VALUES", cached)
     sums, weights = some_sums()
     weights = weights if with_weights else None
     p = softmax(sums, weights)
