@@ -1,5 +1,7 @@
 """The scenes of a split, mapped and scored one after the other; while one is scored, the network maps the next.
 
+The largest comes first: nothing is left to map while the last one is scored, which should be short.
+
 Masks and scores of finished scenes stay in the folder of unfinished work, so that a stopped evaluation goes on at the
 scene where it was.
 """
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from ctrs.config import EvalConfig
@@ -66,16 +69,21 @@ class SplitScoring:
             predictor: The network.
             mosaics: The scenes, put together from their tiles.
             progress: Told the windows mapped and the scenes scored, always from the caller's thread.
+
+        Returns:
+            The scores, in the order of the scenes.
         """
         for folder in (self.scores, self.masks, *([] if self.config.pixels_only else [self.errors])):
             folder.mkdir(parents=True, exist_ok=True)
-        scenes: list[Future[SceneScore]] = []
+        scenes: dict[str, Future[SceneScore]] = {}
         told = 0
 
         def tell() -> None:
             nonlocal told
-            while told < len(scenes) and scenes[told].done():
-                scenes[told].result()
+            for scene in islice(scenes.values(), told, None):
+                if not scene.done():
+                    break
+                scene.result()
                 told += 1
                 progress(told, len(mosaics), SCENES)
 
@@ -83,17 +91,17 @@ class SplitScoring:
         with warnings.catch_warnings(), ThreadPoolExecutor(1, thread_name_prefix="ctrs-scoring") as behind:
             warnings.simplefilter("ignore", MissingCrsWarning)  # scores are counted in pixels
             try:
-                for mosaic in mosaics:
+                for mosaic in sorted(mosaics, key=_num_pixels, reverse=True):
                     mask = self._predict(predictor, mosaic, progress)
-                    scenes.append(behind.submit(self._score, mosaic, mask))
+                    scenes[mosaic.scene.name] = behind.submit(self._score, mosaic, mask)
                     tell()
-                for scene in scenes:
+                for scene in scenes.values():
                     scene.result()
                     tell()
             except BaseException:
                 behind.shutdown(cancel_futures=True)
                 raise
-        return tuple(scene.result() for scene in scenes)
+        return tuple(scenes[mosaic.scene.name].result() for mosaic in mosaics)
 
     def _predict(self, predictor: Predictor, mosaic: SceneMosaic, progress: Progress) -> Path:
         # Virtual rasters are written anew by each attempt; with one time of change they are the same input for jobs.
@@ -151,6 +159,10 @@ class SplitScoring:
         if self.manifest.has_eroded and mosaic.mask_eroded is not None:
             truths["isprs"] = stack.enter_context(index_reader(mosaic.mask_eroded))[0]
         return truths
+
+
+def _num_pixels(mosaic: SceneMosaic) -> int:
+    return mosaic.scene.width * mosaic.scene.height
 
 
 def erodes_here(manifest: Manifest, config: EvalConfig) -> bool:

@@ -352,7 +352,8 @@ def test_confidence_is_that_of_predict(ground, finished, tmp_path):
     totals = CalibrationCounts(15)
     for scene in finished.scenes:
         source = ground / "prepared" / "source" / f"{scene.name}.tif"
-        mask = predictor.predict_raster(source, tmp_path / f"{scene.name}_mask.tif", replace(CPU, confidence="probability"))
+        options = replace(CPU, confidence="probability")
+        mask = predictor.predict_raster(source, tmp_path / f"{scene.name}_mask.tif", options)
         truth, pred, steps = read(source.with_name(f"{scene.name}_label.tif")), read(mask), read(confidence_path(mask))
         np.testing.assert_array_equal(steps, read(confidence_path(finished.path.parent / scene.mask)))
         confidence = steps.astype(np.float32) * np.float32(1 / 65535)
