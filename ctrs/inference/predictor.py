@@ -28,6 +28,7 @@ from ctrs.errors import CheckpointError, UsageError
 from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
 from ctrs.inference.pixels import ReadWindow, WindowBatch, WindowPlan, read_windows
 from ctrs.inference.prefetch import WriteBehind
+from ctrs.inference.products import Products
 from ctrs.inference.provenance import (
     MODEL_TAG,
     OPTIONS_TAG,
@@ -206,8 +207,7 @@ class Predictor:
             valid: Valid mask (H, W), True = valid; None: all are.
             config: Options.
         """
-        parts = [rows.mask() for rows in self._array_rows(pixels, valid, config or PredictConfig())]
-        return np.concatenate(parts)
+        return np.concatenate([rows.mask for rows in self._array_rows(pixels, valid, config or PredictConfig())])
 
     def array_logits(
         self,
@@ -220,10 +220,10 @@ class Predictor:
         Holds the whole result in memory: meant for small scenes. Arguments as for ``predict_array``.
         """
         parts: list[npt.NDArray[np.float32]] = []
-        for rows in self._array_rows(pixels, valid, config or PredictConfig()):
-            logits = rows.mean_logits(slice(None)).cpu().numpy()
-            logits[:, ~rows.valid] = np.nan
-            parts.append(logits)
+        for rows in self._array_rows(pixels, valid, config or PredictConfig(), logits=True):
+            if rows.logits is not None:
+                rows.logits[:, ~rows.valid] = np.nan
+                parts.append(rows.logits)
         return np.concatenate(parts, axis=1)
 
     def plan(self, height: int, width: int, config: PredictConfig) -> WindowPlan:
@@ -242,6 +242,7 @@ class Predictor:
         plan: WindowPlan,
         config: PredictConfig,
         *,
+        products: Products | None = None,
         first_row: int = 0,
         report: Callable[[WindowBatch], None] | None = None,
     ) -> Generator[FinishedRows]:
@@ -251,6 +252,7 @@ class Predictor:
             read: Gives the scene's pixels; called in another thread.
             plan: The windows.
             config: Options, of which only ``blend`` matters here.
+            products: What is made of the logits; None: what the options ask for.
             first_row: Row of windows to begin with, the first of a group. The rows that windows above it touch are
                 incomplete.
             report: Called after each batch.
@@ -259,7 +261,7 @@ class Predictor:
             self._logits,
             read_windows(read, plan, self.bands, first_row=first_row),
             plan,
-            num_classes=self.classes.num_classes,
+            products=products or Products.for_config(self.classes, config),
             blend=config.blend,
             device=self.device,
             first_row=first_row,
@@ -303,7 +305,12 @@ class Predictor:
         progress(plan.num_windows, plan.num_windows, what)
 
     def _array_rows(
-        self, pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None, config: PredictConfig
+        self,
+        pixels: npt.NDArray[Any],
+        valid: npt.NDArray[np.bool_] | None,
+        config: PredictConfig,
+        *,
+        logits: bool = False,
     ) -> Generator[FinishedRows]:
         self._check_device(config)
         self.bands.check_source(len(pixels), str(pixels.dtype), where="array")
@@ -313,7 +320,9 @@ class Predictor:
             rows, cols = window.slices
             return pixels[:, rows, cols].copy(), known[rows, cols].copy()
 
-        return self.finished_rows(read, self.plan(pixels.shape[1], pixels.shape[2], config), config)
+        plan = self.plan(pixels.shape[1], pixels.shape[2], config)
+        products = Products.for_config(self.classes, config, logits=logits)
+        return self.finished_rows(read, plan, config, products=products)
 
     @torch.inference_mode()
     def _logits(self, batch: WindowBatch) -> Tensor:

@@ -61,10 +61,11 @@ class RowFiles:
     def rows_of(self, finished: FinishedRows, *, first: int) -> MaskRows | None:
         """Take from finished rows what is stored, from the scene row ``first`` on; None if they end above it."""
         skipped = max(first - finished.row_off, 0)
-        mask = finished.mask()[skipped:]
+        mask = finished.mask[skipped:]
         if not len(mask):
             return None
-        return MaskRows(mask=mask, confidence=None if self._confidence is None else finished.confidence()[skipped:])
+        surely = None if self._confidence is None or finished.confidence is None else finished.confidence[skipped:]
+        return MaskRows(mask=mask, confidence=surely)
 
     def append(self, rows: MaskRows) -> None:
         """Write the next rows.

@@ -1,6 +1,6 @@
 """Windows in, finished scene rows out: the loop between reader, network and accumulator.
 
-K classes, h x w a window, W the scene's width.
+K classes, P classes whose probabilities are wanted, n x m finished pixels, W columns.
 """
 
 from __future__ import annotations
@@ -16,47 +16,31 @@ from torch import Tensor
 
 from ctrs.classes import IGNORE_INDEX, Mask
 from ctrs.config import Blend
-from ctrs.inference.blending import RowBandAccumulator, confidence_of_largest, largest_class, window_weights
+from ctrs.inference.blending import StripAccumulator, axis_weights
 from ctrs.inference.pixels import ValidRows, WindowBatch, WindowPlan
 from ctrs.inference.prefetch import read_ahead
-
-_CACHED_ROWS = 32
-"""Rows whose logits are divided at a time on the CPU: what stays in its caches takes less time."""
+from ctrs.inference.products import ProductBlock, Products
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRows:
-    """Scene rows that no window touches any more.
+    """Scene rows that no window touches any more, in the columns that the plan writes; all arrays are the receiver's.
 
     Args:
         row_off: First scene row.
-        sums: (K, n, W) weighted sums of logits; the largest is the class.
         valid: (n, W), True = valid.
-        mean_logits: Returns the sums divided by the weights, for a slice of these rows.
+        mask: uint8 (n, W), ``IGNORE_INDEX`` where the scene is invalid.
+        confidence: float32 (n, W), any value where the scene is invalid; None unless wanted.
+        probabilities: (P, n, W) as ``ProductBlock`` has them, likewise.
+        logits: Mean logits, float32 (K, n, W), likewise.
     """
 
     row_off: int
-    sums: Tensor
     valid: npt.NDArray[np.bool_]
-    mean_logits: Callable[[slice], Tensor]
-
-    def mask(self) -> Mask:
-        """Return the class of each pixel (n, W), ``IGNORE_INDEX`` where the scene is invalid."""
-        mask: Mask = largest_class(self.sums).cpu().numpy()
-        mask[~self.valid] = IGNORE_INDEX
-        return mask
-
-    def confidence(self) -> npt.NDArray[np.float32]:
-        """Return the probability of each pixel's class by its mean logits (n, W), also where the scene is invalid."""
-        if self.sums.device.type != "cpu":
-            on_device: npt.NDArray[np.float32] = confidence_of_largest(self.mean_logits(slice(None))).cpu().numpy()
-            return on_device
-        confidence = torch.empty(self.sums.shape[1:])
-        for top in range(0, len(confidence), _CACHED_ROWS):
-            rows = slice(top, top + _CACHED_ROWS)
-            confidence[rows] = confidence_of_largest(self.mean_logits(rows))
-        values: npt.NDArray[np.float32] = confidence.numpy()
-        return values
+    mask: Mask
+    confidence: npt.NDArray[np.float32] | None = None
+    probabilities: npt.NDArray[np.uint8] | npt.NDArray[np.float16] | None = None
+    logits: npt.NDArray[np.float32] | None = None
 
 
 def finished_rows(
@@ -64,7 +48,7 @@ def finished_rows(
     windows: Iterator[ValidRows | WindowBatch],
     plan: WindowPlan,
     *,
-    num_classes: int,
+    products: Products,
     blend: Blend,
     device: torch.device,
     first_row: int = 0,
@@ -73,49 +57,87 @@ def finished_rows(
     """Run the network over windows and yield blended rows from the top down.
 
     Args:
-        forward: Returns the logits (B, K, h, w) of a batch.
+        forward: Returns the logits (B, K, h, w) of a batch, which are written to.
         windows: From ``read_windows``, run in another thread.
         plan: The windows.
-        num_classes: K.
+        products: What is made of the logits.
         blend: Weights of overlapping windows.
         device: Where the logits live.
         first_row: Row of windows that ``windows`` begins with.
         report: Called after each batch.
     """
-    weights = window_weights(plan.window_px, plan.stride_px, blend, device=device)
-    accumulator = RowBandAccumulator(
-        num_classes=num_classes,
-        width=plan.width,
-        height=plan.height,
-        row_starts=plan.row_starts,
-        col_starts=plan.col_starts,
-        weights=weights,
+    size = plan.window_px
+    all_columns = axis_weights(plan.scene_col_starts, size, plan.width, blend, device=device)
+    first_col = plan.scene_col_starts.index(plan.col_starts[0])
+    accumulator = StripAccumulator(
+        num_classes=products.classes.num_classes,
+        row_edges=plan.row_edges,
+        col_edges=plan.col_edges,
+        row_weights=axis_weights(plan.row_starts, size, plan.height, blend, device=device),
+        col_weights=all_columns[first_col : first_col + len(plan.col_starts)],
     )
     valid: dict[int, npt.NDArray[np.bool_]] = {}
-    row = first_row
+    places = ((row, col) for row in range(first_row, len(plan.row_starts)) for col in range(len(plan.col_starts)))
+    example = products.make(torch.zeros((products.classes.num_classes, 1, 1), device=device))
+    rows = _RowsBeingMade(plan, first_row, example)
 
-    def finish(row: int) -> FinishedRows:
-        sums = accumulator.finish_row(row)
-        return FinishedRows(
-            row_off=plan.row_starts[row],
-            sums=sums,
-            valid=valid.pop(row),
-            mean_logits=lambda rows: accumulator.normalize(sums, row, rows),
-        )
+    def put(place: tuple[int, int], logits: Tensor | None) -> FinishedRows | None:
+        with torch.inference_mode():
+            sums = accumulator.put(*place, logits)
+            if sums is not None and place[1] >= plan.num_repeated:
+                rows.place(place[1], products.make(sums))
+        return rows.finish(valid.pop(place[0])) if place[1] + 1 == len(plan.col_starts) else None
 
     with closing(read_ahead(windows)) as items:
         for item in items:
             if isinstance(item, ValidRows):
                 valid[item.row] = item.valid
                 continue
-            logits = forward(item)
-            for window_logits, (window_row, col) in zip(logits, item.places, strict=True):
-                while row < window_row:
-                    yield finish(row)
-                    row += 1
-                accumulator.add(window_logits, plan.col_starts[col])
+            for logits, seen in zip(forward(item), item.places, strict=True):
+                for place in places:
+                    finished = put(place, logits if place == seen else None)
+                    if finished is not None:
+                        yield finished
+                    if place == seen:
+                        break
             if report is not None:
                 report(item)
-    while row < len(plan.row_starts):
-        yield finish(row)
-        row += 1
+    for place in places:
+        if (finished := put(place, None)) is not None:
+            yield finished
+
+
+class _RowsBeingMade:
+    """Products of one row of windows, put together from left to right."""
+
+    def __init__(self, plan: WindowPlan, first_row: int, example: ProductBlock) -> None:
+        self._plan = plan
+        self._row = first_row
+        self._example = {name: part for name, part in vars(example).items() if part is not None}
+        self._made: dict[str, Tensor] = {}
+
+    def place(self, col: int, block: ProductBlock) -> None:
+        """Put in what was made of the pixels that a column of windows finishes."""
+        if not self._made:
+            self._begin()
+        offset = self._plan.col_edges[col] - self._plan.columns.start
+        for name, rows in self._made.items():
+            part = getattr(block, name)
+            rows[..., offset : offset + part.shape[-1]] = part
+
+    def finish(self, valid: npt.NDArray[np.bool_]) -> FinishedRows:
+        """Return the rows and go on with the next."""
+        if not self._made:
+            self._begin()
+        arrays = {name: rows.cpu().numpy() for name, rows in self._made.items()}
+        if not valid.all():
+            np.copyto(arrays["mask"], IGNORE_INDEX, where=~valid)
+        finished = FinishedRows(row_off=self._plan.row_starts[self._row], valid=valid, **arrays)
+        self._row += 1
+        self._made = {}
+        return finished
+
+    def _begin(self) -> None:
+        plan = self._plan
+        size = (plan.row_edges[self._row + 1] - plan.row_edges[self._row], plan.columns.stop - plan.columns.start)
+        self._made = {name: part.new_zeros((*part.shape[:-2], *size)) for name, part in self._example.items()}

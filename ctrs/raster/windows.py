@@ -49,6 +49,21 @@ def window_starts(length: int, size: int, stride: int) -> list[int]:
     return [*range(0, length - size, stride), length - size]
 
 
+def spread_starts(length: int, size: int, stride: int) -> list[int]:
+    """Return as many first pixels as ``window_starts``, but spread evenly: no overlap is much larger than the others.
+
+    >>> spread_starts(1000, 512, 384)
+    [0, 244, 488]
+    >>> spread_starts(300, 512, 384)
+    [0]
+
+    Raises:
+        UsageError: As ``window_starts``.
+    """
+    steps = len(window_starts(length, size, stride)) - 1
+    return [0, *((2 * step * (length - size) + steps) // (2 * steps) for step in range(1, steps + 1))]
+
+
 def sliding_windows(height: int, width: int, size: int, stride: int) -> Iterator[PixelWindow]:
     """Yield square windows row by row, shifted inwards at the far borders and never larger than the raster.
 

@@ -1,4 +1,6 @@
-"""Weights and the rolling accumulator, against sums over the whole scene in float64."""
+"""Weights and the accumulator of strips, against sums over the whole scene in float64."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -6,81 +8,119 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrs.inference.blending import RowBandAccumulator, largest_class, window_weights
-from ctrs.raster.windows import window_starts
+from ctrs.inference.blending import StripAccumulator, axis_weights
+from ctrs.inference.pixels import WindowPlan
+from ctrs.raster.windows import spread_starts
+from tests.inference.naive_blending import naive_weights
+
+blends = st.sampled_from(["hann", "gaussian", "constant"])
 
 
-@given(st.integers(1, 600), st.data())
-def test_no_weight_is_zero_and_windows_are_symmetric(size, data):
-    stride = data.draw(st.integers(max(1, size // 10), size))
-    weights = window_weights(size, stride)
-    assert weights.shape == (size,)
-    assert weights.min() > 0
-    assert weights.max() <= 1
-    torch.testing.assert_close(weights, weights.flip(0))
+@given(st.integers(1, 300), st.integers(1, 90), st.floats(0, 0.9), blends)
+def test_weights_add_up_to_one_and_none_is_zero(length, size, overlap, blend):
+    starts = spread_starts(length, size, max(1, round(size * (1 - overlap))))
+    found = axis_weights(starts, size, length, blend)
+    total, count = np.zeros(length), np.zeros(length, int)
+    for start, weights in zip(starts, found, strict=True):
+        assert weights.dtype == torch.float32
+        assert len(weights) == min(size, length)
+        assert weights.min() > 0
+        total[start : start + size] += weights.double().numpy()
+        count[start : start + size] += 1
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    for start, weights in zip(starts, found, strict=True):
+        assert (weights.numpy()[count[start : start + size] == 1] == 1).all()  # alone, bit for bit
 
 
-def test_neighbours_cross_fade_to_one():
-    weights = window_weights(64, 48)
-    torch.testing.assert_close(weights[48:] + weights[:16], torch.ones(16))
-    assert (weights[16:48] == 1).all()
+@pytest.mark.parametrize("blend", ["hann", "gaussian"])
+def test_neighbours_cross_fade_over_the_pixels_they_share(blend):
+    left, right = axis_weights([0, 40], 64, 104, blend)
+    assert (left[:40] == 1).all()
+    assert (right[24:] == 1).all()
+    assert (left[40:].diff() < 0).all()
+    torch.testing.assert_close(left[40:], right[:24].flip(0))
+    assert left[40] > 0.98
+    assert left[63] < 0.02
 
 
-def test_constant_weights():
-    assert (window_weights(9, 3, "constant") == 1).all()
+def test_constant_weights_are_the_plain_mean():
+    left, right = axis_weights([0, 40], 64, 104, "constant")
+    assert (left[40:] == 0.5).all()
+    assert (right[:24] == 0.5).all()
 
 
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(4, 30), st.sampled_from(["hann", "constant"]), st.data())
-def test_rolling_sums_equal_whole_scene_sums(height, width, size, blend, data):
-    stride = data.draw(st.integers(max(1, size // 10), size))
-    rows, cols = window_starts(height, size, stride), window_starts(width, size, stride)
-    weights = window_weights(size, stride, blend)
-    accumulator = RowBandAccumulator(
-        num_classes=2, width=width, height=height, row_starts=rows, col_starts=cols, weights=weights
+plans = st.builds(
+    WindowPlan,
+    height=st.integers(1, 80),
+    width=st.integers(1, 80),
+    window_px=st.integers(3, 30),
+    overlap=st.floats(0, 0.9),
+    batch_size=st.just(1),
+)
+
+
+def accumulator_for(plan, blend, num_classes=2):
+    size = plan.window_px
+    columns = axis_weights(plan.scene_col_starts, size, plan.width, blend)
+    first = plan.scene_col_starts.index(plan.col_starts[0])
+    return StripAccumulator(
+        num_classes=num_classes,
+        row_edges=plan.row_edges,
+        col_edges=plan.col_edges,
+        row_weights=axis_weights(plan.row_starts, size, plan.height, blend),
+        col_weights=columns[first : first + len(plan.col_starts)],
     )
-    assert accumulator.sums.shape == (2, min(size, height), width)
+
+
+def accumulated(plan, blend, logits, skipped):
+    """Put all windows of a plan; logits by place in the scene's windows."""
+    accumulator = accumulator_for(plan, blend)
+    found = np.full((2, plan.height, plan.columns.stop - plan.columns.start), np.nan, np.float32)
+    for row in range(len(plan.row_starts)):
+        for col, start in enumerate(plan.col_starts):
+            place = row, plan.scene_col_starts.index(start)
+            sums = accumulator.put(row, col, None if place in skipped else logits[place].clone())
+            assert (sums is None) == (place in skipped)
+            if sums is not None and col >= plan.num_repeated:
+                left = plan.col_edges[col] - plan.columns.start
+                found[:, plan.row_edges[row] : plan.row_edges[row + 1], left : left + sums.shape[2]] = sums
+    return found
+
+
+@given(plans, blends, st.data())
+def test_sums_equal_those_over_the_whole_scene(plan, blend, data):
     generator = np.random.default_rng(data.draw(st.integers(0, 9)))
-    sums, total = np.zeros((2, height, width)), np.zeros((height, width))
-    whole = np.outer(weights.double(), weights.double())
-    found, means = [], []
-    for number, row in enumerate(rows):
-        for col in cols:
-            logits = generator.normal(0, 3, (2, size, size)).astype(np.float32)
-            accumulator.add(torch.from_numpy(logits), col)
-            h, w = min(size, height), min(size, width)
-            sums[:, row : row + h, col : col + w] += (logits * whole)[:, :h, :w]
-            total[row : row + h, col : col + w] += whole[:h, :w]
-        finished = accumulator.finish_row(number)
-        found.append(finished.clone())
-        means.append(accumulator.normalize(finished, number))
-    assert torch.cat(found, dim=1).shape == (2, height, width)
-    np.testing.assert_allclose(torch.cat(found, dim=1), sums, atol=1e-4, rtol=1e-5)
-    np.testing.assert_allclose(torch.cat(means, dim=1), sums / total, atol=1e-5, rtol=1e-5)
+    size = plan.window_px
+    rows, cols = plan.row_starts, plan.scene_col_starts
+    row_weights = naive_weights(rows, size, plan.height, blend)
+    col_weights = naive_weights(cols, size, plan.width, blend)
+    sums, total = np.zeros((2, plan.height, plan.width)), np.zeros((plan.height, plan.width))
+    unseen = np.zeros((plan.height, plan.width), bool)
+    logits, skipped = {}, set()
+    for i, row in enumerate(rows):
+        for j, col in enumerate(cols):
+            logits[i, j] = torch.from_numpy(generator.normal(0, 3, (2, size, size)).astype(np.float32))
+            if generator.random() < 0.1:
+                skipped.add((i, j))
+                unseen[row : row + size, col : col + size] = True
+                continue
+            weights = np.outer(row_weights[i], col_weights[j])
+            h, w = weights.shape
+            sums[:, row : row + h, col : col + w] += logits[i, j].double().numpy()[:, :h, :w] * weights
+            total[row : row + h, col : col + w] += weights
+    found = accumulated(plan, blend, logits, skipped)
+    expected = sums / np.where(unseen, np.nan, total)
+    np.testing.assert_allclose(found[:, ~unseen], expected[:, ~unseen], atol=1e-5, rtol=1e-5)
+    # Blocks of columns give the same, bit for bit.
+    parts = [accumulated(part, blend, logits, skipped) for part in plan.in_blocks(data.draw(st.integers(1, 4)))]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=2)[:, ~unseen], found[:, ~unseen])
 
 
-@given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
-def test_largest_class_is_argmax_with_the_first_of_equals(num_classes, height, width, seed):
-    values = np.random.default_rng(seed).integers(-2, 3, (num_classes, height, width)).astype(np.float32)
-    found = largest_class(torch.from_numpy(values))
-    assert found.dtype == torch.uint8
-    np.testing.assert_array_equal(found, values.argmax(axis=0))
-
-
-def test_largest_class_of_many():
-    values = torch.zeros(250, 1, 3)
-    values[249, 0, 0], values[128, 0, 1] = 1, 1
-    assert largest_class(values).tolist() == [[249, 128, 0]]
-
-
-@pytest.mark.parametrize("num_rows", [200, 20_000])
-def test_memory_does_not_depend_on_height(num_rows):
-    accumulator = RowBandAccumulator(
-        num_classes=3,
-        width=50,
-        height=num_rows,
-        row_starts=window_starts(num_rows, 32, 24),
-        col_starts=window_starts(50, 32, 24),
-        weights=window_weights(32, 24),
-    )
+@pytest.mark.parametrize("height", [200, 20_000])
+def test_only_the_strip_below_is_kept(height):
+    plan = WindowPlan(height=height, width=50, window_px=32, overlap=0.25, batch_size=1)
+    accumulator = accumulator_for(plan, "hann", num_classes=3)
+    overlap = max(start + 32 - following for start, following in pairwise(plan.row_starts))
+    assert overlap <= 9
     held = [value for value in vars(accumulator).values() if isinstance(value, torch.Tensor)]
-    assert sum(tensor.numel() for tensor in held) == 3 * 32 * 50 + 3 * 32 * 32 + 32 * 32 + 50 + 32
+    assert sum(tensor.numel() for tensor in held) == 3 * overlap * 50

@@ -12,17 +12,16 @@ from ctrs.classes import IGNORE_INDEX
 from ctrs.config import PredictConfig
 from ctrs.errors import BandMismatchError, CheckpointError, UsageError
 from ctrs.inference import Predictor
-from ctrs.inference.blending import window_weights
 from ctrs.model_files import CheckpointMetadata
 from ctrs.models.checkpoint import save_checkpoint
 from ctrs.models.segmentation import create_model
-from ctrs.raster.windows import stride_for_overlap, window_starts
+from tests.inference.naive_blending import naive_weights
 
 configs = st.builds(
     PredictConfig,
     window_px=st.integers(32, 90),
     overlap=st.floats(0, 0.9),
-    blend=st.sampled_from(["hann", "constant"]),
+    blend=st.sampled_from(["hann", "gaussian", "constant"]),
     batch_size=st.integers(1, 5),
 )
 sizes = st.sampled_from([1, 2, 31, 32, 33, 64, 97, 127, 131]) | st.integers(1, 140)
@@ -38,25 +37,26 @@ def random_scene(height, width, seed, count=3, dtype="uint8"):
 
 def naive_logits(predictor, pixels, valid, config):
     """Mean logits by float64 sums over the whole scene, one window at a time."""
-    size, overlap = config.window_px, config.overlap
-    stride = stride_for_overlap(size, overlap)
+    size = config.window_px
     height, width = valid.shape
+    plan = predictor.plan(height, width, config)
     bands = predictor.bands
     images = bands.standardize(bands.scale(pixels)) * valid
-    weights = window_weights(size, stride, config.blend).double().numpy()
-    weights = weights[:, None] * weights
+    row_weights = naive_weights(plan.row_starts, size, height, config.blend)
+    col_weights = naive_weights(plan.col_starts, size, width, config.blend)
     sums = np.zeros((predictor.classes.num_classes, height, width))
     total = np.zeros((height, width))
-    for row in window_starts(height, size, stride):
-        for col in window_starts(width, size, stride):
+    for row, rows in zip(plan.row_starts, row_weights, strict=True):
+        for col, cols in zip(plan.col_starts, col_weights, strict=True):
             part = images[:, row : row + size, col : col + size]
             h, w = part.shape[1:]
             padded = np.zeros((1, len(part), size, size), np.float32)
             padded[0, :, :h, :w] = part
             with torch.inference_mode():
                 logits = predictor.model(torch.from_numpy(padded))[0].double().numpy()
-            sums[:, row : row + h, col : col + w] += (logits * weights)[:, :h, :w]
-            total[row : row + h, col : col + w] += weights[:h, :w]
+            weights = np.outer(rows, cols)
+            sums[:, row : row + h, col : col + w] += logits[:, :h, :w] * weights
+            total[row : row + h, col : col + w] += weights
     return sums / total
 
 

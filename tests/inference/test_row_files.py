@@ -96,7 +96,7 @@ def test_stopped_work_ends_with_the_same_bytes(edges, write_scene, tmp_path, mon
     monkeypatch.setattr(RowFiles, "append", stop)
     out = tmp_path / "out_mask.tif"
     with pytest.raises(KeyboardInterrupt):
-        edges.predict_raster(scene, out, PredictConfig(confidence=second))
+        edges.predict_raster(scene, out, PredictConfig(confidence="probability" if second else None))
     monkeypatch.setattr(RowFiles, "append", append)
     kept = sorted((partial_dir(out) / "rows").glob("*.tif"))
     assert len(kept) == 4

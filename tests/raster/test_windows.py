@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrs.errors import UsageError
-from ctrs.raster.windows import PixelWindow, sliding_windows, stride_for_overlap, window_starts
+from ctrs.raster.windows import PixelWindow, sliding_windows, spread_starts, stride_for_overlap, window_starts
 
 lengths = st.integers(1, 3000)
 sizes = st.integers(1, 700)
@@ -28,6 +28,17 @@ def test_starts_cover_the_line_with_the_least_windows(length, size, data):
     assert starts[-1] == max(length - size, 0)
     assert all(b - a <= stride for a, b in itertools.pairwise(starts))
     assert len(starts) == (1 if length <= size else math.ceil((length - size) / stride) + 1)
+
+
+@given(lengths, sizes, st.data())
+def test_spread_starts_are_as_many_at_even_steps(length, size, data):
+    stride = data.draw(st.integers(1, size))
+    starts = spread_starts(length, size, stride)
+    assert len(starts) == len(window_starts(length, size, stride))
+    assert (starts[0], starts[-1]) == (0, max(length - size, 0))
+    steps = [b - a for a, b in itertools.pairwise(starts)]
+    assert all(1 <= step <= stride for step in steps)
+    assert not steps or max(steps) - min(steps) <= 1
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.data())
