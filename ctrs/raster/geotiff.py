@@ -177,27 +177,35 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
         InputNotFoundError: There is no such file.
         RasterError: It is no raster, or reading it fails inside the ``with`` block.
     """
+    with rasterio.Env(**GDAL_OPTIONS), open_dataset(path) as dataset:
+        yield dataset
+
+
+def open_dataset(path: Path | str) -> rasterio.DatasetReader:
+    """Open a raster as ``open_raster`` does, but in the ``rasterio.Env`` of the caller, who closes it.
+
+    Raises:
+        InputNotFoundError: There is no such file.
+        RasterError: It is no raster.
+    """
     path = source_path(path) if isinstance(path, str) else path
     if _is_local(path) and not path.exists():
         raise InputNotFoundError(f"{shown(path)}: not found; check the path")
     if _is_local(path) and path.is_dir():
         raise RasterError(f"{shown(path)}: is a folder, expected a raster file; name a file in it")
-    with rasterio.Env(**GDAL_OPTIONS):
-        try:
-            dataset = open_quietly(path)
-        except RasterioError as error:
-            place = "the address, the access rights and" if is_remote(path) else "that the file is complete and"
-            raise RasterError(
-                f"{shown(path)}: not readable as a raster ({error_line(error)}); check {place} "
-                f"{'the connection' if is_remote(path) else 'of a format that GDAL knows'}"
-            ) from error
-        with dataset:
-            if dataset.count == 0:
-                raise RasterError(
-                    f"{shown(path)}: holds {len(dataset.subdatasets)} subdatasets and no bands of its own; "
-                    "name one of them"
-                )
-            yield dataset
+    try:
+        dataset = open_quietly(path)
+    except RasterioError as error:
+        place = "the address, the access rights and" if is_remote(path) else "that the file is complete and"
+        raise RasterError(
+            f"{shown(path)}: not readable as a raster ({error_line(error)}); check {place} "
+            f"{'the connection' if is_remote(path) else 'of a format that GDAL knows'}"
+        ) from error
+    if dataset.count == 0:
+        num_parts = len(dataset.subdatasets)
+        dataset.close()
+        raise RasterError(f"{shown(path)}: holds {num_parts} subdatasets and no bands of its own; name one of them")
+    return dataset
 
 
 def open_quietly(path: Path | str, **options: Any) -> rasterio.DatasetReader:

@@ -24,7 +24,7 @@ from ctrs.raster.mosaic import MosaicSource, dataset_element, source_file_elemen
 from ctrs.raster.names import shown
 
 ALIGNMENT_PX = 0.05
-"""Largest distance of a part's corners from the pixel corners of the mosaic."""
+"""Largest distance of a part's corners from the pixel corners of the mosaic, unless a call says otherwise."""
 
 LARGE_PX = 10**9
 """Pixels above which a mosaic has to be covered by its parts."""
@@ -45,6 +45,7 @@ _COLORS = {
 
 # Files in GDAL's memory live as long as these objects; all threads of the process see them.
 _FILES: dict[Path, MemoryFile] = {}
+_MOSAICS: dict[Path, Mosaic] = {}
 _FILES_LOCK = threading.Lock()
 
 
@@ -108,6 +109,7 @@ def join_parts(
     onto: Grid | None = None,
     placed: Mapping[Path, Grid] | None = None,
     alpha_is_data: bool = False,
+    tolerance_px: float = ALIGNMENT_PX,
 ) -> Mosaic:
     """Show rasters as one; later ones lie above earlier ones, but only with their valid pixels.
 
@@ -120,6 +122,7 @@ def join_parts(
         onto: Grid that the mosaic is to have; None for the smallest that holds all parts.
         placed: Grids of parts that have no georeference of their own.
         alpha_is_data: A band that is called alpha is one as the others: all pixels of such parts are valid.
+        tolerance_px: Largest distance of a part's corners from the pixel corners of the mosaic.
 
     Raises:
         GridMismatchError: A part has another CRS or pixel size, or lies between the pixels of the first.
@@ -133,7 +136,8 @@ def join_parts(
         _refuse_different(part, first)
     for part in parts:
         _refuse_unplaced(part, onto)
-    offsets = [_offset(part, onto if onto is not None else first.grid, first.path) for part in parts]
+    base = onto if onto is not None else first.grid
+    offsets = [_offset(part, base, first.path, tolerance_px) for part in parts]
     if onto is None:
         grid, (left, top) = _hull(parts, offsets)
         offsets = [(col - left, row - top) for col, row in offsets]
@@ -145,7 +149,14 @@ def join_parts(
         MosaicSource(path=part.path, col_off=col, row_off=row, width=part.grid.width, height=part.grid.height)
         for part, (col, row) in zip(parts, offsets, strict=True)
     )
-    return Mosaic(path=_in_memory(text, name), sources=sources)
+    mosaic = Mosaic(path=_in_memory(text, name), sources=sources)
+    _MOSAICS[mosaic.path] = mosaic
+    return mosaic
+
+
+def mosaic_at(path: Path) -> Mosaic | None:
+    """Return the mosaic that a path of ``join_parts`` stands for; None for any other path."""
+    return _MOSAICS.get(path)
 
 
 def _in_memory(text: str, name: str) -> Path:
@@ -226,7 +237,7 @@ def _text(nodata: Sequence[float | None]) -> str:
     return "/".join("none" if value is None else f"{value:g}" for value in dict.fromkeys(nodata))
 
 
-def _offset(part: _Part, grid: Grid, owner: Path) -> tuple[int, int]:
+def _offset(part: _Part, grid: Grid, owner: Path, tolerance_px: float) -> tuple[int, int]:
     """Return the column and row of a grid at which a part begins."""
     if part.grid.crs is not None and grid.crs is not None and part.grid.crs != grid.crs:
         raise GridMismatchError(
@@ -239,10 +250,11 @@ def _offset(part: _Part, grid: Grid, owner: Path) -> tuple[int, int]:
     left, top = round(col), round(row)
     errors = (col - left, row - top, right - left - part.grid.width, bottom - top - part.grid.height)
     shift = max(map(abs, errors))
-    if shift > ALIGNMENT_PX:
+    if shift > tolerance_px:
+        far = f"{shift:.2f}" if shift >= 0.1 else f"{shift:.2g}"
         raise GridMismatchError(
-            f"{shown(part.path)}: lies {shift:.2f} px off the pixels of {shown(owner)}, expected at most "
-            f"{ALIGNMENT_PX} px; bring the parts to one grid (gdalwarp -tap), or go without --mosaic"
+            f"{shown(part.path)}: lies {far} px off the pixels of {shown(owner)}, expected at most "
+            f"{tolerance_px} px; bring the parts to one grid (gdalwarp -tap), or go without --mosaic"
         )
     return left, top
 

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import shapely
-
-from ctrs.errors import CtrsError, DataError, LabelError, RasterError
+from ctrs.errors import DataError, RasterError
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.names import shown
-from ctrs.tiles.composed_imagery import INSIDE, MaskedImagery
+from ctrs.tiles.composed_imagery import MaskedImagery
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.images import SceneImage
 from ctrs.tiles.target_grid import place_advice, place_lack
-from ctrs.vector.rasterize import GridPolygons, PolygonLayer, place_polygons, read_polygons
+from ctrs.vector.area import area_on, read_area
+from ctrs.vector.rasterize import GridPolygons, PolygonLayer
 
 _SHOWN = 5
 
@@ -32,14 +30,7 @@ def within_area(images: Sequence[SceneImage], path: Path, findings: Findings) ->
     Raises:
         DataError: The file holds no polygon or names no CRS, or no scene touches the area.
     """
-    try:
-        layer = read_polygons(path)
-    except LabelError as error:
-        raise DataError(f"--aoi: {error}") from error
-    if not len(layer.frame):
-        raise DataError(f"--aoi: {path}: no polygon found, expected those of the area of interest")
-    if layer.frame.crs is None:
-        raise DataError(f"--aoi: {path}: no CRS found, so nobody knows where it lies; save it with its CRS")
+    layer = read_area(path)
     inside: list[SceneImage] = []
     outside: list[str] = []
     num_faults = len(findings.faults)
@@ -74,14 +65,4 @@ def _area_on(layer: PolygonLayer, image: SceneImage) -> GridPolygons | None:
             f"{shown(image.own.path)}: {place_lack(grid)} found, so the area of interest has no place on it; "
             f"{place_advice(grid)}"
         )
-    try:
-        placed = place_polygons(layer, grid, np.full(len(layer.frame), INSIDE, np.uint8))
-    except LabelError as error:
-        raise _as_data_error(error) from error
-    scene = shapely.box(0, 0, grid.width, grid.height)
-    touched = shapely.area(shapely.intersection(placed.shapes, scene)).sum() if len(placed.shapes) else 0.0
-    return placed if touched > 0 else None
-
-
-def _as_data_error(error: CtrsError) -> DataError:
-    return DataError(f"--aoi: {error}")
+    return area_on(layer, grid)

@@ -16,10 +16,8 @@ from ctrs.raster.geotiff import Grid
 from ctrs.raster.warp import GridWarp, grid_warp
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.imagery import DTYPES, Imagery, ReadPixels
+from ctrs.vector.area import INSIDE
 from ctrs.vector.rasterize import GridPolygons
-
-INSIDE = 1
-"""Value that polygons of an area of interest paint."""
 
 
 @dataclass(frozen=True, kw_only=True)

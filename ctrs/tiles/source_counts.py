@@ -19,13 +19,14 @@ from ctrs.raster.geotiff import Grid, open_raster
 from ctrs.raster.locate import locate
 from ctrs.raster.warp import GridWarp, grid_warp
 from ctrs.raster.windows import PixelWindow
-from ctrs.tiles.composed_imagery import INSIDE, MaskedImagery, StackedImagery, WarpedImagery
+from ctrs.tiles.composed_imagery import MaskedImagery, StackedImagery, WarpedImagery
 from ctrs.tiles.counting import Counts, LabelCounts, count_classes
 from ctrs.tiles.facts import SceneFacts
 from ctrs.tiles.imagery import FileImagery, Imagery
 from ctrs.tiles.polygon_labels import PolygonLabel
 from ctrs.tiles.raster_labels import RasterLabel
 from ctrs.tiles.scenes import ReadyScene
+from ctrs.vector.area import INSIDE
 from ctrs.vector.rasterize import GridPolygons
 
 CHUNK_BYTES = 16 * 2**20
