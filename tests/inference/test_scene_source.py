@@ -39,10 +39,12 @@ def test_a_scene_is_read_as_it_is(write_scene, pixels):
     path = write_scene(pixels)
     with open_scene(path, bands_of(3)) as source:
         found, valid = source.read(window(10, 20, 30, 40))
-        assert source.grid.shape == (70, 90) and source.grid.transform == UTM
+        assert source.grid.shape == (70, 90)
+        assert source.grid.transform == UTM
         assert (source.name, source.bidx, source.gsd_factor) == ("scene.tif", (1, 2, 3), 1.0)
         assert source.pixel_size_m == pytest.approx(0.2)
-        assert source.unreadable == [] and source.files == (path,)
+        assert source.unreadable == []
+        assert source.files == (path,)
         assert source.area_or_point == "Area"
     assert valid.all()
     np.testing.assert_array_equal(found, pixels[:, 10:40, 20:60])
@@ -55,7 +57,8 @@ def test_bands_can_be_chosen_and_alpha_is_none(write_scene, pixels):
     with open_scene(path, bands_of(3)) as source:
         assert source.bidx == (1, 2, 3)
         valid = source.read(window(0, 0, 70, 90))[1]
-    assert valid[10:].all() and not valid[:10].any()
+    assert valid[10:].all()
+    assert not valid[:10].any()
     with open_scene(path, bands_of(3), PredictConfig(bidx=(3, 1, 4))) as source:
         found, valid = source.read(window(0, 0, 70, 90))
     np.testing.assert_array_equal(found, [pixels[2], pixels[0], alpha[0]])
@@ -192,7 +195,8 @@ def test_an_area_of_another_crs_is_brought_to_the_scene(write_scene, write_area,
     area = write_area(there, crs="EPSG:4326", name="area.geojson")
     with open_scene(path, bands_of(3), PredictConfig(aoi=area)) as source:
         valid = source.read(window(0, 0, 70, 90))[1]
-    assert valid[10:40, 21:61].all() and valid.sum() == 30 * 40
+    assert valid[10:40, 21:61].all()
+    assert valid.sum() == 30 * 40
 
 
 def test_the_area_determines_the_job_and_not_its_file(write_scene, write_area, pixels):
@@ -233,7 +237,8 @@ def test_bounds_and_area_together(write_scene, write_area, pixels):
     with open_scene(path, bands_of(3), config) as source:
         assert source.window == window(20, 10, 30, 40)
         found, valid = source.read(window(0, 0, 30, 40))
-    assert valid[:10, :20].all() and valid.sum() == 200
+    assert valid[:10, :20].all()
+    assert valid.sum() == 200
     np.testing.assert_array_equal(found[:, :10, :20], pixels[:, 20:30, 10:30])
 
 
@@ -251,9 +256,7 @@ def test_the_ground_pixel_of_the_network(write_scene, pixels):
         open_scene(path, bands_of(3), PredictConfig(gsd="model")),
     ):
         pass
-    with pytest.raises(
-        UsageError, match=r"--gsd 20: .*scene\.tif has pixels of 0\.2 m, .* resized by 0\.01, expected 1/16"
-    ):
+    with pytest.raises(UsageError, match=r"--gsd 20: .*scene\.tif has pixels of 0\.2 m, .* by 0\.01, expected 1/16"):
         gsd_factor(Grid(crs=rasterio.CRS.from_epsg(32633), transform=UTM, width=9, height=9), 20, None, path)
     with pytest.raises(RasterError, match=r"scene\.tif: no CRS found, so that the ground size"):
         gsd_factor(Grid(crs=None, transform=UTM, width=9, height=9), 1, None, path)
@@ -275,7 +278,8 @@ def test_a_sample_is_of_raw_pixels_from_all_over_the_scene(write_scene):
     with open_scene(path, bands_of(3)) as source:
         found, known = source.sample(64 * 64)
         whole, _ = source.sample(10**6)
-    assert found.shape == (3, 64, 64) and known.shape == (64, 64)
+    assert found.shape == (3, 64, 64)
+    assert known.shape == (64, 64)
     assert set(np.unique(found[2])) == {0, 1, 2, 3}
     here = {tuple(value) for value in np.moveaxis(raw, 0, -1)[valid]}
     assert {tuple(value) for value in found[:, known].T} <= here
