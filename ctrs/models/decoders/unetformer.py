@@ -54,7 +54,7 @@ class WindowAttention(nn.Module):
         # qkv has no bias: padding its output is padding its input.
         windows = self._to_windows(F.pad(self.qkv(x), (0, right, 0, bottom)))  # (B * W, 3 C, M)
         query, key, value = (
-            windows.view(len(windows), 3, self.num_heads, -1, cells).transpose(-1, -2).unbind(1)
+            windows.view(windows.shape[0], 3, self.num_heads, -1, cells).transpose(-1, -2).unbind(1)
         )  # (B * W, E, M, D)
         bias = (
             self.bias[self.relative.flatten()].view(cells, cells, self.num_heads).permute(2, 0, 1)[None]
@@ -74,8 +74,10 @@ class WindowAttention(nn.Module):
     def _from_windows(self, x: Tensor, h: int, w: int) -> Tensor:
         """(B * W, E, M, D) to (B, E * D, h, w)."""
         s = self.window
-        x = x.transpose(-1, -2).reshape(-1, h // s, w // s, x.shape[1] * x.shape[3], s, s)
-        return x.permute(0, 3, 1, 4, 2, 5).reshape(x.shape[0], x.shape[3], h, w)
+        heads, dim = x.shape[1], x.shape[3]
+        x = x.reshape(-1, h // s, w // s, heads, s, s, dim).permute(0, 3, 6, 1, 4, 2, 5)
+        # Attention's layout differs from device to device; an exported graph must not count on one.
+        return x.clone(memory_format=torch.contiguous_format).view(-1, heads * dim, h, w)
 
 
 class GlobalLocalAttention(nn.Module):
