@@ -1,5 +1,6 @@
 """Which rasters are mapped, and where masks go."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from ctrs.errors import InputNotFoundError, UsageError
 from ctrs.inference.scenes import mask_path, mask_paths, scenes_in
+from ctrs.raster.geotiff import open_raster
 
 
 def test_masks_go_beside_the_scene_unless_told_otherwise(tmp_path):
@@ -66,3 +68,76 @@ def test_masks_that_would_collide_are_refused(tmp_path, write_scene):
         mask_paths([one, same])
     with pytest.raises(UsageError, match=r"one.tif: one file for 2 scenes; name a folder"):
         mask_paths([one, same], one)
+
+
+@pytest.fixture
+def city(tmp_path, write_scene, make_identity):
+    """Scenes in folders, with a mask that bears another name than masks do."""
+    pixels = np.zeros((3, 8, 8), np.uint8)
+    for name in ("a.tif", "b.TIF", "c.jpg.txt", "north/d.tif", "north/deep/e.tif"):
+        (tmp_path / "city" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_scene(pixels, f"city/{name}")
+    make_identity().predict_raster(tmp_path / "city" / "a.tif", tmp_path / "city" / "town.tif")
+    return tmp_path / "city"
+
+
+def names(paths, folder):
+    return [Path(path).relative_to(folder).as_posix() for path in paths]
+
+
+def test_patterns_stand_for_the_files_that_fit(city):
+    assert names(scenes_in([str(city / "*.tif")]), city) == ["a.tif"]
+    assert names(scenes_in([str(city / "*")]), city) == ["a.tif", "b.TIF"]
+    assert names(scenes_in([str(city / "*.txt")]), city) == ["c.jpg.txt"]
+    assert names(scenes_in([f"{city}/**/*.tif"]), city) == ["a.tif", "north/d.tif", "north/deep/e.tif"]
+    assert names(scenes_in([f"{city}/**/[de].tif", city / "a.tif"]), city) == [
+        "north/d.tif",
+        "north/deep/e.tif",
+        "a.tif",
+    ]
+    assert names(scenes_in([city]), city) == ["a.tif", "b.TIF"], "the mask town.tif is none of the scenes"
+
+
+def test_a_scene_that_is_named_twice_is_mapped_once(city):
+    assert names(scenes_in([city / "a.tif", f"{city}/a*.tif", city]), city) == ["a.tif", "b.TIF"]
+
+
+def test_a_mask_that_is_named_is_a_scene(city):
+    assert names(scenes_in([city / "town.tif"]), city) == ["town.tif"]
+
+
+def test_a_pattern_that_fits_nothing_is_one_clear_line(city):
+    with pytest.raises(InputNotFoundError, match=r"\*\.jp2: no raster found that fits; check the pattern"):
+        scenes_in([f"{city}/*.jp2"])
+    with pytest.raises(InputNotFoundError, match=r"t\*\.tif: 1 files, all written by ctrs found"):
+        scenes_in([f"{city}/t*.tif"])
+
+
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path, write_scene):
+    odd = write_scene(np.zeros((3, 8, 8), np.uint8), "tile[1].tif")
+    assert scenes_in([str(odd)]) == [str(odd)]
+
+
+def test_addresses_are_no_patterns():
+    for name in ("https://host/a.tif?x=*", "s3://bucket/[a].tif", "/vsicurl/https://host/a.tif?b"):
+        assert scenes_in([name]) == [name]
+        assert mask_path(name).suffix == ".tif"
+    assert mask_path("https://host/town.tif?sig=a.b/c") == Path("town_mask.tif")
+
+
+def test_archives_hold_scenes(tmp_path, write_scene):
+    scene = write_scene(np.zeros((3, 8, 8), np.uint8), "one.tif")
+    archive = tmp_path / "city.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(scene, "x/two.tif")
+        file.write(scene, "x/one.tif")
+        file.writestr("x/readme.txt", "")
+    found = scenes_in([archive])
+    assert [Path(path).name for path in found] == ["one.tif", "two.tif"]
+    assert mask_paths([archive])[0][1] == tmp_path / "one_mask.tif"
+    with open_raster(found[0]) as dataset:
+        assert dataset.shape == (8, 8)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("readme.txt", "")
+    with pytest.raises(InputNotFoundError, match=r"city\.zip: no rasters found"):
+        scenes_in([archive])
