@@ -8,7 +8,8 @@
     │   └── OutputExistsError (FileExistsError)  a different result stands there already
     ├── RasterError (ValueError)    a raster that cannot be read or does not fit
     │   ├── GridMismatchError       two rasters whose grids differ
-    │   └── BandMismatchError       a band count or dtype other than expected
+    │   ├── BandMismatchError       a band count or dtype other than expected
+    │   └── ImageryMismatchError    a scene unlike the training imagery, where only the like is wanted
     ├── LabelError (ValueError)     labels that cannot be used
     │   └── UnknownColorError       colours or values outside the class table
     ├── DataError (ValueError)      prepared data that cannot serve the purpose
@@ -65,6 +66,10 @@ class GridMismatchError(RasterError):
 
 class BandMismatchError(RasterError):
     """A band count or dtype other than expected."""
+
+
+class ImageryMismatchError(RasterError):
+    """A scene that differs from the imagery that a network was trained on."""
 
 
 class LabelError(CtrsError, ValueError):

@@ -21,6 +21,7 @@ from ctrs.errors import ConfigError, DataError, InputNotFoundError
 from ctrs.jobs import recover, write_text
 from ctrs.raster.bands import Bands
 from ctrs.raster.geotiff import Grid
+from ctrs.raster.imagery_profile import ImageryProfile
 from ctrs.raster.mosaic import mosaic_vrt
 from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.documents import read_document
@@ -103,6 +104,7 @@ class Manifest:
         facts: What was counted over each scene: ``SceneFacts`` as plain values, without the preview.
         source_hashes: SHA-256 of each local source file.
         remote_sources: Size, entity tag and time of change of each file on another machine, as far as its server tells.
+        imagery: What values the training tiles hold; None where an older ctrs, which did not measure it, prepared them.
     """
 
     root: Path
@@ -122,6 +124,7 @@ class Manifest:
     source_hashes: Mapping[str, str] = field(default_factory=dict)
     remote_sources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
     licence: str | None = None
+    imagery: ImageryProfile | None = None
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -228,6 +231,7 @@ class Manifest:
                 split: dict(zip(self.classes.names, self.class_counts(split), strict=True)) for split in self.splits
             },
             "bands": self.bands.to_json(),
+            "imagery": None if self.imagery is None else self.imagery.to_json(),
             "config": to_plain(self.config),
             "notes": list(self.notes),
             "findings": [asdict(finding) for finding in self.findings],
@@ -277,6 +281,7 @@ class Manifest:
                 facts=document["facts"],
                 source_hashes=document["source_hashes"],
                 remote_sources=document.get("remote_sources", {}),
+                imagery=_imagery_from_json(document.get("imagery"), where=str(folder / PREPARED_FILE)),
             )
         except (KeyError, TypeError, ConfigError) as error:
             raise DataError(
@@ -295,6 +300,10 @@ def read_prepared(folder: Path) -> dict[str, Any]:
 
 def _scene_from_json(row: Mapping[str, Any]) -> Scene:
     return Scene(**{**row, "transform": tuple(row["transform"])})
+
+
+def _imagery_from_json(row: Any, *, where: str) -> ImageryProfile | None:
+    return None if row is None else ImageryProfile.from_json(row, where=where)
 
 
 def plain_facts(facts: SceneFacts) -> dict[str, Any]:

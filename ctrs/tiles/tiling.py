@@ -40,6 +40,7 @@ from ctrs.tiles.samples import written_tiles
 from ctrs.tiles.scan import JOURNAL_FILE, RESULT_DIR, scan
 from ctrs.tiles.scenes import check_source
 from ctrs.tiles.source_files import describe_source, hash_sources, remote_files
+from ctrs.tiles.training_imagery import profile_training
 from ctrs.workspace import mark_as_newest
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ def _prepare(
         )
         findings.raise_faults()
         bands = measure_bands(ready, placed, tiles, progress)
+        imagery = profile_training(ready.scenes, placed, facts)
     hashes = hash_sources(layout, config, findings, progress, workers=workers)
     findings.raise_faults()
     write_page(staged / REPORT_FILE, audit)
@@ -161,6 +163,7 @@ def _prepare(
         scenes=describe_scenes(ready, placed, splits),
         classes=ready.classes,
         bands=bands,
+        imagery=imagery,
         tile_px=max(scene.tile_px for scene in ready.scenes),
         pixel_size_m=ground_pixel_m,
         preset=layout.preset.name if layout.preset else None,

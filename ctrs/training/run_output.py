@@ -53,6 +53,7 @@ def save_checkpoints(
             "num_tiles": {split: len(manifest.split(split)) for split in manifest.splits},
             "licence": manifest.licence,
             "footprint": manifest.training_ground,
+            "imagery": None if manifest.imagery is None else manifest.imagery.to_json(),
         },
         metrics=record.to_row(),
         protocol=selection_protocol(manifest.classes) if record.scores else None,

@@ -9,11 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rasterio.warp
 
 from ctrs.config import TrainConfig
 from ctrs.model_files import hash_weights, read_metadata
+from ctrs.raster.imagery_profile import ImageryProfile
 from ctrs.tiles.manifest import Manifest
 from ctrs.training import EpochRecord, train
 
@@ -52,7 +54,9 @@ def town(tmp_path_factory: pytest.TempPathFactory, write_prepared: Any) -> Manif
     folder = write_prepared(tmp_path_factory.mktemp("data") / "town", test=1)
     manifest = Manifest.open(folder)
     bands = dataclasses.replace(manifest.bands, names=("near infrared", "red", "green"))
-    dataclasses.replace(manifest, licence=LICENCE, bands=bands).save(folder)
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 600), np.uint8)
+    imagery = ImageryProfile.of([pixels], [1.0], [0.1])
+    dataclasses.replace(manifest, licence=LICENCE, bands=bands, imagery=imagery).save(folder)
     return Manifest.open(folder)
 
 
@@ -75,7 +79,9 @@ def test_the_description_says_what_the_weights_come_from(town: Manifest, run: Pa
         "name": "town", "path": str(town.root), "preset": None, "split_hash": town.split_hash,
         "fingerprint": town.fingerprint, "num_tiles": {"train": 6, "val": 2, "test": 1}, "licence": LICENCE,
         "footprint": json.loads(json.dumps(town.training_ground)),
+        "imagery": json.loads(json.dumps(town.imagery.to_json() if town.imagery else None)),
     }  # fmt: skip
+    assert ImageryProfile.from_json(described["data"]["imagery"], where="model.json") == town.imagery
     assert described["pixel_size_m"] == 0.1
     assert described["bands"]["names"] == ["near infrared", "red", "green"]
     assert [described["bands"][key] for key in ("mean", "std")] == [[100.0] * 3, [50.0] * 3]
