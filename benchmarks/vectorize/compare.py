@@ -1,0 +1,214 @@
+"""Building polygons from masks with known truth: how straight and how exact, side by side, at four levels of noise.
+
+    python benchmarks/vectorize/compare.py
+    python benchmarks/vectorize/compare.py --levels medium --pixel 0.1 --size 4000 --methods ctrs
+    python benchmarks/vectorize/compare.py --outside "study=/opt/venv/bin/python study.py --mask {mask} --out {out}"
+
+1250 footprints for each square kilometre (5,000 on 10 000 x 10 000 px of 0.2 m) are placed at random, a mask is made of
+them for each level of noise, and each method draws polygons from it in a process of its own. Rows of houses count as
+one building each, as a mask without instances shows them. ``floor`` is no method: the true walls, moved to where the
+mask puts them, with the topology given away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import rasterio
+from affine import Affine
+from noise_floor import fit_walls
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from ctrs.raster.geotiff import Grid
+from ctrs.synthetic.footprints import draw_footprints
+from ctrs.synthetic.mask_noise import NOISE_LEVELS, NoisyMask
+from ctrs.vector.quality import PolygonQuality, measure_quality
+
+CRS_NAME = "EPSG:32633"
+PER_KM2 = 1250
+FLOOR = "floor"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the table."""
+
+    level: str
+    method: str
+    quality: PolygonQuality
+    seconds: float | None
+    peak_mb: float | None
+
+
+def make_grid(size: int, pixel_m: float) -> Grid:
+    """Return a square north-up grid in UTM."""
+    transform = Affine(pixel_m, 0, 400_000, 0, -pixel_m, 5_000_000)
+    return Grid(crs=CRS.from_string(CRS_NAME), transform=transform, width=size, height=size)
+
+
+def make_truth(grid: Grid, seed: int) -> tuple[geopandas.GeoSeries, geopandas.GeoSeries]:
+    """Return units and merged footprints in the CRS of the grid."""
+    side = grid.width * grid.transform.a
+    footprints = draw_footprints(round(PER_KM2 * (side / 1000) ** 2), side, side, seed=seed)
+    left, top = grid.transform.c, grid.transform.f
+    layers = [
+        geopandas.GeoSeries(polygons, crs=CRS_NAME).translate(left, top - side)
+        for polygons in (footprints.polygons, footprints.merged().polygons)
+    ]
+    return layers[0], layers[1]
+
+
+def write_mask(noisy: NoisyMask, path: Path) -> None:
+    """Write the mask of 0 and 1, band by band."""
+    grid = noisy.grid
+    profile = {"width": grid.width, "height": grid.height, "count": 1, "dtype": "uint8"}
+    options = {"tiled": True, "compress": "deflate", "zlevel": 1, "crs": grid.crs, "transform": grid.transform}
+    with rasterio.open(path, "w", driver="GTiff", **profile, **options) as dataset:
+        for row, probability in noisy.bands():
+            window = Window(0, row, grid.width, len(probability))
+            dataset.write((probability > 0.5).astype(np.uint8), 1, window=window)
+
+
+def run_method(command: Sequence[str], *, measures_itself: bool) -> tuple[float, float | None]:
+    """Run one method; returns seconds and, where it says so itself, its peak in MB."""
+    started = time.perf_counter()
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        sys.exit(f"{shlex.join(command)} failed:\n{done.stderr[-2000:]}")
+    if measures_itself:
+        told = json.loads(done.stdout.splitlines()[-1])
+        return float(told["seconds"]), float(told["peak_mb"])
+    return seconds, None
+
+
+def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
+    """Make masks, run all methods on them, judge what they draw."""
+    grid = make_grid(args.size, args.pixel)
+    units, truth = make_truth(grid, args.seed)
+    truth.to_file(folder / "truth.gpkg")
+    units.to_file(folder / "units.gpkg")
+    outside = dict(text.split("=", 1) for text in args.outside)
+    runs: list[Run] = []
+    for level in args.levels:
+        noisy = NoisyMask(units.to_numpy(), grid, NOISE_LEVELS[level], seed=args.seed)
+        mask = folder / f"{level}.tif"
+        started = time.perf_counter()
+        write_mask(noisy, mask)
+        print(f"{mask}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
+        for method in [*args.methods, *outside]:
+            out = folder / f"{level}_{method}.gpkg"
+            out.unlink(missing_ok=True)
+            seconds: float | None = None
+            peak_mb: float | None = None
+            if method == FLOOR:
+                geopandas.GeoSeries(fit_walls(truth.to_numpy(), noisy), crs=CRS_NAME).to_file(out)
+            elif method in outside:
+                command = shlex.split(outside[method].format(mask=mask, out=out))
+                seconds, peak_mb = run_method(command, measures_itself=False)
+            else:
+                script = str(Path(__file__).parent / "methods.py")
+                command = [sys.executable, script, method, str(mask), str(out)]
+                seconds, peak_mb = run_method(command, measures_itself=True)
+            quality = measure_quality(geopandas.read_file(out), truth)
+            runs.append(Run(level, method, quality, seconds, peak_mb))
+            print(f"{out} judged", file=sys.stderr)
+    return runs
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Return two Markdown tables: the main figures, and the others."""
+
+    def text(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    lines = [
+        "| level | method | IoU | F1 at 0.9 | C-IoU | PoLiS m | Hausdorff m | wall angle | within 1° | "
+        "vertices / truth | overlaps, invalid | holes lost / spurious | seconds | MB |",
+        "|---" * 14 + "|",
+    ]
+    for run in runs:
+        q = run.quality
+        cells = [
+            run.level,
+            run.method,
+            text(q.iou, 3),
+            text(q.f1_at(0.9), 3),
+            text(q.c_iou, 3),
+            text(q.polis_m, 3),
+            text(q.hausdorff_m, 2),
+            f"{text(q.wall_angle_error_deg, 1)}°",
+            text(q.parallel_share, 2),
+            text(q.corner_ratio, 3),
+            f"{q.num_overlaps}, {q.num_invalid}",
+            f"{q.num_lost_holes} / {q.num_spurious_holes}",
+            text(run.seconds, 1),
+            text(run.peak_mb, 0),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| level | method | predicted / truth | matched | split | merged | F1 at 0.5 | exact corners | N-ratio | "
+        "corner F1 | boundary IoU | boundary F | tangent angle | direction | right angles (truth) |",
+        "|---" * 15 + "|",
+    ]
+    for run in runs:
+        q = run.quality
+        cells = [
+            run.level,
+            run.method,
+            f"{q.num_predicted} / {q.num_truth}",
+            str(q.num_matched),
+            str(q.num_split),
+            str(q.num_merged),
+            text(q.f1_at(0.5), 3),
+            text(q.exact_corner_count, 2),
+            text(q.n_ratio, 2),
+            text(q.corner_f1, 3),
+            text(q.boundary_iou, 3),
+            text(q.boundary_f, 3),
+            f"{text(q.tangent_angle_error_deg, 1)}°",
+            f"{text(q.direction_error_deg, 2)}°",
+            f"{text(q.right_angle_share, 3)} ({text(q.true_right_angle_share, 3)})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=10_000, help="side of the mask, pixels")
+    parser.add_argument("--pixel", type=float, default=0.2, help="metres")
+    parser.add_argument("--levels", nargs="+", default=["low", "medium", "high"], choices=list(NOISE_LEVELS))
+    parser.add_argument("--methods", nargs="*", default=["shapes-dp", "ctrs", FLOOR])
+    parser.add_argument("--outside", nargs="*", default=[], help="NAME=COMMAND with {mask} and {out}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for masks and layers; default: a temporary one")
+    args = parser.parse_args()
+    started = time.perf_counter()
+    if args.keep is not None:
+        args.keep.mkdir(parents=True, exist_ok=True)
+        runs = compare(args, args.keep)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            runs = compare(args, Path(folder))
+    print(table(runs))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(f"\n{time.perf_counter() - started:.0f} s in all, {peak:.0f} MB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
