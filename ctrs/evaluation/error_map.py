@@ -15,8 +15,9 @@ from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
 from ctrs.errors import GridMismatchError
 from ctrs.jobs import fingerprint, partial_work
 from ctrs.metrics import ScoredBlock
-from ctrs.raster.cog import RowBands, publish_class_cog, write_category_cog
+from ctrs.raster.cog import publish_class_cog, write_category_cog
 from ctrs.raster.geotiff import Grid, open_raster, read_window
+from ctrs.raster.row_bands import RowBands
 from ctrs.raster.windows import PixelWindow
 
 ERRORS_TAG = "CTRS_ERRORS"

@@ -14,9 +14,10 @@ from ctrs.errors import OutputError
 from ctrs.inference.provenance import existing_job
 from ctrs.inference.rows import FinishedRows
 from ctrs.jobs import PartialWork, check_existing, sync
-from ctrs.raster.cog import RowBands, publish_class_cog, write_class_cog
+from ctrs.raster.cog import publish_class_cog, write_class_cog
 from ctrs.raster.confidence import confidence_path, to_steps, write_confidence_cog
 from ctrs.raster.geotiff import Grid
+from ctrs.raster.row_bands import RowBands
 
 MIN_ROWS = 256
 """Rows that are written at a time, at least."""

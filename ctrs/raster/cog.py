@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from xml.etree import ElementTree
 
-import numpy as np
-import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from affine import Affine
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from ctrs import __version__
 from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
-from ctrs.errors import LabelError, OutputError
+from ctrs.errors import LabelError
 from ctrs.jobs import PartialWork
-from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, error_line, open_quietly, open_raster
-from ctrs.raster.mosaic import MosaicSource, add_sources, dataset_element
+from ctrs.raster.creation_options import CreationOptions, with_defaults
+from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, open_quietly, open_raster
+from ctrs.raster.majority import write_overviews
+from ctrs.raster.mosaic import add_sources, dataset_element, source_file_element
+from ctrs.raster.row_bands import BLOCK_PX, WRITE_ERRORS, RowBands, check_whole, not_writable
 
 CLASSES_TAG = "CTRS_CLASSES"
 JOB_TAG = "CTRS_JOB"
 VERSION_TAG = "CTRS_VERSION"
-BLOCK_PX = 512
 
-# rasterio raises SystemError where GDAL fails without saying why, as it may on a full disk.
-_WRITE_ERRORS = (RasterioError, CPLE_BaseError, OSError, SystemError)
+_LEVEL = "5"
+"""Of DEFLATE: GDAL's own, 6, takes twice the time for files of masks that are a tenth smaller."""
+
+
+Rows = RowBands | Sequence[RowBands] | Iterable[Mask]
+"""Rows of a raster: bands on disk, for the whole width or for blocks of columns, or arrays (h, W) from the top down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,92 +44,15 @@ class MaskClass:
     color: tuple[int, int, int]
 
 
-class RowBands:
-    """Finished rows of a raster that is being made, from the top down.
-
-    Each band of rows is a small file in a folder, compressed where that is worth its time. It is there whole or not at
-    all, so that work which was killed can go on after the last one.
-
-    Args:
-        folder: Where the bands are kept; bands of an earlier attempt that stand there are taken over.
-        width: Columns of the mask.
-    """
-
-    def __init__(self, folder: Path, width: int) -> None:
-        self.folder = folder
-        self.width = width
-        self._heights: list[tuple[Path, int]] = []
-        self._num_rows = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.glob("rows_*.tif")):
-            first, height = (int(part) for part in path.stem.split("_")[1:])
-            if first == self._num_rows:
-                self._add(path, height)
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows, counted from the top, that are finished."""
-        return self._num_rows
-
-    def truncate(self, num_rows: int) -> None:
-        """Forget bands that end after a number of rows, so that the work goes on before them."""
-        while self._num_rows > num_rows:
-            path, height = self._heights.pop()
-            path.unlink()
-            self._num_rows -= height
-
-    def append(self, rows: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
-        """Add the next rows (h, W), all of one dtype.
-
-        Raises:
-            OutputError: They cannot be written.
-        """
-        height, width = rows.shape
-        if width != self.width:
-            raise ValueError(f"rows of {width} pixels found, expected {self.width}")
-        path = self.folder / f"rows_{self._num_rows:09d}_{height}.tif"
-        staged = path.with_name(f".{path.name}.new")
-        profile = {"driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": str(rows.dtype)}
-        layout: dict[str, Any] = {"tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX}
-        if rows.itemsize == 1:
-            layout |= {"compress": "deflate", "zlevel": 1}
-        else:  # confidences hardly shrink; GDAL fills blocks up, which costs space where nothing shrinks them again
-            layout["blockysize"] = min(BLOCK_PX, 16 * math.ceil(height / 16))
-        # The transform is a stand-in (the mosaic knows the true one), since GDAL warns of files that have none.
-        transform = Affine(1, 0, 0, 0, -1, height)
-        try:
-            with (
-                rasterio.Env(**GDAL_OPTIONS),
-                rasterio.open(staged, "w", **profile, **layout, transform=transform) as file,
-            ):
-                file.write(rows, 1)
-            _read_back(staged)
-            staged.replace(path)
-        except _WRITE_ERRORS as error:
-            staged.unlink(missing_ok=True)
-            raise _not_writable(self.folder, error) from error
-        self._add(path, height)
-
-    def sources(self) -> list[MosaicSource]:
-        """Return the files with the places of their rows."""
-        sources: list[MosaicSource] = []
-        row = 0
-        for path, height in self._heights:
-            sources.append(MosaicSource(path=path, col_off=0, row_off=row, width=self.width, height=height))
-            row += height
-        return sources
-
-    def _add(self, path: Path, height: int) -> None:
-        self._heights.append((path, height))
-        self._num_rows += height
-
-
 def write_class_cog(
     staged: Path,
-    rows: RowBands | Iterable[Mask],
+    rows: Rows,
     grid: Grid,
     classes: ClassMap,
     tags: Mapping[str, str] | None = None,
+    *,
+    values: Collection[int] | None = None,
+    creation_options: CreationOptions = (),
 ) -> Path:
     """Write a class mask as COG, with nodata 255, colour table, class names and overviews by majority.
 
@@ -139,10 +61,13 @@ def write_class_cog(
 
     Args:
         staged: The file to write, in a folder for unfinished work.
-        rows: Rows of class indices from the top down, as many as the grid has: arrays (h, W), or bands on disk.
+        rows: Rows of class indices from the top down, as many as the grid has: arrays (h, W), or bands on disk, which
+            may stand beside each other.
         grid: CRS, transform and size.
         classes: What the indices mean.
         tags: Further tags, names beginning with ``CTRS_``.
+        values: The indices that can occur, which the tag is to list; None: all.
+        creation_options: For GDAL's COG driver, checked by ``check_creation_options``.
 
     Returns:
         ``staged``.
@@ -150,19 +75,22 @@ def write_class_cog(
     Raises:
         OutputError: The file cannot be written.
     """
-    named = {**(tags or {}), CLASSES_TAG: class_tag(classes)}
+    named = {**(tags or {}), CLASSES_TAG: class_tag(classes, values)}
     categories = list(zip(classes.names, classes.colors, strict=True))
-    return write_category_cog(staged, rows, grid, categories, named, overviews="MODE")
+    return write_category_cog(
+        staged, rows, grid, categories, named, overviews="MODE", creation_options=creation_options
+    )
 
 
 def write_category_cog(
     staged: Path,
-    rows: RowBands | Iterable[Mask],
+    rows: Rows,
     grid: Grid,
     categories: Sequence[tuple[str, tuple[int, int, int]]],
     tags: Mapping[str, str],
     *,
     overviews: Literal["MODE", "NEAREST"],
+    creation_options: CreationOptions = (),
 ) -> Path:
     """Write a raster of numbered categories as COG, with nodata 255, colour table and category names.
 
@@ -173,6 +101,7 @@ def write_category_cog(
         categories: Name and colour of the values 0, 1, ...
         tags: Further tags, names beginning with ``CTRS_``.
         overviews: ``MODE`` shows what most pixels hold, ``NEAREST`` keeps the shares.
+        creation_options: For GDAL's COG driver, checked by ``check_creation_options``.
 
     Returns:
         ``staged``.
@@ -181,55 +110,55 @@ def write_category_cog(
         OutputError: The file cannot be written.
     """
     scratch = staged.with_name(f".{staged.name}.rows")
-    if isinstance(rows, RowBands):
-        bands = rows
-    else:
-        shutil.rmtree(scratch, ignore_errors=True)
-        bands = RowBands(scratch, grid.width)
-        for part in rows:
-            bands.append(part)
-    if bands.num_rows != grid.height:
-        raise ValueError(f"{bands.num_rows} rows found, expected {grid.height}")
+    shutil.rmtree(scratch, ignore_errors=True)
     try:
+        bands = _on_disk(rows, scratch, grid)
         description = _describe(bands, grid, categories, {**tags, VERSION_TAG: __version__}, staged.parent)
-        write_cog(staged, description, grid, overview_resampling=overviews)
+        if overviews == "MODE":
+            block_px = int(dict(creation_options).get("BLOCKSIZE", BLOCK_PX))
+            _add_overviews(description, staged, scratch, block_px)
+        write_cog(
+            staged, description, grid, creation_options, OVERVIEW_RESAMPLING=overviews, COMPRESS="DEFLATE", LEVEL=_LEVEL
+        )
     finally:
-        if bands.folder == scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     return staged
 
 
-def write_cog(staged: Path, description: ElementTree.Element, grid: Grid, **options: str) -> None:
+def write_cog(
+    staged: Path,
+    description: ElementTree.Element,
+    grid: Grid,
+    creation_options: CreationOptions = (),
+    /,
+    **defaults: str,
+) -> None:
     """Write what a virtual raster shows as COG and read it back; a file that is not whole is removed.
 
     Args:
         staged: The file to write, in a folder for unfinished work.
         description: Root of a VRT whose files are named relative to that folder.
         grid: Its grid.
-        options: Further creation options of GDAL's COG driver.
+        creation_options: The user's, for GDAL's COG driver.
+        **defaults: Further creation options, where the user's leave a choice.
 
     Raises:
         OutputError: The file cannot be written.
     """
     described = staged.with_name(f".{staged.name}.vrt")
+    # rasterio and rio-cogeo take a file whose blocks are as wide as itself for one that is not tiled.
+    block_px = BLOCK_PX // 2 if grid.width == BLOCK_PX < grid.height else BLOCK_PX
+    options = with_defaults(
+        creation_options, BLOCKSIZE=str(block_px), BIGTIFF="IF_SAFER", NUM_THREADS="ALL_CPUS", **defaults
+    )
     try:
         ElementTree.ElementTree(description).write(described, encoding="utf-8")
         with rasterio.Env(**GDAL_OPTIONS):
-            rasterio.shutil.copy(
-                described,
-                staged,
-                driver="COG",
-                # rasterio and rio-cogeo take a file whose blocks are as wide as itself for one that is not tiled.
-                blocksize=BLOCK_PX // 2 if grid.width == BLOCK_PX < grid.height else BLOCK_PX,
-                compress="DEFLATE",
-                bigtiff="IF_SAFER",
-                num_threads="ALL_CPUS",
-                **options,
-            )
+            rasterio.shutil.copy(described, staged, driver="COG", **options)
         _read_back(staged)
-    except _WRITE_ERRORS as error:
+    except WRITE_ERRORS as error:
         staged.unlink(missing_ok=True)
-        raise _not_writable(staged.parent, error) from error
+        raise not_writable(staged.parent, error) from error
     finally:
         described.unlink(missing_ok=True)
 
@@ -249,10 +178,12 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.aux.xml")
 
 
-def class_tag(classes: ClassMap) -> str:
-    """Return the text of the tag ``CTRS_CLASSES``."""
+def class_tag(classes: ClassMap, values: Collection[int] | None = None) -> str:
+    """Return the text of the tag ``CTRS_CLASSES``: of all classes, or of the indices that can occur."""
     rows = [
-        {"value": index, "name": entry.name, "color": list(entry.color)} for index, entry in enumerate(classes.learnt)
+        {"value": index, "name": entry.name, "color": list(entry.color)}
+        for index, entry in enumerate(classes.learnt)
+        if values is None or index in values
     ]
     return json.dumps(rows)
 
@@ -306,8 +237,49 @@ def add_tags(root: ElementTree.Element, tags: Mapping[str, str]) -> None:
         ElementTree.SubElement(metadata, "MDI", key=key).text = value
 
 
+def _on_disk(rows: Rows, scratch: Path, grid: Grid) -> list[RowBands]:
+    """Return all rows as bands on disk.
+
+    Raises:
+        ValueError: They are more or fewer than the grid has.
+    """
+    if isinstance(rows, RowBands):
+        rows = [rows]
+    blocks: list[RowBands] = []
+    arrays: RowBands | None = None
+    for part in rows:
+        if isinstance(part, RowBands):
+            blocks.append(part)
+        else:
+            arrays = arrays or RowBands(scratch / "rows", grid.width)
+            arrays.append(part)
+    return check_whole(blocks if arrays is None else arrays, grid)
+
+
+def _add_overviews(description: ElementTree.Element, staged: Path, scratch: Path, block_px: int) -> None:
+    """Make overviews by majority and let the description name them, so that the driver makes none itself.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    described = staged.with_name(f".{staged.name}.vrt")
+    band = description.find("VRTRasterBand")
+    assert band is not None
+    try:
+        ElementTree.ElementTree(description).write(described, encoding="utf-8")
+        with rasterio.Env(**GDAL_OPTIONS):
+            for path in write_overviews(described, scratch, stop_px=block_px):
+                overview = ElementTree.SubElement(band, "Overview")
+                overview.append(source_file_element(path, staged.parent))
+                ElementTree.SubElement(overview, "SourceBand").text = "1"
+    except WRITE_ERRORS as error:
+        raise not_writable(staged.parent, error) from error
+    finally:
+        described.unlink(missing_ok=True)
+
+
 def _describe(
-    bands: RowBands,
+    bands: Sequence[RowBands],
     grid: Grid,
     categories: Sequence[tuple[str, tuple[int, int, int]]],
     tags: Mapping[str, str],
@@ -325,7 +297,8 @@ def _describe(
     names = ElementTree.SubElement(band, "CategoryNames")
     for name, _ in categories:
         ElementTree.SubElement(names, "Category").text = name
-    add_sources(band, bands.sources(), "1", folder)
+    for block in bands:
+        add_sources(band, block.sources(), "1", folder)
     return root
 
 
@@ -335,12 +308,7 @@ def _read_back(path: Path) -> None:
         with open_quietly(path) as file:
             levels = len(file.overviews(1))
         for level in (None, *range(levels)):
-            with open_quietly(path, **({} if level is None else {"OVERVIEW_LEVEL": level})) as file:
-                for top in range(0, file.height, BLOCK_PX):
-                    file.read(1, window=Window(0, top, file.width, min(BLOCK_PX, file.height - top)))
-
-
-def _not_writable(folder: Path, error: BaseException) -> OutputError:
-    return OutputError(
-        f"{folder.absolute()}: not writable ({error_line(error)}); free space there or choose another place with -o"
-    )
+            options = {} if level is None else {"OVERVIEW_LEVEL": level}
+            with open_quietly(path, NUM_THREADS="ALL_CPUS", **options) as file:
+                for _, block in file.block_windows(1):
+                    file.read(window=block)

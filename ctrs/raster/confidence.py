@@ -1,12 +1,12 @@
 """How sure a network was of each pixel of a mask: a raster beside it.
 
-Stored as uint16: probability of the predicted class times 65535, rounded; 0 is nodata, which no probability of a
-largest class is (it is at least 1 / number of classes). The file's scale says so, and QGIS shows 0 to 1.
+Stored as uint16: a number from 0 to 1 times 65535, rounded, and at least 1; 0 is nodata. The file's scale says so, and
+QGIS shows 0 to 1. A tag says which number it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,17 +16,26 @@ import numpy.typing as npt
 import rasterio
 
 from ctrs import __version__
+from ctrs.config import ConfidenceKind
 from ctrs.errors import RasterError
-from ctrs.raster.cog import VERSION_TAG, RowBands, add_tags, write_cog
+from ctrs.raster.cog import VERSION_TAG, add_tags, write_cog
+from ctrs.raster.creation_options import CreationOptions
 from ctrs.raster.geotiff import Grid, read_window
 from ctrs.raster.mosaic import add_sources, dataset_element
+from ctrs.raster.row_bands import RowBands, check_whole
 from ctrs.raster.windows import PixelWindow
 
 STEPS = 65535
 """Stored value of probability 1."""
 
 CONFIDENCE_TAG = "CTRS_CONFIDENCE"
-"""Tag that marks such a raster."""
+"""Tag that marks such a raster; its first word is the kind."""
+
+_MEANINGS: dict[ConfidenceKind, str] = {
+    "probability": "probability of the most probable class",
+    "margin": "margin in probability of the most probable class over the second",
+    "entropy": "entropy of the classes' probabilities as a share of the largest, subtracted from 1",
+}
 
 _MASK_SUFFIX, _SUFFIX = "_mask", "_confidence"
 
@@ -47,22 +56,34 @@ def to_steps(confidence: npt.NDArray[np.floating[Any]], valid: npt.NDArray[np.bo
         confidence: In [0, 1].
         valid: Of the same shape, True = valid.
 
-    >>> to_steps(np.array([1.0, 0.5, 0.5]), np.array([True, True, False])).tolist()
-    [65535, 32768, 0]
+    >>> to_steps(np.array([1.0, 0.5, 0.0, 0.5]), np.array([True, True, True, False])).tolist()
+    [65535, 32768, 1, 0]
     """
     steps = np.rint(confidence * confidence.dtype.type(STEPS)).astype(np.uint16)
-    steps[~valid] = 0
+    np.maximum(steps, 1, out=steps)
+    if not valid.all():
+        steps[~valid] = 0
     return steps
 
 
-def write_confidence_cog(staged: Path, bands: RowBands, grid: Grid, tags: Mapping[str, str]) -> Path:
+def write_confidence_cog(
+    staged: Path,
+    bands: RowBands | Iterable[RowBands],
+    grid: Grid,
+    tags: Mapping[str, str],
+    *,
+    kind: ConfidenceKind = "probability",
+    creation_options: CreationOptions = (),
+) -> Path:
     """Write confidences as COG with overviews by average.
 
     Args:
         staged: The file to write, in a folder for unfinished work.
-        bands: Rows from ``to_steps``, as many as the grid has.
+        bands: Rows from ``to_steps``, as many as the grid has; blocks of columns beside each other.
         grid: CRS, transform and size.
         tags: Further tags, names beginning with ``CTRS_``.
+        kind: What the numbers are.
+        creation_options: For GDAL's COG driver, checked by ``check_creation_options``.
 
     Returns:
         ``staged``.
@@ -70,30 +91,48 @@ def write_confidence_cog(staged: Path, bands: RowBands, grid: Grid, tags: Mappin
     Raises:
         OutputError: The file cannot be written.
     """
-    if bands.num_rows != grid.height:
-        raise ValueError(f"{bands.num_rows} rows found, expected {grid.height}")
+    blocks = check_whole(bands, grid)
     root = dataset_element(grid)
-    add_tags(root, {**tags, VERSION_TAG: __version__, CONFIDENCE_TAG: f"probability of the predicted class, 1/{STEPS}"})
+    add_tags(root, {**tags, VERSION_TAG: __version__, CONFIDENCE_TAG: f"{_MEANINGS[kind]}, 1/{STEPS}"})
     band = ElementTree.SubElement(root, "VRTRasterBand", dataType="UInt16", band="1")
+    ElementTree.SubElement(band, "Description").text = f"confidence ({kind})"
     ElementTree.SubElement(band, "NoDataValue").text = "0"
     ElementTree.SubElement(band, "Scale").text = repr(1 / STEPS)
     ElementTree.SubElement(band, "ColorInterp").text = "Gray"
-    add_sources(band, bands.sources(), "1", staged.parent)
+    for block in blocks:
+        add_sources(band, block.sources(), "1", staged.parent)
     # Level 1: the low bits are noise, on which higher levels spend time for nothing.
-    write_cog(staged, root, grid, overview_resampling="AVERAGE", predictor="YES", level="1")
+    defaults = {"OVERVIEW_RESAMPLING": "AVERAGE", "COMPRESS": "DEFLATE", "PREDICTOR": "YES", "LEVEL": "1"}
+    write_cog(staged, root, grid, creation_options, **defaults)
     return staged
 
 
-def check_confidence(dataset: rasterio.DatasetReader) -> None:
-    """Refuse a raster that is no confidence of ctrs.
+def confidence_kind(dataset: rasterio.DatasetReader) -> str | None:
+    """Return what the numbers of a confidence are, ``probability``, ``margin`` or ``entropy``; None if it is none."""
+    text: str | None = dataset.tags().get(CONFIDENCE_TAG)
+    return text.split()[0] if text else None
+
+
+def check_confidence(dataset: rasterio.DatasetReader, kind: ConfidenceKind | None = "probability") -> None:
+    """Refuse a raster that is no confidence of ctrs, or one of another kind.
+
+    Args:
+        dataset: The raster.
+        kind: What its numbers must be; None: any.
 
     Raises:
         RasterError: With what was found.
     """
-    if CONFIDENCE_TAG not in dataset.tags() or dataset.count != 1 or dataset.dtypes[0] != "uint16":
+    found = confidence_kind(dataset)
+    if found is None or dataset.count != 1 or dataset.dtypes[0] != "uint16":
         raise RasterError(
             f"{dataset.name}: {dataset.count} bands of {dataset.dtypes[0]} without tag {CONFIDENCE_TAG} found, "
             "expected the confidence that ctrs predict --confidence writes"
+        )
+    if kind is not None and found != kind:
+        raise RasterError(
+            f"{dataset.name}: confidence by {found} found, expected {kind}; "
+            f"write it with ctrs predict --confidence {kind} --overwrite"
         )
 
 

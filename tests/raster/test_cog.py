@@ -18,7 +18,6 @@ from ctrs.classes import ClassMap, LandClass
 from ctrs.errors import LabelError, OutputError
 from ctrs.jobs import partial_work
 from ctrs.raster.cog import (
-    RowBands,
     class_tag,
     publish_class_cog,
     read_class_tag,
@@ -27,6 +26,7 @@ from ctrs.raster.cog import (
     write_class_cog,
 )
 from ctrs.raster.geotiff import Grid, GroundControl, open_raster
+from ctrs.raster.row_bands import RowBands
 
 UNREFERENCED = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 UTM = Affine(0.2, 0, 5e5, 0, -0.2, 5.4e6)
@@ -201,7 +201,8 @@ from pathlib import Path
 from affine import Affine
 from ctrs.classes import BUILDING_CLASSES
 from ctrs.errors import OutputError
-from ctrs.raster.cog import RowBands, write_class_cog
+from ctrs.raster.cog import write_class_cog
+from ctrs.raster.row_bands import RowBands
 from ctrs.raster.geotiff import Grid, open_raster
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 mask = np.random.default_rng(0).integers(0, 2, (1500, 700)).astype(np.uint8)
