@@ -150,12 +150,13 @@ def _state_bytes(module: nn.Module) -> int:
     return sum(value.numel() * value.element_size() for value in module.state_dict().values())
 
 
-def check_disk(run: RunFolder, need: DiskNeed) -> int:
+def check_disk(run: RunFolder, need: DiskNeed, *, replaced: bool = False) -> int:
     """Refuse to train where the disk clearly lacks the room.
 
     Args:
         run: The run's folder, which stands.
         need: From ``disk_need``.
+        replaced: What stands there is going to be removed first, and gives its room back.
 
     Returns:
         Bytes that the disk has left.
@@ -168,11 +169,14 @@ def check_disk(run: RunFolder, need: DiskNeed) -> int:
     except OSError:  # a file system that does not tell
         return 0
     present = sum(entry.stat().st_size for entry in run.path.rglob("*") if entry.is_file())
+    if replaced:
+        free, present = free + present, 0
     missing = max(0, need.total - present) + need.staged
     if missing > free:
+        with_it = " with what the run there takes" if replaced else ""
         raise OutputError(
-            f"{run.path}: the disk has {format_bytes(free)} left, but the run needs {format_bytes(missing)} more "
-            f"(checkpoints {format_bytes(need.checkpoints)}, state to go on from {format_bytes(need.resume)}, which is "
+            f"{run.path}: the disk has {format_bytes(free)} left{with_it}, but the run needs {format_bytes(missing)} "
+            f"more (checkpoints {format_bytes(need.checkpoints)}, state to go on from {format_bytes(need.resume)}, which is "
             "written beside the one before); make room, or train elsewhere"
         )
     return free

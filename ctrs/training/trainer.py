@@ -182,6 +182,8 @@ def _train(
         seed_globally(config.seed)  # the same weights in all processes
         work = set_up(config, manifest, fabric, pretrained=task.pretrained)
         seed_globally(config.seed, rank=fabric.global_rank) if fabric.global_rank else None
+        if is_leader and task.overwrite and run.is_run:  # before the run that stands there is given up
+            check_disk(run, disk_need_of(work), replaced=True)
         held = open_run(run, overwrite=task.overwrite) if is_leader else nullcontext()
         with held, _stops_explained(run, config):
             state = cast(RunState, fabric.broadcast(read_state(run.resume) if is_leader else None))

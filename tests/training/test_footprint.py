@@ -80,3 +80,4 @@ def test_room_for_checkpoints_and_state(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "resume").mkdir()
     (tmp_path / "resume" / "state").write_bytes(b"x")  # what stands there already needs no room
     assert check_disk(run, need) == left - 1
+    assert check_disk(run, need, replaced=True) == left  # or gives its room back

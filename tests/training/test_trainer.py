@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,14 @@ from ctrs.errors import (
     DataError,
     DeviceError,
     InputNotFoundError,
+    OutputError,
     OutputExistsError,
     TrainingError,
     UsageError,
 )
 from ctrs.model_files import hash_weights, read_metadata
 from ctrs.models.checkpoint import load_checkpoint
-from ctrs.training import EpochRecord, TrainPlan, batch_step, run_output, train, trainer
+from ctrs.training import EpochRecord, TrainPlan, batch_step, footprint, run_output, train, trainer
 from ctrs.training.run_config import read_run_config
 from ctrs.workspace import newest_run
 
@@ -248,6 +250,25 @@ def test_overwrite_begins_anew(town: Path, whole: Path, tiny_config: TrainConfig
     assert len(rows_of(run)) == 1
     assert not (run / "heads.safetensors").exists()
     assert not (run / "test_openings.json").exists()
+
+
+def test_overwrite_keeps_the_earlier_run_where_the_disk_lacks_room_for_a_new_one(
+    town: Path, whole: Path, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "a"
+    shutil.copytree(whole, run)
+    other = dataclasses.replace(tiny_config, loss="none", epochs=1)
+    free = 1000
+    monkeypatch.setattr(footprint.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    for entry in (run / "best", run / "resume"):  # what stands there will make room, but not enough
+        shutil.rmtree(entry)
+    left = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match="left with what the run there takes, but the run needs"):
+        train(town, run, other, overwrite=True)
+    found = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert {path: found[path] for path in left} == left
+    free = 10**9
+    assert train(town, run, other, overwrite=True).epochs == 1
 
 
 def test_without_validation_split_the_last_epoch_is_the_best(
