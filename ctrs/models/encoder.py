@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 
 from ctrs.errors import CheckpointError, UsageError
 from ctrs.models.feature_pyramid import PATCH_SIZE, WIDTH, NormedFeatures, PyramidEncoder
+from ctrs.models.hub import offline_where_unreachable
 from ctrs.models.weights import load_encoder_weights
 
 STRIDES = (4, 8, 16, 32)
@@ -130,7 +132,8 @@ def create_encoder(
         options["drop_path_rate"] = drop_path
     pretrained = weights == "imagenet"
     try:
-        encoder = _build(name, in_channels, pretrained=pretrained, out_indices=plan.out_indices, **options)
+        with offline_where_unreachable() if pretrained else nullcontext():
+            encoder = _build(name, in_channels, pretrained=pretrained, out_indices=plan.out_indices, **options)
     except Exception as error:  # timm, the hub client and urllib raise many kinds
         if drop_path is not None and isinstance(error, TypeError):
             raise UsageError(
