@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ctrs.config import read_toml
 from ctrs.errors import InputNotFoundError
 from ctrs.jobs import partial_dir, recover, recover_in
 
+logger = logging.getLogger(__name__)
+
 PREPARED = "prepared"
 RUNS = "runs"
 ABLATIONS = "ablations"
+
+_DESCRIPTION = "prepared.json"
 
 
 def newest_prepared(root: Path = Path()) -> Path:
@@ -22,13 +30,15 @@ def newest_prepared(root: Path = Path()) -> Path:
         InputNotFoundError: There is none.
     """
     recover_in(root / PREPARED)
-    found = [path.parent for path in (root / PREPARED).glob("*/prepared.json") if not path.parent.name.startswith(".")]
+    found = [
+        path.parent for path in (root / PREPARED).glob(f"*/{_DESCRIPTION}") if not path.parent.name.startswith(".")
+    ]
     if not found:
         raise InputNotFoundError(
             f"no prepared data in {(root / PREPARED).absolute()}; "
             "run `ctrs prepare SOURCE` first, or name a folder that it wrote"
         )
-    return max(found, key=lambda path: (_changed(path / "prepared.json"), path.name))
+    return max(found, key=lambda path: (_changed(path / _DESCRIPTION), path.name))
 
 
 def newest_run(root: Path = Path(), *, unfinished: bool = False) -> Path:
@@ -73,18 +83,56 @@ def mark_as_newest(mark: Path) -> None:
 def run_data_dir(checkpoint: Path) -> Path | None:
     """Return the prepared data that a run was trained on, None where that is not known or not there any more.
 
+    The same data beside the run come first: those at the place that they had from it, as far as they are the same by
+    their fingerprint. So a project that was copied as a whole does not reach into the one that it was copied from.
+
     Args:
         checkpoint: A run folder, or a checkpoint folder or file in it.
     """
-    for folder in (checkpoint, *checkpoint.parents[:2]):
-        record = folder / "config.toml"
+    for run in (checkpoint, *checkpoint.parents[:2]):
+        record = run / "config.toml"
         if record.is_file():
-            path = read_toml(record).get("data", {}).get("path")
+            data = read_toml(record).get("data", {})
+            path = data.get("path")
             if not isinstance(path, str):
                 return None
             recover(Path(path))
-            return Path(path) if (Path(path) / "prepared.json").is_file() else None
+            known = Path(path) if (Path(path) / _DESCRIPTION).is_file() else None
+            beside = _data_beside(run, data, known)
+            if beside is not None and known is not None and not beside.samefile(known):
+                logger.info("%s: taken instead of %s, which are the same data but not beside the run", beside, known)
+            return known if beside is None or (known is not None and beside.samefile(known)) else beside
     return None
+
+
+def place_of_data(run: Path, data_dir: Path) -> str | None:
+    """Return where prepared data lie from a run's folder; None where no relative path leads there."""
+    try:
+        return Path(os.path.relpath(data_dir.resolve(), run.resolve())).as_posix()
+    except ValueError:  # another drive
+        return None
+
+
+def _data_beside(run: Path, data: Mapping[str, Any], known: Path | None) -> Path | None:
+    """Return the data at the recorded place beside a run, if they are the recorded ones."""
+    fingerprint, place = data.get("fingerprint"), data.get("place")
+    if not isinstance(fingerprint, str):  # runs that are older than these records: where data stand by default
+        fingerprint = None if known is None else _fingerprint(known)
+        place = f"../../{PREPARED}/{Path(str(data['path'])).name}"
+    if fingerprint is None or not isinstance(place, str):
+        return None
+    found = (run.resolve() / place).resolve()
+    recover(found)
+    return found if _fingerprint(found) == fingerprint else None
+
+
+def _fingerprint(data_dir: Path) -> str | None:
+    """Return the fingerprint of prepared data, None where there are none or they are not readable."""
+    try:
+        found = json.loads((data_dir / _DESCRIPTION).read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def free_run_dir(name: str, root: Path = Path()) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from ctrs.errors import InputNotFoundError
-from ctrs.workspace import free_run_dir, newest_prepared, newest_run, run_data_dir
+from ctrs.workspace import free_run_dir, newest_prepared, newest_run, place_of_data, run_data_dir
 
 
 def put(path, when=0, text="{}"):
@@ -65,6 +68,39 @@ def test_a_run_knows_its_data(tmp_path):
     assert run_data_dir(run) == run_data_dir(run / "best") == run_data_dir(run / "best/model.safetensors") == data
     put(run / "config.toml", text="epochs = 3\n")
     assert run_data_dir(run) is None
+
+
+def project(root, record):
+    """A data set and a run in their usual places."""
+    data = root / "prepared/town"
+    put(data / "prepared.json", text=json.dumps({"fingerprint": "f1"}))
+    lines = {"path": data.as_posix(), **record}
+    put(root / "runs/a/config.toml", text="[data]\n" + "".join(f'{key} = "{value}"\n' for key, value in lines.items()))
+    return root / "runs/a", data
+
+
+@pytest.mark.parametrize("record", [{"place": "../../prepared/town", "fingerprint": "f1"}, {}], ids=["new", "old"])
+def test_a_copied_project_takes_its_own_data_where_they_are_the_same(tmp_path, caplog, record):
+    run, data = project(tmp_path / "first", record)
+    assert run_data_dir(run) == data
+    copied = shutil.copytree(tmp_path / "first", tmp_path / "second")
+    with caplog.at_level("INFO"):
+        assert run_data_dir(copied / "runs/a") == copied / "prepared/town"
+        assert run_data_dir(copied / "runs/a/best/model.safetensors") == copied / "prepared/town"
+    assert f"{copied / 'prepared/town'}: taken instead of {data}" in caplog.text
+    put(copied / "prepared/town/prepared.json", text='{"fingerprint": "f2"}')  # prepared anew, otherwise
+    assert run_data_dir(copied / "runs/a") == data
+    put(copied / "prepared/town/prepared.json", text="[]")
+    assert run_data_dir(copied / "runs/a") == data
+    put(copied / "prepared/town/prepared.json", text='{"fingerprint": "f1"}')
+    shutil.rmtree(tmp_path / "first")
+    assert run_data_dir(copied / "runs/a") == (copied / "prepared/town" if record else None)
+
+
+def test_place_of_data(tmp_path, monkeypatch):
+    assert place_of_data(tmp_path / "runs/a", tmp_path / "prepared/town") == "../../prepared/town"
+    monkeypatch.chdir(tmp_path)
+    assert place_of_data(Path("runs/a"), tmp_path / "prepared/town") == "../../prepared/town"
 
 
 def test_free_run_dir(tmp_path):

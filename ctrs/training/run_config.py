@@ -14,6 +14,7 @@ from ctrs.config import RUN_KEYS, TrainConfig, from_mapping, read_toml, to_plain
 from ctrs.errors import ConfigError, InputNotFoundError
 from ctrs.jobs import write_text
 from ctrs.tiles.manifest import Manifest
+from ctrs.workspace import place_of_data
 
 CONFIG_FILE = "config.toml"
 FORMAT_VERSION = 1
@@ -45,11 +46,18 @@ class RunRecord:
 
 def write_run_config(run_dir: Path, config: TrainConfig, manifest: Manifest) -> None:
     """Write ``config.toml`` into a run's folder."""
+    data = {
+        "path": str(manifest.root),
+        "place": place_of_data(run_dir, manifest.root),
+        "name": manifest.name,
+        "fingerprint": manifest.fingerprint,
+        "split_hash": manifest.split_hash,
+    }
     document: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "ctrs_version": __version__,
         **to_plain(config),
-        "data": {"path": str(manifest.root), "name": manifest.name, "split_hash": manifest.split_hash},
+        "data": {key: value for key, value in data.items() if value is not None},
     }
     write_text(run_dir / CONFIG_FILE, tomli_w.dumps(document))
 
