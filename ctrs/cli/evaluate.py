@@ -23,6 +23,22 @@ _DEFAULT = EvalConfig()
 _DISTANCES = ",".join(f"{distance:g}" for distance in _DEFAULT.distances_px)
 _PAGE = "report.html"
 _MASKS, _SCORES = "Masks made by others", "Scores"
+_OPTIONS = {
+    "boundary_px": "--boundary",
+    "distances_px": "--distances",
+    "objects": "--objects",
+    "object_iou": "--object-iou",
+    "min_object_px": "--min-object",
+    "bins": "--bins",
+    "bootstrap": "--bootstrap",
+    "confidence": "--confidence",
+    "seed": "--seed",
+    "num_places": "--places",
+    "fail_under": "--fail-under",
+    "batch_size": "--batch-size",
+    "threads": "--threads",
+}
+"""By the key that holds the value."""
 
 
 def evaluate(
@@ -89,7 +105,7 @@ def evaluate(
         int, typer.Option(help="Width of boundary IoU's band in pixels.", rich_help_panel=_SCORES)
     ] = _DEFAULT.boundary_px,
     distances: Annotated[
-        str, typer.Option(help="Distances of boundary F1 in pixels.", rich_help_panel=_SCORES)
+        str, typer.Option(help="Distances of boundary F1 in pixels, or none.", rich_help_panel=_SCORES)
     ] = _DISTANCES,
     objects: Annotated[
         str, typer.Option(help="Classes that are matched as objects, or none.", rich_help_panel=_SCORES)
@@ -124,27 +140,28 @@ def evaluate(
 ) -> None:
     """Score whole scenes under every protocol, with outlines, objects, areas and confidence; compare several models."""
     console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
-    config = EvalConfig(
-        split=split,
-        predict=PredictConfig(batch_size=batch_size, device=device, threads=threads),
-        classes=classes,
-        class_field=class_field,
-        resample=resample,
-        boundary_px=boundary,
-        distances_px=_numbers(distances),
-        objects=_words(objects),
-        object_iou=object_iou,
-        min_object_px=min_object,
-        bins=bins,
-        bootstrap=bootstrap,
-        confidence=confidence,
-        seed=seed,
-        num_places=places,
-        eroded=eroded,
-        pixels_only=pixels_only,
-        fail_under=parse_required_scores(fail_under or ()),
-        overwrite=overwrite,
-    )
+    with options.called_as_typed(_OPTIONS):
+        config = EvalConfig(
+            split=split,
+            predict=PredictConfig(batch_size=batch_size, device=device, threads=threads),
+            classes=classes,
+            class_field=class_field,
+            resample=resample,
+            boundary_px=boundary,
+            distances_px=_numbers(distances),
+            objects=_words("--objects", objects),
+            object_iou=object_iou,
+            min_object_px=min_object,
+            bins=bins,
+            bootstrap=bootstrap,
+            confidence=confidence,
+            seed=seed,
+            num_places=places,
+            eroded=eroded,
+            pixels_only=pixels_only,
+            fail_under=parse_required_scores(fail_under or ()),
+            overwrite=overwrite,
+        )
     _check_call(config, models, data, pred, truth, out)
     from ctrs.evaluation import evaluate as evaluate_checkpoint
     from ctrs.evaluation import evaluate_masks, evaluate_models
@@ -193,6 +210,15 @@ def _check_call(
         given = [name for name, value in (("MODELS", models), ("--data", data), ("--split", config.split)) if value]
         if given:
             raise UsageError(f"{', '.join(given)} and --pred found; score either models or masks")
+        usual = _DEFAULT.predict
+        of_models = (
+            ("--batch-size", config.predict.batch_size != usual.batch_size),
+            ("--device", config.predict.device != usual.device),
+            ("--threads", config.predict.threads != usual.threads),
+        )
+        given = [name for name, is_given in of_models if is_given]
+        if given:
+            raise UsageError(f"{', '.join(given)} and --pred found; no network runs where masks are scored: leave out")
         return
     masks_only = (("--classes", config.classes), ("--class-field", config.class_field), ("--resample", config.resample))
     given = [name for name, value in masks_only if value]
@@ -233,12 +259,19 @@ def _show(console: Console, tables: Sequence[ScoreTable], path: Path | None) -> 
                 console.line(str(file))
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip() and part.strip() != "none")
+def _words(option: str, text: str) -> tuple[str, ...]:
+    words = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not words:
+        raise UsageError(f"{option} {text!r} found, expected values joined by commas, or none")
+    return () if words == ("none",) else words
 
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in _words(text))
-    except ValueError:
-        raise UsageError(f"--distances {text!r} found, expected pixels joined by commas, such as 1,3,5") from None
+        return tuple(float(part) for part in _words("--distances", text))
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            f"--distances {text!r} found, expected pixels joined by commas, such as 1,3,5, or none"
+        ) from None

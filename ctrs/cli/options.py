@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ctrs.errors import ConfigError
 
 _OUTPUT = "Output"
 _COMPUTE = "Compute"
@@ -42,3 +47,25 @@ Model = Annotated[
         "--model", "-m", help="Run folder, checkpoint folder or model.safetensors; the newest run unless given."
     ),
 ]
+
+_KEY = re.compile(r"^(?:options: )?([a-z_]+)(?= )")
+
+
+@contextmanager
+def called_as_typed(names: Mapping[str, str]) -> Iterator[None]:
+    """Let what is said of a wrong value name the option that was typed.
+
+    Args:
+        names: Options by the key of the configuration that holds their value.
+
+    Raises:
+        ConfigError: As from inside, with the option in place of its key.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        text = str(error)
+        found = _KEY.match(text)
+        if found is None or found[1] not in names:
+            raise
+        raise ConfigError(names[found[1]] + text[found.end() :]) from error

@@ -32,7 +32,7 @@ from ctrs.config import (
 from ctrs.errors import InputNotFoundError, UsageError
 from ctrs.launcher import leads
 from ctrs.progress import format_duration
-from ctrs.workspace import RUNS, free_run_dir, newest_prepared, newest_run
+from ctrs.workspace import RUNS, free_run_dir, newest_prepared, newest_run, run_data_dir
 
 _DEFAULT = TrainConfig()
 _OPTIMIZER, _COMPUTE = "Optimizer", "Compute"
@@ -240,7 +240,8 @@ def train(
     else:
         file = read_toml(config_file) if config_file else {}
         file = _as_its_source(file, chosen)
-        config = resolve_train_config(file, chosen, where=str(config_file) if config_file else "options")
+        with options.called_as_typed({key: _option(key) for key in options_given}):
+            config = resolve_train_config(file, chosen, where=str(config_file) if config_file else "options")
         if config.recipe and set(RECIPES[config.recipe]) == {"loss"}:
             console.note(f"recipe {config.recipe}: sets the loss terms and weights only; loss: {config.loss}")
         data_dir = data or newest_prepared()
@@ -337,4 +338,4 @@ def _stopped_run(data: Path | None, name: str | None, chosen: dict[str, Any]) ->
     if not run_dir.is_dir():
         raise InputNotFoundError(f"{run_dir}: no such run; see {RUNS}/ for those that exist")
     config, data_dir = read_run_config(run_dir)
-    return run_dir, data or data_dir, dataclasses.replace(config, **chosen)
+    return run_dir, data or run_data_dir(run_dir) or data_dir, dataclasses.replace(config, **chosen)

@@ -121,3 +121,36 @@ def test_places_arrive(called: Callable[..., SimpleNamespace]) -> None:
     assert [Path(mask) for mask in masks.scored] == [Path("a.tif"), Path("c.tif")]
     assert [Path(mask) for mask in masks.data] == [Path("b.tif"), Path("d.tif")]
     assert (masks.name, masks.out) == ("evaluate_masks", Path("here"))
+
+
+MODEL, MASKS = ("runs/a", "--data", "town"), ("--pred", "a.tif", "--truth", "b.tif")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((*MODEL, "--places", "200"), "--places = 200 found, expected 0 to 100"),
+        ((*MODEL, "--boundary", "0"), "--boundary = 0 found, expected 1 to 64"),
+        ((*MODEL, "--distances", "99"), "--distances = (99.0,) found, expected pixels above 0"),
+        ((*MODEL, "--distances", ""), "--distances '' found, expected values joined by commas, or none"),
+        ((*MODEL, "--distances", "1;2"), "--distances '1;2' found, expected pixels joined by commas"),
+        ((*MODEL, "--objects", " ,"), "--objects ' ,' found, expected values joined by commas, or none"),
+        ((*MODEL, "--min-object", "0"), "--min-object = 0 found"),
+        ((*MODEL, "--object-iou", "1"), "--object-iou = 1.0 found"),
+        ((*MODEL, "--fail-under", "building=2"), "--fail-under building = 2.0 found"),
+        ((*MODEL, "--fail-under", "building"), "--fail-under = 'building' found"),
+        ((*MODEL, "--batch-size", "0"), "--batch-size = 0 found"),
+        ((*MODEL, "--threads", "0"), "--threads = 0 found"),
+        ((*MASKS, "--device", "foo"), "--device and --pred found; no network runs where masks are scored"),
+        ((*MASKS, "--threads", "1", "--batch-size", "2"), "--batch-size, --threads and --pred found"),
+    ],
+)
+def test_what_is_refused_is_named_as_it_was_typed(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_distances_may_be_none(called: Callable[..., SimpleNamespace]) -> None:
+    assert called("runs/a", "--data", "town", "--distances", "none").config.distances_px == ()

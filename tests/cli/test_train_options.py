@@ -138,3 +138,18 @@ def test_a_resumed_run_is_gone_on_with_as_it_was_set_up(
     call = called("--resume", "--name", "mine", "--epochs", "9")
     assert (call.resume, call.overwrite, call.run_dir) == (True, False, Path("runs/mine"))
     assert call.config == TrainConfig(seed=4, epochs=9)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--nodes", "0"), "--nodes = 0 found, expected 1 or more"),
+        (("--learning-rate", "0"), "--learning-rate = 0.0 found, expected above 0 and below 10"),
+        (("--set", "gradient_clip=0"), "options: gradient_clip = 0.0 found, expected above 0"),
+    ],
+)
+def test_what_is_refused_is_named_as_it_was_typed(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "somewhere", *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
