@@ -191,12 +191,21 @@ class CheckpointFiles:
         """
         if self.weights.name == WEIGHTS_FILE:
             return self.weights.parent
-        return self.weights.with_name(f"{self.weights.name.removesuffix(_SUFFIX)}_model")
+        return self.weights.with_name(f"{weights_name(self.weights)}_model")
 
     @property
     def home(self) -> Path:
         """The run's folder, or the checkpoint's own where it belongs to no run."""
         return run_home(self.folder)
+
+
+def weights_name(weights: Path) -> str:
+    """Return the name of a weight file without its ending, as far as that is one of weight files.
+
+    >>> [weights_name(Path(name)) for name in ("roofs.safetensors", "net.v1.safetensors", "net.v2", "net.v3")]
+    ['roofs', 'net.v1', 'net.v2', 'net.v3']
+    """
+    return weights.name.removesuffix(_SUFFIX)
 
 
 def find_checkpoint(path: Path) -> CheckpointFiles:

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctrs.model_files import WEIGHTS_FILE, CheckpointFiles, CheckpointMetadata, describe, find_checkpoint, tensor_sizes
+from ctrs.model_files import (
+    WEIGHTS_FILE,
+    CheckpointFiles,
+    CheckpointMetadata,
+    describe,
+    find_checkpoint,
+    tensor_sizes,
+    weights_name,
+)
 from ctrs.report.evaluations import Evaluation, read_evaluations
 
 CARD_FILE = "model_card.md"
@@ -67,7 +75,7 @@ class ModelCard:
     def name(self) -> str:
         """Name of the run, or of the file or folder where it belongs to none."""
         weights = self.files.weights
-        return self.home.absolute().name if weights.name == WEIGHTS_FILE else weights.stem
+        return self.home.absolute().name if weights.name == WEIGHTS_FILE else weights_name(weights)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values: the description, and what was counted or found beside it."""

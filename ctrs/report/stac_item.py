@@ -14,7 +14,7 @@ from typing import Any
 
 from ctrs.errors import OutputExistsError
 from ctrs.jobs import hash_file, write_text
-from ctrs.model_files import CheckpointMetadata
+from ctrs.model_files import CheckpointMetadata, weights_name
 from ctrs.report.model_card import ModelCard, geometry_bounds
 
 STAC_VERSION = "1.1.0"
@@ -78,10 +78,10 @@ def stac_item(card: ModelCard) -> dict[str, Any]:
 def item_path(weights: Path) -> Path:
     """Return where the item of a weight file stands.
 
-    >>> item_path(Path("best/model.safetensors")).as_posix()
-    'best/model.stac.json'
+    >>> item_path(Path("best/model.safetensors")).as_posix(), item_path(Path("net.v2")).as_posix()
+    ('best/model.stac.json', 'net.v2.stac.json')
     """
-    return weights.with_name(f"{weights.stem}.stac.json")
+    return weights.with_name(f"{weights_name(weights)}.stac.json")
 
 
 def write_stac_item(card: ModelCard, *, overwrite: bool = False) -> Path:

@@ -127,6 +127,16 @@ def outside_ranks() -> ClusterEnvironment | None:
     return SLURMEnvironment()
 
 
+def threads_of_each(config: TrainConfig) -> int | None:
+    """Return the CPU threads that each process takes; None where it keeps those that it has.
+
+    Processes that are started here share this one's threads; a launcher has chosen for those that it started.
+    """
+    if config.threads is not None or launched_rank() is not None or config.devices * config.num_nodes == 1:
+        return config.threads
+    return max(1, torch.get_num_threads() // config.devices)
+
+
 def check_ranks(config: TrainConfig, device: torch.device) -> None:
     """Refuse numbers of devices that cannot be had.
 
@@ -185,7 +195,7 @@ def open_fabric(
         stack.callback(_leave_group)  # last: while this process is in it, others do not fail because it has gone
         if ranks is None:
             ranks = LocalRanks(rank=0, world_size=world_size, port=_free_port())
-            threads = config.threads or max(1, torch.get_num_threads() // world_size)
+            threads = threads_of_each(config)
             config = replace(config, threads=threads)  # of each process, this one too
             os.environ["OMP_NUM_THREADS"] = str(threads)  # else Fabric chooses
             stack.enter_context(cpu_threads(threads))

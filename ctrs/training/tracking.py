@@ -10,9 +10,10 @@ import importlib
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,7 +72,8 @@ class TensorBoardTracker:
     def __init__(self, folder: Path, *, first_epoch: int, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=first_epoch)
+        with _nameless_machine():
+            self._writer = SummaryWriter(str(folder), purge_step=first_epoch)
         if first_epoch == 1:
             rows = "".join(f"| {name} | {value} |\n" for name, value in flatten(config).items())
             self._writer.add_text("config", f"| setting | value |\n|---|---|\n{rows}", 0)
@@ -91,6 +93,25 @@ class TensorBoardTracker:
     def close(self, *, failed: bool) -> None:  # noqa: ARG002
         """Close the event file."""
         self._writer.close()
+
+
+@contextmanager
+def _nameless_machine() -> Iterator[None]:
+    """Keep the machine's name out of the names of event files, which people pass on; TensorBoard has no option for it.
+
+    Where its writer is another one than we know, the file is named as it likes.
+    """
+    from tensorboard.summary.writer import event_file_writer
+
+    known = getattr(event_file_writer, "socket", None)
+    if known is None:
+        yield
+        return
+    event_file_writer.socket = SimpleNamespace(gethostname=lambda: PROJECT)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        event_file_writer.socket = known  # type: ignore[attr-defined]
 
 
 class WandbTracker:

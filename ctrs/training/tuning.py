@@ -27,7 +27,7 @@ from ctrs.errors import CtrsWarning, TrainingError
 from ctrs.inference.device import cpu_threads
 from ctrs.progress import Progress, counted, format_bytes, no_progress
 from ctrs.tiles.manifest import Manifest
-from ctrs.training.distributed import open_fabric
+from ctrs.training.distributed import open_fabric, threads_of_each
 from ctrs.training.footprint import MemoryMeter, unmade_optimizer_bytes
 from ctrs.training.random_state import own_random_state
 from ctrs.training.settings import default_workers, effective_config, usable_cores
@@ -116,7 +116,7 @@ def auto_settings(
         )
     if config.batch_size is not None and config.workers is not None:
         return config
-    with own_random_state(), cpu_threads(config.threads), warnings.catch_warnings():
+    with own_random_state(), cpu_threads(threads_of_each(config)), warnings.catch_warnings():
         warnings.simplefilter("ignore", CtrsWarning)  # said when the run itself is set up
         trial = _Trial(config, manifest, device, memory_limit=memory_limit)
         try:

@@ -112,6 +112,7 @@ def test_tensorboard_has_numbers_and_pictures(run: RunFolder) -> None:
             logs.add(record(epoch))
             if logs.wants_examples(epoch):
                 logs.show(epoch, [EXAMPLE], CLASSES)
+    assert [path.name.split(".")[4] for path in run.tensorboard.iterdir()] == ["ctrs"], "no name of a machine"
     found = events(run)
     assert [(point.step, round(point.value, 6)) for point in found.Scalars("val/mean_iou")] == [
         (1, 0.1), (2, 0.2), (3, 0.3),

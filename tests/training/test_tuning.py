@@ -11,8 +11,10 @@ import torch
 
 from ctrs.config import TrainConfig
 from ctrs.errors import TrainingError
+from ctrs.inference.device import cpu_threads
 from ctrs.tiles.manifest import Manifest
 from ctrs.training import tuning
+from ctrs.training.distributed import threads_of_each
 from ctrs.training.tuning import Attempt, auto_settings, best_attempt, search_batch
 
 CPU = torch.device("cpu")
@@ -163,6 +165,22 @@ def test_what_is_given_wins_and_what_was_found_before_holds(manifest: Manifest, 
 def test_batches_can_be_shared_by_devices_and_parts(manifest: Manifest, auto: TrainConfig) -> None:
     found = auto_settings(dataclasses.replace(auto, accumulate=3, workers=0), manifest, CPU)
     assert found.batch_size == 9  # the default of 8, as three parts need it
+
+
+def test_with_several_devices_one_tries_with_its_share_of_the_threads(
+    manifest: Manifest, auto: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had: list[int] = []
+    monkeypatch.setattr(tuning._Trial, "_rate", lambda *_: (had.append(torch.get_num_threads()), 1.0)[1])
+    with cpu_threads(4):
+        for options in ({}, {"devices": 2}, {"devices": 2, "threads": 3}):
+            auto_settings(dataclasses.replace(auto, workers=0, **options), manifest, CPU)  # type: ignore[arg-type]
+            assert {*had} == {{(): 4, ("devices",): 2}.get(tuple(options), 3)}
+            had.clear()
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        for key, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "a"}.items():
+            monkeypatch.setenv(key, value)  # torchrun has chosen already
+        assert threads_of_each(dataclasses.replace(auto, devices=2)) is None
 
 
 def test_loaders_keep_a_gpu_busy(monkeypatch: pytest.MonkeyPatch) -> None:
