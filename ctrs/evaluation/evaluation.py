@@ -26,7 +26,7 @@ from ctrs.evaluation.score_page import PAGE_FILE, write_score_page
 from ctrs.evaluation.score_places import gallery_for
 from ctrs.evaluation.score_report import REPORT_FILE, EvaluationReport, read_report
 from ctrs.evaluation.split_scoring import MASKS, SplitScoring, erodes_here
-from ctrs.inference.device import resolve_device, resolve_precision
+from ctrs.inference.device import resolve_device, resolve_inference_precision
 from ctrs.inference.predictor import Predictor
 from ctrs.jobs import PartialWork, fingerprint, hash_file, partial_work, recover
 from ctrs.model_files import CheckpointFiles, CheckpointMetadata, describe, find_checkpoint
@@ -282,7 +282,7 @@ def _job(
             "batch_size": options.batch_size,
             "bidx": list(options.bidx),
             "device": device.type,
-            "precision": str(resolve_precision(options.precision, device)),
+            "precision": str(resolve_inference_precision(options.precision, device)),
         },
         "scoring": {
             "version": SCORING_VERSION,

@@ -69,6 +69,31 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bf16" else torch.float32
 
 
+def resolve_inference_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of a network's arithmetic when it maps scenes.
+
+    As ``resolve_precision``, but ``auto`` is bf16 also on CPUs that compute it in hardware (AVX-512 BF16 or AMX): it is
+    faster there, and no gradients suffer. What a device can do decides, never a measurement, so that a result can be
+    had again.
+
+    Args:
+        name: ``auto``, ``fp32``, ``bf16``; ``fp16`` on CUDA devices.
+        device: From ``resolve_device``.
+
+    Raises:
+        DeviceError: The device cannot compute in that precision.
+    """
+    if device.type == "cpu" and name == "auto":
+        return torch.bfloat16 if _cpu_computes_bf16() else torch.float32
+    if device.type == "cpu" and name == "fp16":
+        raise DeviceError("cpu: fp16 asked for, which CPUs compute slowly; pass --precision bf16, fp32 or auto")
+    return resolve_precision(name, device)
+
+
+def _cpu_computes_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
     """Let torch use this many CPU threads inside the block; None leaves torch's choice."""

@@ -20,13 +20,13 @@ import numpy.typing as npt
 import rasterio
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ctrs.classes import ClassMap, Mask
-from ctrs.config import PredictConfig
-from ctrs.errors import CheckpointError, UsageError
-from ctrs.inference.device import cpu_threads, resolve_device, resolve_precision
-from ctrs.inference.pixels import ReadWindow, WindowBatch, WindowPlan, read_windows
+from ctrs.config import PredictConfig, TestTimeAugmentation, parse_tta
+from ctrs.errors import UsageError
+from ctrs.inference.device import cpu_threads, resolve_device, resolve_inference_precision
+from ctrs.inference.network import Network
+from ctrs.inference.pixels import BlockRows, ReadWindow, WindowBatch, read_windows
 from ctrs.inference.prefetch import WriteBehind
 from ctrs.inference.products import Products
 from ctrs.inference.provenance import (
@@ -37,8 +37,10 @@ from ctrs.inference.provenance import (
     describe_inputs,
     hash_weights,
 )
-from ctrs.inference.row_files import MIN_ROWS, MaskRows, RowFiles, is_finished, joined
+from ctrs.inference.row_files import RowFiles, is_finished
 from ctrs.inference.rows import FinishedRows, finished_rows
+from ctrs.inference.standardize import PixelStandardizer
+from ctrs.inference.window_plan import WindowPlan
 from ctrs.jobs import fingerprint, partial_work
 from ctrs.models.checkpoint import load_checkpoint
 from ctrs.progress import Progress, no_progress
@@ -92,14 +94,20 @@ class Predictor:
         precision: str = "auto",
     ) -> None:
         self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
+        self.precision = resolve_inference_precision(precision, self.device)
         self.classes = classes
         self.bands = bands
         self.window_px = window_px
         self.overlap = overlap
         self.resize_factor = resize_factor
         self.model_hash = hash_weights(model)
-        self.model = model.to(device=self.device).to(memory_format=torch.channels_last).eval()
+        self.network = Network(model, num_classes=classes.num_classes, device=self.device, precision=self.precision)
+        self._standardize = PixelStandardizer(bands)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network's module, on the device."""
+        return self.network.module
 
     @classmethod
     def from_checkpoint(cls, path: Path, *, device: str = "auto", precision: str = "auto") -> Predictor:
@@ -171,7 +179,8 @@ class Predictor:
             job = fingerprint({**self._job(options), "grid": describe_grid(grid), "inputs": describe_inputs(dataset)})
             if dst.exists() and dst.resolve() == Path(src).resolve():
                 raise UsageError(f"{dst}: is the scene itself; choose another output with -o")
-            if is_finished(dst, job, confidence=config.confidence is not None, overwrite=config.overwrite):
+            products = Products.for_config(self.classes, config)
+            if is_finished(dst, job, products, overwrite=config.overwrite):
                 log.info("%s: exists and is the result of the same job; nothing to do", dst)
                 return dst
             if grid.crs is None and grid.ground_control is None:
@@ -185,13 +194,13 @@ class Predictor:
             if area_or_point := dataset.tags().get("AREA_OR_POINT"):
                 tags["AREA_OR_POINT"] = area_or_point
             with partial_work(dst, job, overwrite=config.overwrite) as work:
-                files = RowFiles(work.folder, grid.width, confidence=config.confidence is not None)
-                if files.num_rows:
-                    log.info("%s: going on at row %d of %d", dst, files.num_rows, grid.height)
+                files = RowFiles(work.folder, products, [plan.columns])
+                if files.num_rows():
+                    log.info("%s: going on at row %d of %d", dst, files.num_rows(), grid.height)
                 read = _dataset_reader(dataset, bidx)
                 with cpu_threads(config.threads):
                     self._map_rows(read, plan, config, files, progress, f"predicting {Path(src).name}")
-                files.publish(work, grid, self.classes, tags)
+                files.publish(work, grid, tags, creation_options=config.creation_options)
         return dst
 
     def predict_array(
@@ -226,14 +235,26 @@ class Predictor:
                 parts.append(rows.logits)
         return np.concatenate(parts, axis=1)
 
-    def plan(self, height: int, width: int, config: PredictConfig) -> WindowPlan:
-        """Return the windows of a scene of this size."""
+    def plan(self, height: int, width: int, config: PredictConfig, *, gsd_factor: float = 1.0) -> WindowPlan:
+        """Return the windows of a scene of this size.
+
+        Args:
+            height: Scene rows.
+            width: Scene columns.
+            config: Options.
+            gsd_factor: Pixels of the grid that the network knows for one scene pixel, along each edge. Windows are of
+                as much ground as the network knows, so of more or fewer scene pixels.
+        """
+        edge = config.window_px or self.window_px
         return WindowPlan(
             height=height,
             width=width,
-            window_px=config.window_px or self.window_px,
+            window_px=max(1, round(edge / gsd_factor)),
             overlap=self.overlap if config.overlap is None else config.overlap,
             batch_size=config.batch_size or _BATCH_SIZES[self.device.type],
+            network_px=max(1, round(edge * self.resize_factor)),
+            # The network learned from imagery that was resized by its own factor plainly, whichever way that goes.
+            antialias=gsd_factor != 1.0,
         )
 
     def finished_rows(
@@ -244,22 +265,30 @@ class Predictor:
         *,
         products: Products | None = None,
         first_row: int = 0,
+        blocks: BlockRows | None = None,
         report: Callable[[WindowBatch], None] | None = None,
     ) -> Generator[FinishedRows]:
-        """Run the network over a scene and yield blended rows from the top down.
+        """Run the network over a scene, or a block of its columns, and yield blended rows from the top down.
 
         Args:
             read: Gives the scene's pixels; called in another thread.
             plan: The windows.
-            config: Options, of which only ``blend`` matters here.
+            config: Options, of which only ``blend``, ``tta`` and ``compile`` matter here.
             products: What is made of the logits; None: what the options ask for.
             first_row: Row of windows to begin with, the first of a group. The rows that windows above it touch are
                 incomplete.
+            blocks: How the file's blocks divide the scene's rows.
             report: Called after each batch.
         """
+        tta = parse_tta(config.tta)
+
+        def forward(batch: WindowBatch) -> Tensor:
+            return self._logits(batch, plan, tta, compiled=config.compile)
+
+        raw = self.device.type == "cuda"
         return finished_rows(
-            self._logits,
-            read_windows(read, plan, self.bands, first_row=first_row),
+            forward,
+            read_windows(read, plan, self._standardize, first_row=first_row, blocks=blocks, raw=raw),
             plan,
             products=products or Products.for_config(self.classes, config),
             blend=config.blend,
@@ -278,10 +307,9 @@ class Predictor:
         what: str,
     ) -> None:
         """Predict the rows that are still missing on disk."""
-        if files.num_rows == plan.height:
+        if files.num_rows() == plan.height:
             return
-        begun = files.num_rows
-        first_row = plan.first_row_for(begun)
+        first_row = plan.first_row_for(files.num_rows())
         num_cols = len(plan.col_starts)
         progress(first_row * num_cols, plan.num_windows, what)
 
@@ -289,19 +317,14 @@ class Predictor:
             row, col = batch.places[-1]
             progress(row * num_cols + col + 1, plan.num_windows, what)
 
-        waiting: list[MaskRows] = []
         with WriteBehind(files.append) as writer:
-            rows_of_scene = self.finished_rows(read, plan, config, first_row=first_row, report=report)
+            rows_of_scene = self.finished_rows(
+                read, plan, config, products=files.products, first_row=first_row, report=report
+            )
             with closing(rows_of_scene):
                 for finished in rows_of_scene:
-                    rows = files.rows_of(finished, first=begun)
-                    if rows is not None:
-                        waiting.append(rows)
-                    if sum(len(part.mask) for part in waiting) >= MIN_ROWS:
-                        writer.put(joined(waiting))
-                        waiting.clear()
-            if waiting:
-                writer.put(joined(waiting))
+                    writer.put(finished)
+        files.flush()
         progress(plan.num_windows, plan.num_windows, what)
 
     def _array_rows(
@@ -318,34 +341,22 @@ class Predictor:
 
         def read(window: PixelWindow) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
             rows, cols = window.slices
-            return pixels[:, rows, cols].copy(), known[rows, cols].copy()
+            return pixels[:, rows, cols], known[rows, cols]
 
         plan = self.plan(pixels.shape[1], pixels.shape[2], config)
         products = Products.for_config(self.classes, config, logits=logits)
         return self.finished_rows(read, plan, config, products=products)
 
     @torch.inference_mode()
-    def _logits(self, batch: WindowBatch) -> Tensor:
+    def _logits(self, batch: WindowBatch, plan: WindowPlan, tta: TestTimeAugmentation, *, compiled: bool) -> Tensor:
         """Run the network on a batch: float32 (B, K, h, w) on the scene's grid."""
-        images = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2)  # B C h w, channels last in memory
-        images = images.to(self.device, non_blocking=True)
-        size = images.shape[-2:]
-        if self.resize_factor != 1.0:
-            resized = [max(1, round(edge * self.resize_factor)) for edge in size]
-            images = F.interpolate(images, size=resized, mode="bilinear", align_corners=False)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
-            output = self.model(images)
-        logits: Tensor = getattr(output, "logits", output)
-        expected = (len(images), self.classes.num_classes, *images.shape[-2:])
-        if tuple(logits.shape) != expected:
-            raise CheckpointError(
-                f"the network returned logits of shape {tuple(logits.shape)}, expected {expected}; "
-                "its class table belongs to another network"
-            )
-        logits = logits.float()
-        if self.resize_factor != 1.0:
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        return logits
+        return self.network.logits(
+            batch.to_input(self._standardize, self.device),
+            size_px=plan.network_px,
+            antialias=plan.antialias,
+            tta=tta,
+            compiled=compiled,
+        )
 
     def _choose_bands(self, dataset: rasterio.DatasetReader, config: PredictConfig) -> tuple[int, ...]:
         bidx = config.bidx or color_bands(dataset)
@@ -358,7 +369,7 @@ class Predictor:
         """Refuse options that ask for another device or precision than the network was put on."""
         if config.device != "auto" and resolve_device(config.device).type != self.device.type:
             raise UsageError(f"device {config.device!r} asked for, but the network is on {self.device}; load it there")
-        if config.precision != "auto" and resolve_precision(config.precision, self.device) != self.precision:
+        if config.precision != "auto" and resolve_inference_precision(config.precision, self.device) != self.precision:
             raise UsageError(
                 f"precision {config.precision!r} asked for, but the network was loaded for {self.precision}; "
                 "load it with that precision"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctrs.errors import DeviceError
-from ctrs.inference.device import resolve_device, resolve_precision
+from ctrs.inference.device import resolve_device, resolve_inference_precision, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -46,3 +46,21 @@ def test_precision(monkeypatch):
         resolve_precision("bf16", cuda)
     with pytest.raises(DeviceError, match="precision 'fp8' is unknown"):
         resolve_precision("fp8", CPU)
+
+
+@pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
+def test_inference_takes_bf16_where_a_cpu_computes_it_and_training_does_not(monkeypatch, avx512, amx):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert resolve_inference_precision("auto", CPU) is (torch.bfloat16 if avx512 or amx else torch.float32)
+    assert resolve_inference_precision("fp32", CPU) is torch.float32
+    assert resolve_inference_precision("bf16", CPU) is torch.bfloat16
+    assert resolve_precision("auto", CPU) is torch.float32
+
+
+def test_inference_in_fp16_needs_a_gpu(monkeypatch):
+    with pytest.raises(DeviceError, match="cpu: fp16 asked for, which CPUs compute slowly; pass --precision bf16"):
+        resolve_inference_precision("fp16", CPU)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert resolve_inference_precision("fp16", torch.device("cuda")) is torch.float16
+    assert resolve_inference_precision("auto", torch.device("cuda")) is torch.float32

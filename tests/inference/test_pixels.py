@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctrs.inference.pixels import PixelStandardizer, ValidRows, WindowBatch, WindowPlan, read_windows
+from ctrs.inference.pixels import BlockRows, ValidRows, WindowBatch, read_windows
+from ctrs.inference.standardize import PixelStandardizer
+from ctrs.inference.window_plan import WindowPlan
 from ctrs.raster.bands import Bands
 
 
@@ -80,7 +83,7 @@ def test_each_window_comes_once_with_its_pixels_and_each_row_is_read_once(plan, 
     read, rows_read = array_reader(array, valid)
     expected = np.moveaxis(bands.standardize(bands.scale(array)), 0, -1) * valid[..., None]
     size, seen, valid_rows = plan.window_px, [], []
-    for item in read_windows(read, plan, bands):
+    for item in read_windows(read, plan, PixelStandardizer(bands)):
         if isinstance(item, ValidRows):
             assert item.row == len(valid_rows)
             valid_rows.append(item.valid)
@@ -114,7 +117,7 @@ def test_going_on_forms_the_same_batches(plan, data):
     assert all(start + plan.window_px <= scene_row for start in plan.row_starts[:first])  # nothing is missed
 
     def batches(first_row):
-        items = read_windows(array_reader(array, valid)[0], plan, bands, first_row=first_row)
+        items = read_windows(array_reader(array, valid)[0], plan, PixelStandardizer(bands), first_row=first_row)
         return [item for item in items if isinstance(item, WindowBatch)]
 
     whole = [batch for batch in batches(0) if batch.places[0][0] >= first]
@@ -127,5 +130,94 @@ def test_going_on_forms_the_same_batches(plan, data):
 def test_batches_run_across_rows_of_windows_in_narrow_scenes():
     plan = WindowPlan(height=640, width=64, window_px=64, overlap=0.0, batch_size=3)
     read, _ = array_reader(np.ones((1, 640, 64), np.uint8), np.ones((640, 64), bool))
-    sizes = [len(i.places) for i in read_windows(read, plan, some_bands(1, "uint8")) if isinstance(i, WindowBatch)]
+    items = read_windows(read, plan, PixelStandardizer(some_bands(1, "uint8")))
+    sizes = [len(item.places) for item in items if isinstance(item, WindowBatch)]
     assert sizes == [3, 3, 3, 1]
+
+
+@given(plans, st.integers(1, 50), st.integers(-20, 0), st.data())
+def test_rows_are_read_in_whole_blocks_and_windows_are_the_same(plan, height, offset, data):
+    standardize = PixelStandardizer(some_bands(1, "uint8"))
+    array = some_pixels("uint8", (1, plan.height, plan.width))
+    valid = np.ones((plan.height, plan.width), bool)
+    first = plan.first_row_for(data.draw(st.integers(0, plan.height - 1)))
+    read, rows_read = array_reader(array, valid)
+    blocks = BlockRows(height=height, offset=offset)
+    found = list(read_windows(read, plan, standardize, first_row=first, blocks=blocks))
+    expected = list(read_windows(array_reader(array, valid)[0], plan, standardize, first_row=first))
+    for one, other in zip(found, expected, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, ValidRows):
+            np.testing.assert_array_equal(one.valid, other.valid)
+        else:
+            assert one.places == other.places
+            assert torch.equal(one.pixels, other.pixels)
+    assert [row for part in rows_read for row in range(*part)] == list(range(plan.row_starts[first], plan.height))
+    if height <= min(plan.window_px, plan.height):
+        assert all(stop == plan.height or (stop - offset) % height == 0 for _, stop in rows_read)
+
+
+def test_blocks_higher_than_a_window_are_not_read_ahead():
+    assert BlockRows(height=4096).end_after(700, most=512) == 700
+    assert BlockRows(height=512).end_after(700, most=512) == 1024
+    assert BlockRows(height=512).end_after(1024, most=512) == 1024
+
+
+@given(plans, st.integers(1, 5))
+def test_a_block_of_columns_sees_what_the_whole_scene_sees_there(plan, count):
+    standardize = PixelStandardizer(some_bands(1, "uint8"))
+    array = some_pixels("uint8", (1, plan.height, plan.width))
+    valid = some_pixels("uint8", (plan.height, plan.width), 1) > 200
+
+    def windows(part):
+        pixels, rows = {}, []
+        for item in read_windows(array_reader(array, valid)[0], part, standardize):
+            if isinstance(item, ValidRows):
+                rows.append(item.valid)
+                continue
+            for one, (row, col) in zip(item.pixels, item.places, strict=True):
+                pixels[row, part.col_starts[col]] = one.clone()
+        return pixels, np.concatenate(rows)
+
+    whole, _ = windows(plan)
+    parts = plan.in_blocks(count)
+    assert len(parts) == min(count, len(plan.col_starts))
+    edges = [part.columns.start for part in parts] + [plan.width]
+    assert edges[0] == 0
+    for part, stop in zip(parts, edges[1:], strict=True):
+        assert part.columns.stop == stop
+        pixels, rows = windows(part)
+        np.testing.assert_array_equal(rows, valid[:, part.columns])
+        # All windows that reach into the block, and no others.
+        reaching = {place for place in whole if place[1] < stop and place[1] + plan.window_px > part.columns.start}
+        assert pixels.keys() == reaching
+        assert all(torch.equal(pixels[place], whole[place]) for place in reaching)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+def test_raw_windows_become_the_same_input_on_the_device(dtype):
+    standardize = PixelStandardizer(some_bands(3, dtype))
+    plan = WindowPlan(height=50, width=70, window_px=32, overlap=0.3, batch_size=4)
+    array, valid = some_pixels(dtype, (3, 50, 70)), np.random.default_rng(0).random((50, 70)) > 0.3
+    valid[:, 40:] = True
+    made = [list(read_windows(array_reader(array, valid)[0], plan, standardize, raw=raw)) for raw in (False, True)]
+    for usual, raw in zip(*made, strict=True):
+        if isinstance(raw, WindowBatch):
+            assert raw.raw
+            assert raw.pixels.dtype == standardize.raw_dtype
+            found, expected = (item.to_input(standardize, torch.device("cpu")) for item in (raw, usual))
+            assert torch.equal(found, expected)
+            assert found.stride() == expected.stride()
+
+
+def test_small_scenes_are_filled_up_with_the_mean_in_either_way():
+    standardize = PixelStandardizer(some_bands(2, "uint8"))
+    plan = WindowPlan(height=5, width=7, window_px=16, overlap=0.25, batch_size=2)
+    array, valid = some_pixels("uint8", (2, 5, 7)), np.ones((5, 7), bool)
+    for raw in (False, True):
+        _, batch = read_windows(array_reader(array, valid)[0], plan, standardize, raw=raw)
+        images = batch.to_input(standardize, torch.device("cpu"))
+        assert images.shape == (1, 2, 16, 16)
+        assert not images[:, :, 5:].any()
+        assert not images[..., 7:].any()
+        assert images[:, :, :5, :7].any()

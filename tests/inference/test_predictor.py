@@ -202,7 +202,7 @@ def test_from_checkpoint(tmp_path, make_predictor):
         resize_factor=1.25,
     )
     save_checkpoint(tmp_path / "run" / "best", model, metadata)
-    predictor = Predictor.from_checkpoint(tmp_path / "run", device="cpu")
+    predictor = Predictor.from_checkpoint(tmp_path / "run", device="cpu", precision="fp32")
     assert (predictor.window_px, predictor.overlap, predictor.resize_factor) == (96, 0.5, 1.25)
     assert (predictor.classes, predictor.bands) == (reference.classes, reference.bands)
     assert predictor.model_hash == reference.model_hash
