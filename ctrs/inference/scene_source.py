@@ -168,6 +168,14 @@ class SceneSource:
         valid = np.concatenate([np.concatenate([part[1] for part in row], axis=1) for row in parts])
         return pixels, valid
 
+    def touches(self, window: PixelWindow) -> bool:
+        """Tell whether the area of interest, if there is one, reaches into a window of ``grid``."""
+        if self._area is None:
+            return True
+        right, bottom = window.col_off + window.width, window.row_off + window.height
+        shapes = shapely.clip_by_rect(self._area.shapes, window.col_off, window.row_off, right, bottom)
+        return bool(shapely.area(shapes).sum() > 0)
+
     def describe(self) -> dict[str, Any]:
         """Return JSON values of all about the scene that determines its mask: files, grid, bands, area and scale."""
         described: dict[str, Any] = {

@@ -286,7 +286,7 @@ def _refuse_scattered(parts: Sequence[_Part], offsets: Sequence[tuple[int, int]]
     raise RasterError(
         f"{shown(one[1].path)} and {shown(other[1].path)}: lie {distance:.0f} px apart, so that the parts cover "
         f"{100 * share:.2g} % of a mosaic of {grid.width} x {grid.height} px, expected at least "
-        f"{100 * MIN_COVERAGE:g} %; go without --mosaic, or name parts of one place with --images"
+        f"{100 * MIN_COVERAGE:g} %; go without --mosaic, or leave out what lies elsewhere"
     )
 
 
