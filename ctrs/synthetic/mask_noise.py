@@ -106,10 +106,10 @@ class _Discs:
 
     circles: FloatArray
 
-    def near(self, left: float, top: float, right: float, bottom: float) -> FloatArray:
-        x, y, radius = self.circles.T
-        across, down = (x + radius > left) & (x - radius < right), (y + radius > top) & (y - radius < bottom)
-        return np.asarray(self.circles[across & down], np.float64)
+    def between(self, top: float, bottom: float, reach: float) -> FloatArray:
+        """Discs whose distance is below ``reach`` somewhere between two heights."""
+        _, y, radius = self.circles.T
+        return np.asarray(self.circles[(y + radius + reach > top) & (y - radius - reach < bottom)], np.float64)
 
 
 class NoisyMask:
@@ -210,7 +210,7 @@ class NoisyMask:
         """Cut discs out (sign 1) or add them (sign -1)."""
         width, height = self._size
         top, bottom = start * height, (start + len(field)) * height
-        for x, y, radius in discs.near(0.0, top, self.grid.width * width, bottom).tolist():
+        for x, y, radius in discs.between(top, bottom, self.noise.reach_m).tolist():
             reach = radius + self.noise.reach_m
             left, right = max(0, int((x - reach) / width)), max(0, int((x + reach) / width) + 1)
             first, last = max(0, int((y - reach - top) / height)), max(0, int((y + reach - top) / height) + 1)

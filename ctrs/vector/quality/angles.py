@@ -17,6 +17,8 @@ TANGENT_SPACING_M = 0.75
 _STRETCH = 2.0
 """Girard et al. leave out pieces that grow or shrink by more than this on their way to the true outline."""
 
+_AT_CORNER_M = 1e-6
+
 _DIRECTED = 0.3
 """Length of the mean vector of 4 x direction, 0 to 1, below which a building has no direction."""
 
@@ -63,17 +65,26 @@ def tangent_angle_errors(
 def parallel_share(predicted: Outlines, truth: Outlines, *, within_deg: float = 1.0, spacing: float = 0.25) -> float:
     """Return the share of the predicted outlines, by length, that is parallel to the nearest true wall.
 
+    Where a corner is nearest, both of its walls are, and one of them has to be parallel.
+
     Args:
         predicted: Of the pairs; polygon k belongs to polygon k of the truth.
         truth: Of the pairs.
         within_deg: Largest angle that counts as parallel.
         spacing: Longest piece of a wall that has a nearest true wall of its own, metres.
     """
-    wall, place, share = predicted.pieces(spacing)
-    middle = predicted.corners[wall] + (place + share / 2)[:, None] * predicted.walls[wall]
-    _, nearest = truth.nearest(middle, predicted.owners[wall])
-    angle = np.degrees(_directions(predicted)[wall] - _directions(truth)[nearest])
-    parallel = np.abs((angle + 90) % 180 - 90) <= within_deg
+    wall, start, share = predicted.pieces(spacing)
+    middle = predicted.corners[wall] + (start + share / 2)[:, None] * predicted.walls[wall]
+    place, nearest = truth.nearest(middle, predicted.owners[wall])
+    starts, ends = (
+        np.hypot(*(place - truth.corners[end]).T) < _AT_CORNER_M for end in (nearest, truth.following[nearest])
+    )
+    beside = np.where(starts, truth.preceding[nearest], np.where(ends, truth.following[nearest], nearest))
+    direction, true_direction = _directions(predicted)[wall], _directions(truth)
+    parallel = np.zeros(len(wall), bool)
+    for candidate in (nearest, beside):
+        angle = np.degrees(direction - true_direction[candidate])
+        parallel |= np.abs((angle + 90) % 180 - 90) <= within_deg
     length = share * predicted.wall_lengths[wall]
     return float(length[parallel].sum() / length.sum())
 
@@ -91,7 +102,8 @@ def main_directions(outlines: Outlines) -> tuple[FloatArray, FloatArray]:
         outlines.owners, turned.imag, outlines.count
     )
     total = np.bincount(outlines.owners, outlines.wall_lengths, outlines.count)
-    return np.degrees(np.angle(mean)) / 4 % 90, np.abs(mean) / np.maximum(total, 1e-30)
+    angle = np.degrees(np.angle(mean)) / 4 % 90
+    return np.where(angle < 90, angle, 0.0), np.abs(mean) / np.maximum(total, 1e-30)
 
 
 def direction_errors(predicted: Outlines, truth: Outlines) -> FloatArray:

@@ -40,7 +40,7 @@ def in_ground_metres(predicted: geopandas.GeoSeries, truth: geopandas.GeoSeries)
     crs = pyproj.CRS(predicted.crs)
     truth = truth.to_crs(crs)
     both = np.concatenate([predicted.to_numpy(), truth.to_numpy()])
-    bounds = shapely.total_bounds(both)
+    bounds = shapely.total_bounds(both) if len(both) else np.full(4, np.nan)
     if not np.isfinite(bounds).all():
         return predicted.to_numpy().copy(), truth.to_numpy().copy()
     middle = float(bounds[0] + bounds[2]) / 2, float(bounds[1] + bounds[3]) / 2

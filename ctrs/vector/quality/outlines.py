@@ -68,6 +68,13 @@ class Outlines:
         return self.corners[self.following] - self.corners
 
     @cached_property
+    def preceding(self) -> IntArray:
+        """The corner before each, around its ring; shape (N,)."""
+        result = np.empty(len(self.following), np.int64)
+        result[self.following] = np.arange(len(self.following))
+        return result
+
+    @cached_property
     def wall_lengths(self) -> FloatArray:
         """Length of each wall; shape (N,)."""
         return np.asarray(np.hypot(self.walls[:, 0], self.walls[:, 1]))
@@ -99,7 +106,8 @@ class Outlines:
         begins = np.cumsum(lengths) - lengths
         where = begins[ring] + place * (lengths / numbers)[ring]
         ring_ends = np.flatnonzero(np.append(np.diff(self.rings) > 0, True)[: len(self.rings)])
-        wall = np.minimum(np.searchsorted(reached, where, side="right"), ring_ends[ring])
+        ring_begins = np.concatenate([[0], ring_ends[:-1] + 1])[: len(ring_ends)]
+        wall = np.clip(np.searchsorted(reached, where, side="right"), ring_begins[ring], ring_ends[ring])
         share = 1 - (reached[wall] - where) / np.where(self.wall_lengths[wall] > 0, self.wall_lengths[wall], 1.0)
         points = self.corners[wall] + np.clip(share, 0, 1)[:, None] * self.walls[wall]
         return points, following, self.owners[wall]
@@ -120,9 +128,17 @@ class Outlines:
             where[part] = shapely.line_locate_point(self.lines[owners[part]], shapely.points(points[part]))
         reached = np.cumsum(self.wall_lengths)
         last = np.cumsum(self.corner_counts) - 1
-        before = np.concatenate([[0.0], reached])[last - self.corner_counts + 1]
-        wall = np.minimum(np.searchsorted(reached, before[owners] + where, side="right"), last[owners])
-        wall = np.maximum(wall, (last - self.corner_counts + 1)[owners])
-        start_point, along = self.corners[wall], self.walls[wall]
-        share = ((points - start_point) * along).sum(axis=1) / np.maximum((along**2).sum(axis=1), 1e-30)
-        return start_point + np.clip(share, 0, 1)[:, None] * along, wall
+        first = last - self.corner_counts + 1
+        before = np.concatenate([[0.0], reached])[first]
+        found = np.searchsorted(reached, before[owners] + where, side="right")
+        # Where one ring ends the next begins: rounding may name the wall before or after, which may lie elsewhere.
+        walls = [np.clip(found + step, first[owners], last[owners]) for step in (0, -1, 1)]
+        places = [self._projected(points, wall) for wall in walls]
+        away = np.stack([np.hypot(*(place - points).T) for place in places])
+        chosen = np.argmin(np.round(away, 9), axis=0)
+        return np.choose(chosen[:, None], places), np.choose(chosen, walls)
+
+    def _projected(self, points: FloatArray, wall: IntArray) -> FloatArray:
+        start, along = self.corners[wall], self.walls[wall]
+        share = ((points - start) * along).sum(axis=1) / np.maximum((along**2).sum(axis=1), 1e-30)
+        return np.asarray(start + np.clip(share, 0, 1)[:, None] * along, np.float64)
