@@ -1,122 +1,232 @@
-"""Finished rows of a mask on disk, with those of its confidence where wanted: what a stopped work goes on from."""
+"""Finished rows of a mask on disk, with those of all that is wanted beside it: what a stopped work goes on from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
-from ctrs.errors import OutputError
+from ctrs.errors import OutputError, RasterError
+from ctrs.inference.products import Products
 from ctrs.inference.provenance import existing_job
 from ctrs.inference.rows import FinishedRows
 from ctrs.jobs import PartialWork, check_existing, sync
 from ctrs.raster.cog import publish_class_cog, write_class_cog
-from ctrs.raster.confidence import confidence_path, to_steps, write_confidence_cog
-from ctrs.raster.geotiff import Grid
+from ctrs.raster.confidence import confidence_kind, confidence_path, to_steps, write_confidence_cog
+from ctrs.raster.creation_options import CreationOptions
+from ctrs.raster.geotiff import Grid, open_raster
+from ctrs.raster.probabilities import (
+    PROBABILITIES_TAG,
+    probabilities_path,
+    set_nodata,
+    write_probabilities_cog,
+)
 from ctrs.raster.row_bands import RowBands
 
 MIN_ROWS = 256
 """Rows that are written at a time, at least."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MaskRows:
-    """Rows of a mask in memory.
-
-    Args:
-        mask: uint8 (n, W).
-        confidence: Probability of the predicted class, float32 (n, W); None where it is not wanted.
-    """
-
-    mask: Mask
-    confidence: npt.NDArray[np.float32] | None
-
-
 class RowFiles:
-    """Rows that were predicted, from the top down, in files that survive a kill.
+    """Rows that were predicted, from the top down in each block of columns, in files that survive a kill.
 
     Args:
         folder: Of the unfinished work.
-        width: Columns of the scene.
-        confidence: Whether the confidence is wanted too.
+        products: What is wanted.
+        columns: Blocks of columns beside each other, which together are the scene's width; one after the other is
+            mapped over the whole height.
     """
 
-    def __init__(self, folder: Path, width: int, *, confidence: bool) -> None:
-        self._mask = RowBands(folder / "rows", width)
-        self._confidence = RowBands(folder / "confidence", width) if confidence else None
-        # A kill between the two, or an earlier attempt without confidence, leaves more rows of the one.
-        while self._confidence is not None and self._mask.num_rows != self._confidence.num_rows:
-            num_rows = min(self._mask.num_rows, self._confidence.num_rows)
-            self._mask.truncate(num_rows)
-            self._confidence.truncate(num_rows)
+    def __init__(self, folder: Path, products: Products, columns: Sequence[slice]) -> None:
+        self.products = products
+        self._blocks = [_Block(folder, products, part, alone=len(columns) == 1) for part in columns]
 
-    @property
-    def num_rows(self) -> int:
-        """Number of rows, counted from the top, that are finished on disk."""
-        return self._mask.num_rows
+    def num_rows(self, block: int = 0) -> int:
+        """Return the number of rows of a block of columns, counted from the top, that are finished on disk."""
+        return self._blocks[block].num_rows
 
-    def rows_of(self, finished: FinishedRows, *, first: int) -> MaskRows | None:
-        """Take from finished rows what is stored, from the scene row ``first`` on; None if they end above it."""
-        skipped = max(first - finished.row_off, 0)
-        mask = finished.mask[skipped:]
-        if not len(mask):
-            return None
-        surely = None if self._confidence is None or finished.confidence is None else finished.confidence[skipped:]
-        return MaskRows(mask=mask, confidence=surely)
+    def append(self, rows: FinishedRows, block: int = 0) -> None:
+        """Take the next rows of a block and write them once they are enough; those known already are passed over.
 
-    def append(self, rows: MaskRows) -> None:
-        """Write the next rows.
+        Args:
+            rows: Rows in the block's columns. Their arrays are the receiver's.
+            block: Number of the block of columns.
 
         Raises:
             OutputError: They cannot be written.
         """
-        if self._confidence is not None and rows.confidence is not None:
-            self._confidence.append(to_steps(rows.confidence, rows.mask != IGNORE_INDEX))
-        self._mask.append(rows.mask)
+        self._blocks[block].append(rows)
 
-    def publish(self, work: PartialWork, grid: Grid, classes: ClassMap, tags: Mapping[str, str]) -> None:
-        """Write the finished files and move them to their final names, the mask last.
+    def flush(self) -> None:
+        """Write the rows that wait for others, at the end of a block.
 
         Raises:
             OutputError: They cannot be written.
         """
-        dst = work.final
-        staged = write_class_cog(work.folder / dst.name, self._mask, grid, classes, tags)
-        beside = confidence_path(dst)
+        for block in self._blocks:
+            block.flush()
+
+    def publish(
+        self, work: PartialWork, grid: Grid, tags: Mapping[str, str], *, creation_options: CreationOptions = ()
+    ) -> None:
+        """Write the finished files and, when all are whole, move them to their final names, the mask last.
+
+        Args:
+            work: Unfinished work on the mask.
+            grid: CRS, transform and size.
+            tags: Tags of all files, names beginning with ``CTRS_``.
+            creation_options: For GDAL's COG driver, checked by ``check_creation_options``.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        products, mask = self.products, work.final
+        staged = write_class_cog(
+            work.folder / mask.name,
+            [block.mask for block in self._blocks],
+            grid,
+            products.written,
+            tags,
+            values=products.values,
+            creation_options=creation_options,
+        )
+        beside: list[tuple[Path, Path]] = []
+        if products.probabilities is not None:
+            final = probabilities_path(mask)
+            bands = [block.probabilities for block in self._blocks if block.probabilities is not None]
+            names, number_format = products.probability_names, products.probabilities
+            path = work.folder / final.name
+            write_probabilities_cog(path, bands, grid, names, number_format, tags, creation_options)
+            beside.append((path, final))
+        if products.confidence is not None:
+            final = confidence_path(mask)
+            bands = [block.confidence for block in self._blocks if block.confidence is not None]
+            path, kind = work.folder / final.name, products.confidence
+            write_confidence_cog(path, bands, grid, tags, kind=kind, creation_options=creation_options)
+            beside.append((path, final))
         try:
-            if self._confidence is not None:
-                surely = write_confidence_cog(work.folder / beside.name, self._confidence, grid, tags)
-                sync(surely)
-                surely.replace(beside)
+            for path, final in beside:
+                sync(path)
+                path.replace(final)
             publish_class_cog(work, staged)
         except OutputError:
             raise
         except OSError as error:
             raise OutputError(
-                f"{dst}: cannot be written ({error.strerror or error}); choose another place with -o"
+                f"{mask}: cannot be written ({error.strerror or error}); choose another place with -o"
             ) from error
 
 
-def joined(parts: list[MaskRows]) -> MaskRows:
-    """Join rows that follow each other."""
-    surely = [part.confidence for part in parts if part.confidence is not None]
-    return MaskRows(
-        mask=np.concatenate([part.mask for part in parts]), confidence=np.concatenate(surely) if surely else None
-    )
+class _Block:
+    """Rows of a block of columns: those on disk, and those that wait to be more."""
+
+    def __init__(self, folder: Path, products: Products, columns: slice, *, alone: bool) -> None:
+        def bands(name: str) -> RowBands:
+            place = folder / name if alone else folder / name / f"{columns.start}_{columns.stop}"
+            return RowBands(place, columns.stop - columns.start, col_off=columns.start)
+
+        self.mask = bands("rows")
+        # Rows of another kind, which an earlier attempt at the same mask may have left, are not taken for these.
+        self.confidence = bands(f"confidence_{products.confidence}") if products.confidence else None
+        self.probabilities = bands(_probabilities_folder(products)) if products.probabilities else None
+        self._all = [kind for kind in (self.mask, self.confidence, self.probabilities) if kind is not None]
+        # A kill between two kinds, or an earlier attempt without one, leaves more rows of the others.
+        while len({kind.num_rows for kind in self._all}) > 1:
+            fewest = min(kind.num_rows for kind in self._all)
+            for kind in self._all:
+                kind.truncate(fewest)
+        self._waiting: list[FinishedRows] = []
+        self._next = self.num_rows
+
+    @property
+    def num_rows(self) -> int:
+        return self.mask.num_rows
+
+    def append(self, rows: FinishedRows) -> None:
+        known = self._next - rows.row_off
+        if known < 0:
+            raise ValueError(f"rows from {rows.row_off} on found, expected from {self._next} on")
+        if known >= len(rows.mask):
+            return
+        self._waiting.append(_without_first(rows, known) if known else rows)
+        self._next = rows.row_off + len(rows.mask)
+        if sum(len(part.mask) for part in self._waiting) >= MIN_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        rows = self._waiting[0] if len(self._waiting) == 1 else _joined(self._waiting)
+        self._waiting.clear()
+        # The mask goes last: that it is there mostly means that the others are.
+        if self.probabilities is not None and rows.probabilities is not None:
+            set_nodata(rows.probabilities, rows.valid)
+            self.probabilities.append(rows.probabilities)
+        if self.confidence is not None and rows.confidence is not None:
+            self.confidence.append(to_steps(rows.confidence, rows.valid))
+        self.mask.append(rows.mask)
 
 
-def is_finished(dst: Path, job: str, *, confidence: bool, overwrite: bool) -> bool:
-    """Tell whether the mask, and its confidence where that is wanted, stand there as the result of a job.
+def is_finished(dst: Path, job: str, products: Products, *, overwrite: bool) -> bool:
+    """Tell whether the mask, and all that is wanted beside it, stand there as the result of a job.
 
     Raises:
         OutputExistsError: Another result stands there and ``overwrite`` is False.
     """
     done = check_existing(dst, existing_job(dst), job, overwrite=overwrite)
-    if not confidence:
-        return done
-    beside = confidence_path(dst)
-    return check_existing(beside, existing_job(beside), job, overwrite=overwrite) and done
+    if products.confidence is not None:
+        beside = confidence_path(dst)
+        found = existing_job(beside) if _holds_confidence(beside, products) else None
+        done &= check_existing(beside, found, job, overwrite=overwrite)
+    if products.probabilities is not None:
+        beside = probabilities_path(dst)
+        found = existing_job(beside) if _holds_probabilities(beside, products) else None
+        done &= check_existing(beside, found, job, overwrite=overwrite)
+    return done
+
+
+def _holds_confidence(path: Path, products: Products) -> bool:
+    """Tell whether a file is a confidence of the kind that is wanted."""
+    try:
+        with open_raster(path) as dataset:
+            return confidence_kind(dataset) == products.confidence
+    except (RasterError, OSError):
+        return False
+
+
+def _holds_probabilities(path: Path, products: Products) -> bool:
+    """Tell whether a file holds the probabilities that are wanted, in the number format that is wanted."""
+    try:
+        with open_raster(path) as dataset:
+            found = dataset.tags().get(PROBABILITIES_TAG), dataset.descriptions
+    except (RasterError, OSError):
+        return False
+    return found == (products.probabilities, products.probability_names)
+
+
+def _probabilities_folder(products: Products) -> str:
+    names = hashlib.sha256("\n".join(products.probability_names).encode()).hexdigest()[:8]
+    return f"probabilities_{products.probabilities}_{names}"
+
+
+def _joined(parts: Sequence[FinishedRows]) -> FinishedRows:
+    """Join rows that follow each other."""
+    arrays = {
+        entry.name: np.concatenate([getattr(part, entry.name) for part in parts], axis=-2)
+        for entry in fields(FinishedRows)
+        if entry.name != "row_off" and getattr(parts[0], entry.name) is not None
+    }
+    return FinishedRows(row_off=parts[0].row_off, **arrays)
+
+
+def _without_first(rows: FinishedRows, count: int) -> FinishedRows:
+    """Leave out the first rows."""
+    arrays = {
+        entry.name: getattr(rows, entry.name)[..., count:, :]
+        for entry in fields(FinishedRows)
+        if entry.name != "row_off" and getattr(rows, entry.name) is not None
+    }
+    return FinishedRows(row_off=rows.row_off + count, **arrays)

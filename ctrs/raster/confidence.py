@@ -59,7 +59,8 @@ def to_steps(confidence: npt.NDArray[np.floating[Any]], valid: npt.NDArray[np.bo
     >>> to_steps(np.array([1.0, 0.5, 0.0, 0.5]), np.array([True, True, True, False])).tolist()
     [65535, 32768, 1, 0]
     """
-    steps = np.rint(confidence * confidence.dtype.type(STEPS)).astype(np.uint16)
+    with np.errstate(invalid="ignore"):  # anything may stand where they are not valid
+        steps = np.rint(confidence * confidence.dtype.type(STEPS)).astype(np.uint16)
     np.maximum(steps, 1, out=steps)
     if not valid.all():
         steps[~valid] = 0
