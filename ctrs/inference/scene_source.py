@@ -19,7 +19,6 @@ import rasterio
 import shapely
 
 from ctrs.config import PredictConfig
-from ctrs.errors import RasterError
 from ctrs.inference.provenance import describe_grid, describe_inputs
 from ctrs.inference.scene_place import area_of, gsd_factor, pixel_size_m, whole_pixels, window_of_bounds
 from ctrs.jobs import write_text
@@ -145,10 +144,11 @@ class SceneSource:
     def sample(self, max_px: int = 2**18) -> Pixels:
         """Return raw pixels and valid mask of small windows spread evenly over the scene, side by side.
 
-        Blocks that cannot be read are passed over.
-
         Args:
             max_px: Most pixels to return, about.
+
+        Raises:
+            RasterError: The scene cannot be read there.
         """
         region = self._region()
         edge = _REMOTE_SAMPLE_EDGE if any(is_remote(name) for name in self._dataset.files[:1]) else _SAMPLE_EDGE
@@ -158,11 +158,7 @@ class SceneSource:
             row: list[Pixels] = []
             for left, width in _spread(region.col_off, region.width, edge, size):
                 window = PixelWindow(col_off=left, row_off=top, width=width, height=height)
-                try:
-                    row.append(self.read(window))
-                except RasterError:
-                    empty = np.zeros((len(self.bidx), height, width), self.dtype)
-                    row.append((empty, np.zeros((height, width), bool)))
+                row.append(self.read(window))
             parts.append(row)
         pixels = np.concatenate([np.concatenate([part[0] for part in row], axis=2) for row in parts], axis=1)
         valid = np.concatenate([np.concatenate([part[1] for part in row], axis=1) for row in parts])

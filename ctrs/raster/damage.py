@@ -13,7 +13,7 @@ import numpy.typing as npt
 import rasterio
 
 from ctrs.errors import RasterError
-from ctrs.raster.geotiff import SEQUENTIAL_DRIVERS, error_line, open_raster, read_window
+from ctrs.raster.geotiff import SEQUENTIAL_DRIVERS, error_line, open_dataset, open_raster, read_window
 from ctrs.raster.names import shown
 from ctrs.raster.rectangles import overlap
 from ctrs.raster.windows import PixelWindow
@@ -65,7 +65,7 @@ class DamageReader:
     """Reads windows of a raster; where a block of it cannot be decoded, that block alone is left out, or named.
 
     Args:
-        dataset: From ``open_raster``.
+        dataset: From ``open_raster`` or ``open_dataset``, in whose ``rasterio.Env`` it is read.
         bidx: Band numbers from 1.
         skip: Whether broken blocks are left out; else they are an error.
     """
@@ -106,6 +106,8 @@ class DamageReader:
             except RasterError as error:
                 if error.__cause__ is None:  # not GDAL's: the window or the bands are wrong
                     raise
+                if self._sequential:
+                    self._leave_out(self._first_broken_row(window.row_off), 0, error)
         pixels = np.zeros((len(self._bidx), window.height, window.width), self._dtype)
         valid = np.zeros((window.height, window.width), bool)
         rows, cols = self._lattice.span(window)
@@ -141,6 +143,23 @@ class DamageReader:
             parts = [(rows, slice(cols.start, middle)), (rows, slice(middle, cols.stop))]
         for part_rows, part_cols in parts:
             self._fill(part_rows, part_cols, window, pixels, valid)
+
+    def _first_broken_row(self, expected: int) -> int:
+        """Return the first row of a file without blocks that cannot be decoded.
+
+        It is opened anew: GDAL complains of a JPEG that was cut short once, and makes up the rest of it.
+
+        Args:
+            expected: The row to return if all can be decoded after all.
+        """
+        with open_dataset(Path(self._dataset.name)) as again:
+            for row in range(again.height):
+                line = PixelWindow(col_off=0, row_off=row, width=again.width, height=1)
+                try:
+                    read_window(again, line, bidx=self._bidx)
+                except RasterError:
+                    return row
+        return expected
 
     def _leave_out(self, row: int, col: int, error: RasterError) -> None:
         """Note a cell that cannot be read.

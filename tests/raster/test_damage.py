@@ -158,6 +158,29 @@ def test_a_png_that_was_cut_short(tmp_path, pixels):
     np.testing.assert_array_equal(found[:, :good], pixels[:, :good])
 
 
+def test_of_a_jpeg_that_was_cut_short_nothing_is_made_up(tmp_path, pixels):
+    path = tmp_path / "scene.jpg"
+    profile = {"driver": "JPEG", "width": 300, "height": 200, "count": 3, "dtype": "uint8", "transform": UTM}
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(pixels)
+    with rasterio.open(path) as file:
+        expected = file.read()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_raster(path) as dataset:
+        reader = DamageReader(dataset, (1, 2, 3), skip=True)
+        parts = [reader.read(window(row, 0, 50, 300)) for row in range(0, 200, 50)]
+    found, valid = (np.concatenate([part[at] for part in parts], axis=axis) for at, axis in ((0, 1), (1, 0)))
+    good = int(valid[:, 0].sum())
+    assert 80 < good < 110
+    assert not valid[good:].any()
+    np.testing.assert_array_equal(found[:, :good], expected[:, :good])
+    with open_raster(path) as dataset:
+        strict = DamageReader(dataset, (1, 2, 3), skip=False)
+        strict.read(window(0, 0, 50, 300))
+        with pytest.raises(RasterError, match=rf"scene\.jpg: block of 300 x 1 px at row {good}, column 0 not readable"):
+            strict.read(window(50, 0, 100, 300))
+
+
 def test_cells_that_a_window_touches(tmp_path, pixels):
     path = write(tmp_path / "scene.tif", pixels, tiled=True, blockxsize=64, blockysize=32)
     with open_raster(path) as dataset:
