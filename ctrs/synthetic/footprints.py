@@ -258,7 +258,7 @@ def _row_houses(rng: np.random.Generator) -> list[list[Corners]]:
 
 def _pair(rng: np.random.Generator) -> list[list[Corners]]:
     """Two buildings side by side with a gap that a mask may well close."""
-    gap, units, left = rng.uniform(0.8, 2.2), [], 0.0
+    gap, units, left = rng.uniform(1.0, 2.4), [], 0.0
     for _ in range(2):
         length, width = rng.uniform(8.5, 14.0), rng.uniform(8.5, 14.0)
         low = rng.uniform(-2.0, 2.0)

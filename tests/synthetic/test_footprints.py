@@ -77,7 +77,7 @@ def test_row_houses_share_walls_vertex_for_vertex(footprints: Footprints) -> Non
 def test_pairs_stand_apart(footprints: Footprints) -> None:
     for number in np.unique(footprints.objects[footprints.kinds == "pair"]):
         first, second = footprints.polygons[footprints.objects == number]
-        assert 0.8 - 1e-9 <= first.distance(second) <= 2.2 + 1e-9
+        assert 1.0 - 1e-9 <= first.distance(second) <= 2.4 + 1e-9
 
 
 def test_merged_rows_keep_their_area_and_lose_straight_corners(footprints: Footprints) -> None:

@@ -132,8 +132,8 @@ def measure_quality(
 ) -> PolygonQuality:
     """Compare polygons with a reference layer.
 
-    Invalid predicted polygons are counted, and take part in areas and holes as ``shapely.make_valid`` (structure) sees them; empty geometries
-    and such as are no polygons are counted as invalid and otherwise left out.
+    Invalid predicted polygons are counted, and take part in areas and holes as ``shapely.make_valid`` (structure) sees
+    them; empty geometries and such as are no polygons are counted as invalid and otherwise left out.
 
     Args:
         predicted: The layer to judge, in any CRS.

@@ -1,8 +1,8 @@
 """Building polygons from masks with known truth: how straight and how exact, side by side, at four levels of noise.
 
-    python benchmarks/vectorize/compare.py
-    python benchmarks/vectorize/compare.py --levels medium --pixel 0.1 --size 4000 --methods ctrs
-    python benchmarks/vectorize/compare.py --outside "study=/opt/venv/bin/python study.py --mask {mask} --out {out}"
+    python benchmarks/vectorize
+    python benchmarks/vectorize --levels medium --pixel 0.1 --size 4000 --methods ctrs
+    python benchmarks/vectorize --outside "study=/opt/venv/bin/python study.py --mask {mask} --out {out}"
 
 1250 footprints for each square kilometre (5,000 on 10 000 x 10 000 px of 0.2 m) are placed at random, a mask is made of
 them for each level of noise, and each method draws polygons from it in a process of its own. Rows of houses count as
