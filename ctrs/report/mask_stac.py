@@ -46,6 +46,7 @@ EXTENSIONS = (
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _MEDIA_TYPES = {".tif": _COG, ".qml": "application/xml", ".json": "application/json", ".xml": "application/xml"}
 _POINTS_ON_EDGE = 21
+_TOLERANCE_DEG = 1e-6  # a decimetre
 _DIGITS = 7  # of degrees: a centimetre
 _TIME_TAGS = (
     ("IMAGERY", "ACQUISITIONDATETIME"),
@@ -194,7 +195,7 @@ def footprint(grid: Grid) -> dict[str, Any] | None:
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return None
     shape = _polygon(np.asarray(lon, np.float64), np.asarray(lat, np.float64))
-    shape = shapely.orient_polygons(shapely.simplify(shape, 10.0**-_DIGITS))
+    shape = shapely.orient_polygons(shapely.simplify(shape, _TOLERANCE_DEG))
     rounded = shapely.transform(shape, lambda corners: corners.round(_DIGITS))
     mapped: dict[str, Any] = shapely.geometry.mapping(rounded)
     return {"type": mapped["type"], "coordinates": _lists(mapped["coordinates"])}

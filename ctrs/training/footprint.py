@@ -11,6 +11,7 @@ from torch import nn
 
 from ctrs.data.tile_store import available_memory
 from ctrs.errors import OutputError
+from ctrs.memory import process_memory
 from ctrs.progress import format_bytes
 from ctrs.training.run_folder import RunFolder
 
@@ -66,21 +67,6 @@ class MemoryMeter:
             cached = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
             return int(free + cached)
         return available_memory()
-
-
-def process_memory(key: str) -> int:
-    """Return a figure of this process in bytes, 0 where the system does not tell it.
-
-    Args:
-        key: ``VmRSS`` for what is resident now, ``VmHWM`` for the most that was.
-    """
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return 0
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
@@ -176,7 +162,7 @@ def check_disk(run: RunFolder, need: DiskNeed, *, replaced: bool = False) -> int
         with_it = " with what the run there takes" if replaced else ""
         raise OutputError(
             f"{run.path}: the disk has {format_bytes(free)} left{with_it}, but the run needs {format_bytes(missing)} "
-            f"more (checkpoints {format_bytes(need.checkpoints)}, state to go on from {format_bytes(need.resume)}, which is "
-            "written beside the one before); make room, or train elsewhere"
+            f"more (checkpoints {format_bytes(need.checkpoints)}, state to go on from {format_bytes(need.resume)}, "
+            "which is written beside the one before); make room, or train elsewhere"
         )
     return free

@@ -1,0 +1,105 @@
+"""What stands beside a mask: its log, and on request a QGIS style and a STAC item.
+
+They are written when the mask is whole but not yet in place: a mask that stands under its name has its records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ctrs.errors import CtrsError
+from ctrs.inference.prediction_log import PredictionLog, log_path, mapped_at, write_log
+from ctrs.raster.confidence import confidence_path
+from ctrs.raster.geotiff import open_raster
+from ctrs.raster.probabilities import probabilities_path
+from ctrs.report.mask_stac import MaskOrigin, acquired_at, write_mask_item
+from ctrs.report.mask_stac import item_path as mask_item_path
+from ctrs.report.qgis_style import style_path, write_style
+from ctrs.report.stac_item import item_path as model_item_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedRecords:
+    """What is to stand beside a mask, and what it was made from.
+
+    Args:
+        scene: The raster that was mapped, as ``open_raster`` takes it; None where it is no longer there.
+        weights: Weight file of the model, beside which its own STAC item may stand; None for a network in memory.
+        style: A QGIS style.
+        stac: A STAC item.
+    """
+
+    scene: Path | str | None
+    weights: Path | None
+    style: bool = False
+    stac: bool = False
+
+
+def write_records(staged: Path, dst: Path, log: PredictionLog, wanted: WantedRecords) -> tuple[Path, ...]:
+    """Write the records of a mask that is about to be put in place.
+
+    Args:
+        staged: The mask, whole, under another name.
+        dst: Where it will stand; the records are written beside it.
+        log: What happened.
+        wanted: What to write beside the log.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        OutputError: One cannot be written.
+    """
+    written = [write_log(dst, log)]
+    if wanted.style:
+        written.append(write_style(staged, final=dst))
+    if wanted.stac or mask_item_path(dst).exists():  # an item of the mask before would tell of another file
+        written.append(write_mask_item(staged, _origin(dst, wanted, datetime.now(UTC)), final=dst))
+    return tuple(written)
+
+
+def complete_records(dst: Path, wanted: WantedRecords) -> tuple[Path, ...]:
+    """Write the style and the item of a finished mask, where they are wanted and missing; the mask stays as it is.
+
+    Args:
+        dst: The mask.
+        wanted: What to write.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        OutputError: One cannot be written.
+    """
+    written: list[Path] = []
+    if wanted.style and not style_path(dst).exists():
+        written.append(write_style(dst))
+    if wanted.stac and not mask_item_path(dst).exists():
+        written.append(write_mask_item(dst, _origin(dst, wanted, mapped_at(dst))))
+    return tuple(written)
+
+
+def _origin(dst: Path, wanted: WantedRecords, mapped: datetime) -> MaskOrigin:
+    item = None if wanted.weights is None else model_item_path(wanted.weights)
+    return MaskOrigin(
+        scene=wanted.scene,
+        model=item if item is not None and item.is_file() else None,
+        mapped=mapped,
+        acquired=None if wanted.scene is None else _acquired(wanted.scene),
+        beside={
+            "confidence": confidence_path(dst),
+            "probabilities": probabilities_path(dst),
+            "style": style_path(dst),
+            "log": log_path(dst),
+        },
+    )
+
+
+def _acquired(scene: Path | str) -> datetime | None:
+    try:
+        with open_raster(scene) as dataset:
+            return acquired_at(dataset)
+    except CtrsError:
+        return None
