@@ -36,15 +36,12 @@ from meter import num_cores
 from networks import NAMES
 from peers import PEERS
 from scenes import SceneKind, make_scene, stack
-from turns import Turn, take
-
-from ctrs.inference.device import resolve_device, resolve_precision
+from turns import Turn, resolve, take
 
 FULL_CASES = (
     ("6000x6000", "light"),
     ("12000x6000", "light"),
     ("6000x6000-collar", "light"),
-    ("12000x6000-collar", "light"),
     ("6000x6000-jpeg", "light"),
     ("6000x6000", "dcfam"),
     ("12000x6000", "dcfam"),
@@ -158,7 +155,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python benchmarks/predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="small scenes, two rounds")
-    parser.add_argument("--scenes", help="separated by commas: WIDTHxHEIGHT, -collar or -jpeg after it")
+    parser.add_argument("--scenes", help="separated by commas: WIDTHxHEIGHT, -collar or -jpeg after it; '' for none")
     parser.add_argument("--networks", help=f"separated by commas: {', '.join(NAMES)}")
     parser.add_argument("--precisions", help="separated by commas; default fp32,auto")
     parser.add_argument("--peers", default=",".join(PEERS), help="other tools, separated by commas; '' for none")
@@ -183,8 +180,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.batch_size = options.batch_size or (2 if options.device == "cpu" else 32)
     options.growth = ("1500x1500" if quick else "6000x6000") if options.growth is None else options.growth
     options.cases = QUICK_CASES if quick else FULL_CASES
-    if options.scenes or options.networks:
-        scenes = split(options.scenes) or list(dict.fromkeys(scene for scene, _ in options.cases))
+    if options.scenes is not None or options.networks:
+        every = list(dict.fromkeys(scene for scene, _ in options.cases))
+        scenes = every if options.scenes is None else split(options.scenes)
         networks = split(options.networks) or ["light"]
         options.cases = [(scene, network) for network in networks for scene in scenes]
     return options
@@ -194,14 +192,12 @@ def split(names: str | None) -> list[str]:
     return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
-def chosen_precisions(options: argparse.Namespace, device: torch.device) -> list[str]:
+def chosen_precisions(options: argparse.Namespace) -> dict[str, torch.dtype]:
     """Leave out ``auto`` where it is one of the others."""
-    names = split(options.precisions or "fp32,auto")
-    known = {resolve_precision(name, device) for name in names if name != "auto"}
-    if "auto" in names and resolve_precision("auto", device) in known:
-        report(f"the default precision is {resolve_precision('auto', device)} here and not measured again")
-        names.remove("auto")
-    return names
+    found = {name: resolve(options.device, name)[1] for name in split(options.precisions or "fp32,auto")}
+    if "auto" in found and found["auto"] in [precision for name, precision in found.items() if name != "auto"]:
+        report(f"the default precision is {found.pop('auto')} here and not measured again")
+    return found
 
 
 def installed_peers(options: argparse.Namespace) -> list[str]:
@@ -219,12 +215,12 @@ def main(arguments: Sequence[str]) -> None:
     if options.turn is not None:
         print(json.dumps(take(options.turn)))
         return
-    device = resolve_device(options.device)
-    precisions, peers = chosen_precisions(options, device), installed_peers(options)
+    precisions, peers = chosen_precisions(options), installed_peers(options)
+    device, _ = resolve(options.device, "auto")
     result: dict[str, Any] = {
         "machine": machine(device),
         "peers": {name: PEERS[name].version for name in peers},
-        "precisions": {name: str(resolve_precision(name, device)).removeprefix("torch.") for name in precisions},
+        "precisions": {name: str(precision).removeprefix("torch.") for name, precision in precisions.items()},
         **{key: getattr(options, key) for key in ("device", "batch_size", "threads", "window", "overlap", "rounds")},
         "aims": AIMS,
         "cases": [],
@@ -240,7 +236,9 @@ def main(arguments: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(folder, options)
         for scene, network in options.cases:
-            case = bench.case(scene, network, precisions, peers if "-" not in scene and network == "light" else ())
+            case = bench.case(
+                scene, network, list(precisions), peers if "-" not in scene and network == "light" else ()
+            )
             result["cases"].append(case)
             print(f"{table(case)}\n{aims_text(case)}\n", flush=True)
             keep(result, options.json)

@@ -100,6 +100,7 @@ def map_with_terratorch(turn: Turn, network: nn.Module) -> Path:
             crop=turn.window_px,
             stride=round(turn.window_px * (1 - turn.overlap)),
             delta=0,
+            padding=False,
             batch_size=turn.batch_size,
             device=turn.device,
         )
@@ -148,7 +149,7 @@ PEERS = {
     "terratorch": Peer(
         package="terratorch",
         module="terratorch",
-        install="pip install terratorch==1.2.13 ctrs in an environment of its own, then its python",
+        install="pip install terratorch==1.2.11 ctrs in an environment of its own, then its python",
         run=map_with_terratorch,
     ),
     "geoai": Peer(

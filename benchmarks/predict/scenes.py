@@ -127,8 +127,8 @@ def stack(scene: Path, times: int) -> Path:
             ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1").text = scene.name
             ElementTree.SubElement(source, "SourceBand").text = str(number)
             size = {"xSize": str(width), "ySize": str(height), "xOff": "0"}
-            ElementTree.SubElement(source, "SrcRect", yOff="0", **size)
-            ElementTree.SubElement(source, "DstRect", yOff=str(copy * height), **size)
+            ElementTree.SubElement(source, "SrcRect", {"yOff": "0", **size})
+            ElementTree.SubElement(source, "DstRect", {"yOff": str(copy * height), **size})
     path = scene.with_name(f"{scene.stem}_{times}_times.vrt")
     ElementTree.ElementTree(root).write(path, encoding="utf-8")
     return path

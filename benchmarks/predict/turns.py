@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from ctrs.config import PredictConfig
 from ctrs.inference import Predictor
-from ctrs.inference.device import resolve_device, resolve_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +73,17 @@ def take(turn: Turn) -> dict[str, Any]:
     return {"side": turn.side, "precision": turn.precision, **found}
 
 
+def resolve(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+    """Return the device and the precision that `Predictor` takes."""
+    predictor = Predictor(nn.Identity(), classes=CLASSES, bands=BANDS, device=device, precision=precision)
+    return predictor.device, predictor.precision
+
+
 class BareNetwork:
     """The network as Python calls it, in the layout and precision of `Predictor`: nothing read, nothing blended."""
 
     def __init__(self, turn: Turn, network: nn.Module) -> None:
-        self.device = resolve_device(turn.device)
-        self.precision = resolve_precision(turn.precision, self.device)
+        self.device, self.precision = resolve(turn.device, turn.precision)
         layout = torch.channels_last if turn.channels_last else torch.contiguous_format
         self.network = network.to(self.device).to(memory_format=layout)
         self.layout = layout
@@ -197,8 +201,8 @@ class Watch:
 def run_predict(turn: Turn) -> dict[str, Any]:
     """Map the scene by ``Predictor.predict_raster``, whose progress tells when reading and writing windows ends."""
     network = make_network(turn.network)
-    watch = Watch(network, resolve_device(turn.device))
     predictor = make_predictor(turn, network)
+    watch = Watch(network, predictor.device)
     forget_peak()
     BareNetwork(turn, network).warm_up(turn)
     watch.forget()
