@@ -2,12 +2,13 @@
 
     python benchmarks/vectorize
     python benchmarks/vectorize --levels medium --pixel 0.1 --size 4000 --methods ctrs
+    python benchmarks/vectorize --footprints buildings.geojson --pixel 0.13 --methods shapes-dp ctrs
     python benchmarks/vectorize --outside "study=/opt/venv/bin/python study.py --mask {mask} --out {out}"
 
-1250 footprints for each square kilometre (5,000 on 10 000 x 10 000 px of 0.2 m) are placed at random, a mask is made of
-them for each level of noise, and each method draws polygons from it in a process of its own. Rows of houses count as
-one building each, as a mask without instances shows them. ``floor`` is no method: the true walls, moved to where the
-mask puts them, with the topology given away.
+1250 footprints for each square kilometre (5,000 on 10 000 x 10 000 px of 0.2 m) are placed at random, or real ones are
+read. A mask is made of them for each level of noise, and each method draws polygons from it in a process of its own.
+Rows of houses count as one building each, as a mask without instances shows them; real footprints stay as they are.
+``floor`` is no method: the true walls, moved to where the mask puts them, with the topology given away.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ from ctrs.raster.geotiff import Grid
 from ctrs.synthetic.footprints import draw_footprints
 from ctrs.synthetic.mask_noise import NOISE_LEVELS, NoisyMask
 from ctrs.vector.quality import PolygonQuality, measure_quality
+from ctrs.vector.rasterize import read_polygons
 
 CRS_NAME = "EPSG:32633"
 PER_KM2 = 1250
+BORDER_M = 10.0
 FLOOR = "floor"
 
 
@@ -71,6 +74,17 @@ def make_truth(grid: Grid, seed: int) -> tuple[geopandas.GeoSeries, geopandas.Ge
     return layers[0], layers[1]
 
 
+def read_truth(path: Path, pixel_m: float) -> tuple[Grid, geopandas.GeoSeries]:
+    """Read real footprints, in UTM, and return the grid around them; shapes that were mended count."""
+    frame = read_polygons(path).frame
+    shapes = frame.geometry.to_crs(frame.geometry.estimate_utm_crs()).explode(ignore_index=True)
+    left, bottom, right, top = shapes.total_bounds
+    size = [int((high - low + 2 * BORDER_M) / pixel_m) for low, high in ((left, right), (bottom, top))]
+    transform = Affine(pixel_m, 0, left - BORDER_M, 0, -pixel_m, top + BORDER_M)
+    crs = CRS.from_user_input(shapes.crs.to_wkt())
+    return Grid(crs=crs, transform=transform, width=size[0], height=size[1]), shapes
+
+
 def write_mask(noisy: NoisyMask, path: Path) -> None:
     """Write the mask of 0 and 1, band by band."""
     grid = noisy.grid
@@ -97,8 +111,12 @@ def run_method(command: Sequence[str], *, measures_itself: bool) -> tuple[float,
 
 def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
     """Make masks, run all methods on them, judge what they draw."""
-    grid = make_grid(args.size, args.pixel)
-    units, truth = make_truth(grid, args.seed)
+    if args.footprints is not None:
+        grid, truth = read_truth(args.footprints, args.pixel)
+        units = truth
+    else:
+        grid = make_grid(args.size, args.pixel)
+        units, truth = make_truth(grid, args.seed)
     truth.to_file(folder / "truth.gpkg")
     units.to_file(folder / "units.gpkg")
     outside = dict(text.split("=", 1) for text in args.outside)
@@ -115,7 +133,7 @@ def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
             seconds: float | None = None
             peak_mb: float | None = None
             if method == FLOOR:
-                geopandas.GeoSeries(fit_walls(truth.to_numpy(), noisy), crs=CRS_NAME).to_file(out)
+                geopandas.GeoSeries(fit_walls(truth.to_numpy(), noisy), crs=truth.crs).to_file(out)
             elif method in outside:
                 command = shlex.split(outside[method].format(mask=mask, out=out))
                 seconds, peak_mb = run_method(command, measures_itself=False)
@@ -195,6 +213,7 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", default=["low", "medium", "high"], choices=list(NOISE_LEVELS))
     parser.add_argument("--methods", nargs="*", default=["shapes-dp", "ctrs", FLOOR])
     parser.add_argument("--outside", nargs="*", default=[], help="NAME=COMMAND with {mask} and {out}")
+    parser.add_argument("--footprints", type=Path, help="file of real footprints; default: drawn at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for masks and layers; default: a temporary one")
     args = parser.parse_args()

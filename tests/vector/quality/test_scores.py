@@ -96,6 +96,8 @@ def test_an_l_with_a_lost_corner() -> None:
     assert found.hausdorff_m == pytest.approx(5.0)
     assert found.corner_f1 == pytest.approx(2 * 3 / 10)
     assert found.parallel_share == pytest.approx(1.0)
+    # Around the lost corner points collapse into a corner of the L, or their projections jump from one to the other.
+    assert found.tangent_angle_error_deg == pytest.approx(0.0, abs=1e-6)
     assert found.right_angle_share == found.true_right_angle_share == 1.0
 
 

@@ -1,0 +1,45 @@
+"""The comparison of building polygons runs as it stands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+def test_polygons_side_by_side(tmp_path: Path) -> None:
+    def run(*arguments: str) -> list[list[str]]:
+        done = subprocess.run(
+            [sys.executable, ROOT / "benchmarks" / "vectorize", *arguments, "--levels", "clean", "medium"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
+        return [row for row in rows if row[0] in ("clean", "medium")]
+
+    outside = f"copy={sys.executable} -c \"import shutil; shutil.copy('kept/truth.gpkg', r'{{out}}')\""
+    rows = run("--size", "1200", "--keep", "kept", "--outside", outside)
+    names = [(row[0], row[1]) for row in rows]
+    methods = ["shapes-dp", "ctrs", "floor", "copy"]
+    assert names == 2 * [(level, method) for level in ("clean", "medium") for method in methods]
+    iou = {(row[0], row[1]): float(row[2]) for row in rows[:8]}
+    assert iou["clean", "copy"] == iou["medium", "copy"] == 1.0
+    assert iou["clean", "ctrs"] > 0.97
+    assert iou["clean", "floor"] > 0.999
+    assert 0.8 < iou["medium", "shapes-dp"] < iou["medium", "floor"] < 0.97
+    units = geopandas.read_file(tmp_path / "kept" / "units.gpkg")
+    units.to_crs("EPSG:4326").to_file(tmp_path / "real.geojson")
+    real = run("--footprints", "real.geojson", "--methods", "shapes-dp")
+    assert [row[1] for row in real] == 4 * ["shapes-dp"]
