@@ -10,10 +10,10 @@ from ctrs.config import TrainConfig, to_plain
 from ctrs.errors import CtrsError
 from ctrs.model_files import WEIGHTS_FILE, CheckpointMetadata, read_metadata
 from ctrs.models.checkpoint import save_checkpoint, save_module
+from ctrs.report.confusion_picture import confusion_picture
 from ctrs.report.curves import draw_curves
 from ctrs.report.examples import Example, examples_picture
 from ctrs.report.model_card import read_card
-from ctrs.report.confusion_picture import confusion_picture
 from ctrs.report.png import read_description
 from ctrs.report.stac_item import item_path, write_stac_item
 from ctrs.tiles.manifest import Manifest
