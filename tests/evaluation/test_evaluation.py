@@ -25,7 +25,7 @@ from ctrs.metrics import CalibrationCounts, erode_labels, scored_blocks
 from ctrs.model_files import run_home
 from ctrs.raster.bands import Bands
 from ctrs.raster.confidence import confidence_path
-from ctrs.tiles.manifest import Manifest
+from ctrs.tiles.manifest import Manifest, SceneMosaic
 from tests.evaluation.scored_ground import BANDS, CPU, SIZES, make_checkpoint, make_run, prepare
 
 
@@ -187,6 +187,28 @@ def test_pixels_only_draws_no_places(data, run):
     page = (folder / "report.html").read_text()
     assert f"{report.mean_iou:.3f}" in page
     assert 'id="worst"' not in page
+
+
+def test_the_largest_scene_is_mapped_first_and_scores_keep_the_order_of_the_scenes(data, tmp_path, monkeypatch):
+    mapped, told = [], []
+    monkeypatch.setattr(
+        split_scoring.SplitScoring, "_predict", lambda _self, _network, mosaic, _progress: mapped.append(mosaic)
+    )
+    monkeypatch.setattr(split_scoring.SplitScoring, "_score", lambda _self, mosaic, _mask: mosaic.scene.name)
+    scene = Manifest.open(data).scenes[0]
+    sizes = {"small": (30, 20), "tall": (90, 10), "large": (40, 40)}
+    mosaics = [
+        SceneMosaic(scene=replace(scene, name=name, height=rows, width=cols), image=data, mask=data, mask_eroded=None)
+        for name, (rows, cols) in sizes.items()
+    ]
+    scoring = split_scoring.SplitScoring(
+        manifest=Manifest.open(data), config=EvalConfig(), scores=tmp_path / "s", masks=tmp_path / "m",
+        errors=tmp_path / "e",
+    )  # fmt: skip
+    names = scoring.run(None, mosaics, lambda done, total, what: told.append((done, total, what)))
+    assert [mosaic.scene.name for mosaic in mapped] == ["large", "tall", "small"]
+    assert names == ("small", "tall", "large")
+    assert told == [(number, 3, split_scoring.SCENES) for number in (1, 2, 3)]
 
 
 def test_interrupted_work_is_gone_on_with(data, run, monkeypatch):
