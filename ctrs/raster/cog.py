@@ -21,11 +21,14 @@ from ctrs.raster.creation_options import CreationOptions, with_defaults
 from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, open_quietly, open_raster
 from ctrs.raster.majority import write_overviews
 from ctrs.raster.mosaic import add_sources, dataset_element, source_file_element
-from ctrs.raster.row_bands import BLOCK_PX, WRITE_ERRORS, RowBands, check_whole, not_writable
+from ctrs.raster.row_bands import BLOCK_PX, WRITE_ERRORS, RowBands, check_whole, not_writable, rows_beside
 
 CLASSES_TAG = "CTRS_CLASSES"
 JOB_TAG = "CTRS_JOB"
 VERSION_TAG = "CTRS_VERSION"
+
+_OPEN_FILES = "16"
+"""Files of a virtual raster that GDAL keeps open, each with its buffers; its own limit is 100."""
 
 _LEVEL = "5"
 """Of DEFLATE: GDAL's own, 6, takes twice the time for files of masks that are a tenth smaller."""
@@ -116,7 +119,7 @@ def write_category_cog(
         description = _describe(bands, grid, categories, {**tags, VERSION_TAG: __version__}, staged.parent)
         if overviews == "MODE":
             block_px = int(dict(creation_options).get("BLOCKSIZE", BLOCK_PX))
-            _add_overviews(description, staged, scratch, block_px)
+            _add_overviews(description, bands, grid, staged, scratch, block_px)
         write_cog(
             staged, description, grid, creation_options, OVERVIEW_RESAMPLING=overviews, COMPRESS="DEFLATE", LEVEL=_LEVEL
         )
@@ -148,12 +151,11 @@ def write_cog(
     described = staged.with_name(f".{staged.name}.vrt")
     # rasterio and rio-cogeo take a file whose blocks are as wide as itself for one that is not tiled.
     block_px = BLOCK_PX // 2 if grid.width == BLOCK_PX < grid.height else BLOCK_PX
-    options = with_defaults(
-        creation_options, BLOCKSIZE=str(block_px), BIGTIFF="IF_SAFER", NUM_THREADS="ALL_CPUS", **defaults
-    )
+    ours = {"BLOCKSIZE": str(block_px), "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
+    options = with_defaults(creation_options, **{**ours, **{name.upper(): value for name, value in defaults.items()}})
     try:
         ElementTree.ElementTree(description).write(described, encoding="utf-8")
-        with rasterio.Env(**GDAL_OPTIONS):
+        with rasterio.Env(**GDAL_OPTIONS, GDAL_MAX_DATASET_POOL_SIZE=_OPEN_FILES):
             rasterio.shutil.copy(described, staged, driver="COG", **options)
         _read_back(staged)
     except WRITE_ERRORS as error:
@@ -256,26 +258,24 @@ def _on_disk(rows: Rows, scratch: Path, grid: Grid) -> list[RowBands]:
     return check_whole(blocks if arrays is None else arrays, grid)
 
 
-def _add_overviews(description: ElementTree.Element, staged: Path, scratch: Path, block_px: int) -> None:
+def _add_overviews(
+    description: ElementTree.Element, bands: Sequence[RowBands], grid: Grid, staged: Path, scratch: Path, block_px: int
+) -> None:
     """Make overviews by majority and let the description name them, so that the driver makes none itself.
 
     Raises:
         OutputError: They cannot be written.
     """
-    described = staged.with_name(f".{staged.name}.vrt")
-    band = description.find("VRTRasterBand")
-    assert band is not None
     try:
-        ElementTree.ElementTree(description).write(described, encoding="utf-8")
         with rasterio.Env(**GDAL_OPTIONS):
-            for path in write_overviews(described, scratch, stop_px=block_px):
-                overview = ElementTree.SubElement(band, "Overview")
-                overview.append(source_file_element(path, staged.parent))
-                ElementTree.SubElement(overview, "SourceBand").text = "1"
+            paths = write_overviews(rows_beside(bands), grid.height, grid.width, scratch, stop_px=block_px)
     except WRITE_ERRORS as error:
         raise not_writable(staged.parent, error) from error
-    finally:
-        described.unlink(missing_ok=True)
+    for band in description.iterfind("VRTRasterBand"):
+        for path in paths:
+            overview = ElementTree.SubElement(band, "Overview")
+            overview.append(source_file_element(path, staged.parent))
+            ElementTree.SubElement(overview, "SourceBand").text = "1"
 
 
 def _describe(

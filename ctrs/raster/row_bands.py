@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
 from ctrs.errors import OutputError
 from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, error_line
@@ -100,6 +101,13 @@ class RowBands:
             row += height
         return sources
 
+    def rows(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield the rows (h, W) of the first band from the top down, some at a time."""
+        for path, height in self._heights:
+            with rasterio.open(path) as file:
+                for top in range(0, height, BLOCK_PX):
+                    yield file.read(1, window=Window(0, top, self.width, min(BLOCK_PX, height - top)))
+
     def _add(self, path: Path, height: int) -> None:
         self._heights.append((path, height))
         self._num_rows += height
@@ -123,6 +131,23 @@ def check_whole(bands: RowBands | Iterable[RowBands], grid: Grid) -> list[RowBan
     if at != grid.width:
         raise ValueError(f"{at} columns found, expected {grid.width}")
     return blocks
+
+
+def rows_beside(blocks: Sequence[RowBands]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the rows (h, W) of blocks of columns beside each other from the top down, some at a time."""
+    if len(blocks) == 1:
+        yield from blocks[0].rows()
+        return
+    sources = [block.rows() for block in blocks]
+    waiting = [next(source, None) for source in sources]
+    while all(rows is not None for rows in waiting):
+        known = [rows for rows in waiting if rows is not None]
+        count = min(len(rows) for rows in known)
+        yield np.concatenate([rows[:count] for rows in known], axis=1)
+        waiting = [
+            rows[count:] if len(rows) > count else next(source, None)
+            for rows, source in zip(known, sources, strict=True)
+        ]
 
 
 def scratch_compression() -> dict[str, Any]:
