@@ -8,7 +8,7 @@ the scene or of a block of its columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -71,11 +71,15 @@ def _flank(num_px: int, blend: Blend) -> Tensor:
     return torch.ones_like(rise)
 
 
+_CACHED_VALUES = 2**20
+"""Logits that are blended at a time on the CPU: what stays in its caches takes less time."""
+
+
 class StripAccumulator:
     """Mean of overlapping windows; keeps only the strips that later windows touch.
 
     Windows come row of windows by row of windows, each row from the left. A window finishes the pixels from its own
-    first row and column to those of the next window: ``put`` returns them. The sum of a pixel has its terms in one
+    first row and column to those of the next window: ``put`` yields them. The sum of a pixel has its terms in one
     fixed order (first along each row of windows, then from row to row), whatever is read or written at a time.
 
     Args:
@@ -95,73 +99,95 @@ class StripAccumulator:
         row_weights: Sequence[Tensor],
         col_weights: Sequence[Tensor],
     ) -> None:
-        self.row_edges, self.col_edges = tuple(row_edges), tuple(col_edges)
-        self._row_weights = [weights[:, None] for weights in row_weights]
-        self._col_weights = tuple(col_weights)
-        self._window_height, self._window_width = len(row_weights[0]), len(col_weights[0])
-        self._num_cols = len(col_weights)
-        height = max((self._shared(self.row_edges, self._window_height, i) for i in range(len(row_weights))), default=0)
-        self._below = col_weights[0].new_empty((num_classes, height, self.col_edges[-1] - self.col_edges[0]))
-        self._is_above = [False] * self._num_cols
-        self._beside: Tensor | None = None
-        self._following = (0, 0)
+        self._rows = _Axis(row_edges, row_weights)
+        self._cols = _Axis(col_edges, col_weights)
+        like, height, width = col_weights[0], self._rows.size, self._cols.size
+        step = height if like.device.type != "cpu" else rows_at_a_time(num_classes, height, width)
+        self._piece = like.new_empty((num_classes, step, width))
+        self._below = like.new_empty((num_classes, self._rows.most_shared, col_edges[-1] - col_edges[0]))
+        self._beside = like.new_empty((num_classes, height, self._cols.most_shared))
+        self._is_above = [False] * len(col_weights)
+        self._is_beside = False
 
-    def put(self, row: int, col: int, logits: Tensor | None) -> Tensor | None:
-        """Add the next window; return the mean logits of the pixels that it finishes.
+    def put(self, row: int, col: int, logits: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """Add the next window; yield the mean logits of the pixels that it finishes.
 
         Args:
             row: Row of windows.
             col: Column of windows.
-            logits: (K, h, w), written to; parts beyond a small scene are cut off. None for a window without a valid
-                pixel: what others say of its pixels is dropped, since all of them are invalid.
+            logits: (K, h, w); parts beyond a small scene are cut off. None for a window without a valid pixel: what
+                others say of its pixels is dropped, since all of them are invalid.
 
-        Returns:
-            float32 (K, n, m), good until the next call; None where ``logits`` is None.
+        Yields:
+            Some rows at a time, which stay in a CPU's caches: the first one, counted from the window's first, and
+            float32 (K, n, m), good until the next is asked for.
         """
-        top, left = self.row_edges[row], self.col_edges[col]
-        num_rows, num_cols = self.row_edges[row + 1] - top, self.col_edges[col + 1] - left
-        beside = self._beside if col > 0 else None
+        rows, cols = self._rows, self._cols
+        is_beside, is_above = self._is_beside and col > 0, self._is_above[col]
+        self._is_beside = self._is_above[col] = logits is not None
         if logits is None:
-            self._beside, self._is_above[col] = None, False
-            return None
-        logits = logits[:, : self._window_height, : self._window_width]
-        # Two steps, not addcmul: a fused multiply-add may round equal classes differently and break ties at random.
-        self._scale(logits, self._col_weights[col], self._reach(self.col_edges, self._window_width, col), num_cols)
-        if beside is not None:
-            logits[:, :, : beside.shape[2]] += beside
-        self._beside = logits[:, :, num_cols:] if col + 1 < self._num_cols else None
-        part = logits[:, :, :num_cols]
-        weights = self._row_weights[row]
-        reach = self._reach(self.row_edges, self._window_height, row)
-        offset = left - self.col_edges[0]
+            return
+        num_rows, num_cols = rows.finished(row), cols.finished(col)
+        offset = cols.edges[col] - cols.edges[0]
         strip = self._below[:, :, offset : offset + num_cols]
-        if reach > 0:
-            upper = part[:, :reach]
-            upper *= weights[:reach]
-            if self._is_above[col]:
-                upper += strip[:, :reach]
-        if (kept := self._window_height - num_rows) > 0 and row + 2 < len(self.row_edges):
-            first = max(num_rows, reach)
-            strip[:, : first - num_rows] = part[:, num_rows:first]
-            torch.mul(part[:, first:], weights[first:], out=strip[:, first - num_rows : kept])
-            self._is_above[col] = True
-        return part[:, :num_rows]
+        for top in range(0, rows.size, self._piece.shape[1]):
+            end = min(top + self._piece.shape[1], rows.size)
+            piece = self._piece[:, : end - top]
+            piece.copy_(logits[:, top:end, : cols.size])
+            beside = self._beside[:, top:end]
+            # Two steps, not addcmul: a fused multiply-add may round equal classes differently and break ties at random.
+            if (reach := cols.reach(col)) > 0:
+                left = piece[:, :, :reach]
+                left *= cols.weights[col][:reach]
+                if is_beside:
+                    left += beside[:, :, :reach]
+            if (shared := cols.shared(col)) > 0:
+                first = max(num_cols, reach)
+                torch.mul(piece[:, :, first:], cols.weights[col][first:], out=beside[:, :, first - num_cols : shared])
+                if first > num_cols:
+                    beside[:, :, : first - num_cols] = piece[:, :, num_cols:first]
+            part = piece[:, :, :num_cols]
+            if (reach := min(rows.reach(row), end)) > top:
+                upper = part[:, : reach - top]
+                upper *= rows.weights[row][top:reach, None]
+                if is_above:
+                    upper += strip[:, top:reach]
+            if (first := max(num_rows, top)) < end and rows.shared(row) > 0:
+                middle = min(max(first, reach), end)
+                kept = strip[:, first - num_rows : end - num_rows]
+                kept[:, : middle - first] = part[:, first - top : middle - top]
+                torch.mul(part[:, middle - top :], rows.weights[row][middle:end, None], out=kept[:, middle - first :])
+            if top < num_rows:
+                yield top, part[:, : num_rows - top]
 
-    @staticmethod
-    def _shared(edges: Sequence[int], size: int, number: int) -> int:
-        """Return how many pixels behind those that a window finishes later windows touch too."""
-        return edges[number] + size - edges[number + 1] if number + 2 < len(edges) else 0
 
-    @classmethod
-    def _reach(cls, edges: Sequence[int], size: int, number: int) -> int:
-        """Return how many pixels of a window the one before reaches into."""
-        return cls._shared(edges, size, number - 1) if number > 0 else 0
+def rows_at_a_time(num_classes: int, height: int, width: int) -> int:
+    """Return how many rows of a window of logits are blended at a time on the CPU."""
+    return min(height, max(1, _CACHED_VALUES // (num_classes * width)))
 
-    @staticmethod
-    def _scale(logits: Tensor, weights: Tensor, reach: int, num_finished: int) -> None:
-        """Multiply columns by their weights, where these are not 1."""
-        if reach < num_finished:
-            logits[:, :, :reach] *= weights[:reach]
-            logits[:, :, num_finished:] *= weights[num_finished:]
-        else:
-            logits *= weights
+
+class _Axis:
+    """Windows along one axis: where they lie on each other.
+
+    Args:
+        edges: First pixel of each window, and where the last one's finished pixels end.
+        weights: Of each window.
+    """
+
+    def __init__(self, edges: Sequence[int], weights: Sequence[Tensor]) -> None:
+        self.edges = tuple(edges)
+        self.weights = tuple(weights)
+        self.size = len(weights[0])
+        self.most_shared = max(self.shared(number) for number in range(len(weights)))
+
+    def finished(self, number: int) -> int:
+        """Return how many pixels, from its first on, a window finishes."""
+        return self.edges[number + 1] - self.edges[number]
+
+    def shared(self, number: int) -> int:
+        """Return how many pixels behind those later windows touch too."""
+        return self.size - self.finished(number) if number + 1 < len(self.weights) else 0
+
+    def reach(self, number: int) -> int:
+        """Return how many pixels of a window, from its first on, earlier windows touch too."""
+        return self.shared(number - 1) if number > 0 else 0

@@ -5,8 +5,10 @@ B windows of a batch, C bands, h x w a window.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,12 +66,14 @@ class WindowBatch:
         raw: Which of the two.
         valid: Of raw values: the valid mask (B, h, w), True = valid; None where all are.
         places: Row and column of each window in the plan.
+        done: To be called when the batch and all that shares its memory has been used: the reader fills it anew.
     """
 
     pixels: Tensor
     raw: bool = False
     valid: Tensor | None = None
     places: tuple[tuple[int, int], ...]
+    done: Callable[[], None] = lambda: None
 
     def to_input(self, standardize: PixelStandardizer, device: torch.device) -> Tensor:
         """Return network input float32 (B, C, h, w), channels last, on the device."""
@@ -129,6 +133,8 @@ class _BatchBeingFilled:
         self._padded = plan.window_px > min(plan.height, plan.width)
         self._pixels = torch.empty(0)
         self._valid = torch.empty(0)
+        # Fresh memory costs as much time as filling it.
+        self._used: deque[Tensor] = deque()
         self.places: list[tuple[int, int]] = []
 
     def add(self, pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], place: tuple[int, int]) -> None:
@@ -153,6 +159,7 @@ class _BatchBeingFilled:
             raw=self._raw,
             valid=None if valid is None or bool(valid.all()) else valid,
             places=tuple(self.places),
+            done=partial(self._used.append, self._pixels) if not self._raw else lambda: None,
         )
         self.places = []
         return batch
@@ -165,6 +172,10 @@ class _BatchBeingFilled:
             dtype = self._standardize.raw_dtype
             self._pixels = torch.zeros((count, bands, size, size), dtype=dtype, pin_memory=pinned)
             self._valid = torch.zeros((count, size, size), dtype=torch.bool, pin_memory=pinned)
+        elif self._used:
+            self._pixels = self._used.popleft()
+            if self._padded:
+                self._pixels.zero_()
         else:
             self._pixels = (torch.zeros if self._padded else torch.empty)((count, size, size, bands))
 

@@ -62,7 +62,7 @@ def finished_rows(
     """Run the network over windows and yield blended rows from the top down.
 
     Args:
-        forward: Returns the logits (B, K, h, w) of a batch, which are written to.
+        forward: Returns the logits (B, K, h, w) of a batch.
         windows: From ``read_windows``, run in another thread.
         plan: The windows.
         products: What is made of the logits.
@@ -89,9 +89,9 @@ def finished_rows(
     def put(place: tuple[int, int], logits: Tensor | None) -> None:
         row, col = place
         with torch.inference_mode():
-            sums = accumulator.put(row, col, logits)
-            if sums is not None and col >= plan.num_repeated:
-                rows.place(col, sums)
+            for top, sums in accumulator.put(row, col, logits):
+                if col >= plan.num_repeated:
+                    rows.place(top, col, sums)
             if col + 1 == len(plan.col_starts):
                 made.append(rows.finish(valid.pop(row)))
 
@@ -109,6 +109,7 @@ def finished_rows(
                         break
                 while len(made) > behind:
                     yield made.popleft().arrived()
+            item.done()
             if report is not None:
                 report(item)
     for place in places:
@@ -156,20 +157,20 @@ class _RowsBeingMade:
         self._at_once = device.type == "cuda" and row_bytes <= _MOST_BYTES_AT_ONCE
         self._sums: Tensor | None = None
 
-    def place(self, col: int, sums: Tensor) -> None:
-        """Put in the mean logits (K, n, m) of the pixels that a column of windows finishes."""
+    def place(self, top: int, col: int, sums: Tensor) -> None:
+        """Put in mean logits (K, n, m): from a row on, counted from the first, of what a column of windows finishes."""
         offset = self._plan.col_edges[col] - self._plan.columns.start
-        columns = slice(offset, offset + sums.shape[2])
+        rows, columns = slice(top, top + sums.shape[1]), slice(offset, offset + sums.shape[2])
         if self._at_once:
             if self._sums is None:
                 self._sums = sums.new_zeros((self._num_classes, *self._size()))
-            self._sums[:, :, columns] = sums
+            self._sums[:, rows, columns] = sums
             return
         block = self._products.make(sums)
         if not self._made:
             self._begin()
-        for name, rows in self._made.items():
-            rows[..., columns] = getattr(block, name)
+        for name, whole in self._made.items():
+            whole[..., rows, columns] = getattr(block, name)
 
     def finish(self, valid: npt.NDArray[np.bool_]) -> _RowsOnTheirWay:
         """Return the rows and go on with the next."""

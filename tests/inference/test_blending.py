@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctrs.inference import blending
 from ctrs.inference.blending import StripAccumulator, axis_weights
 from ctrs.inference.pixels import WindowPlan
 from ctrs.raster.windows import spread_starts
@@ -79,11 +80,14 @@ def accumulated(plan, blend, logits, skipped):
     for row in range(len(plan.row_starts)):
         for col, start in enumerate(plan.col_starts):
             place = row, plan.scene_col_starts.index(start)
-            sums = accumulator.put(row, col, None if place in skipped else logits[place].clone())
-            assert (sums is None) == (place in skipped)
-            if sums is not None and col >= plan.num_repeated:
-                left = plan.col_edges[col] - plan.columns.start
-                found[:, plan.row_edges[row] : plan.row_edges[row + 1], left : left + sums.shape[2]] = sums
+            next_row = 0
+            for top, sums in accumulator.put(row, col, None if place in skipped else logits[place]):
+                assert top == next_row
+                next_row += sums.shape[1]
+                if col >= plan.num_repeated:
+                    first, left = plan.row_edges[row] + top, plan.col_edges[col] - plan.columns.start
+                    found[:, first : first + sums.shape[1], left : left + sums.shape[2]] = sums
+            assert next_row == (0 if place in skipped else plan.row_edges[row + 1] - plan.row_edges[row])
     return found
 
 
@@ -111,7 +115,12 @@ def test_sums_equal_those_over_the_whole_scene(plan, blend, data):
     found = accumulated(plan, blend, logits, skipped)
     expected = sums / np.where(unseen, np.nan, total)
     np.testing.assert_allclose(found[:, ~unseen], expected[:, ~unseen], atol=1e-5, rtol=1e-5)
-    # Blocks of columns give the same, bit for bit.
+    # Other numbers of rows at a time, and blocks of columns, give the same, bit for bit.
+    num_rows = data.draw(st.integers(1, 40))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blending, "rows_at_a_time", lambda num_classes, height, width: min(height, num_rows))
+        again = accumulated(plan, blend, logits, skipped)
+    np.testing.assert_array_equal(again[:, ~unseen], found[:, ~unseen])
     parts = [accumulated(part, blend, logits, skipped) for part in plan.in_blocks(data.draw(st.integers(1, 4)))]
     np.testing.assert_array_equal(np.concatenate(parts, axis=2)[:, ~unseen], found[:, ~unseen])
 
@@ -122,5 +131,5 @@ def test_only_the_strip_below_is_kept(height):
     accumulator = accumulator_for(plan, "hann", num_classes=3)
     overlap = max(start + 32 - following for start, following in pairwise(plan.row_starts))
     assert overlap <= 9
-    held = [value for value in vars(accumulator).values() if isinstance(value, torch.Tensor)]
-    assert sum(tensor.numel() for tensor in held) == 3 * overlap * 50
+    held = {name: tuple(value.shape) for name, value in vars(accumulator).items() if isinstance(value, torch.Tensor)}
+    assert held == {"_piece": (3, 32, 32), "_below": (3, overlap, 50), "_beside": (3, 32, 14)}
