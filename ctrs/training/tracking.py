@@ -107,11 +107,11 @@ def _nameless_machine() -> Iterator[None]:
     if known is None:
         yield
         return
-    event_file_writer.socket = SimpleNamespace(gethostname=lambda: PROJECT)  # type: ignore[attr-defined]
+    event_file_writer.socket = SimpleNamespace(gethostname=lambda: PROJECT)
     try:
         yield
     finally:
-        event_file_writer.socket = known  # type: ignore[attr-defined]
+        event_file_writer.socket = known
 
 
 class WandbTracker:
