@@ -10,6 +10,7 @@ from rio_cogeo import cog_validate
 
 from ctrs.classes import ClassMap, LandClass
 from ctrs.errors import RasterError
+from ctrs.raster import probabilities
 from ctrs.raster.cog import read_class_tag, write_class_cog
 from ctrs.raster.confidence import check_confidence, confidence_kind, read_confidence, to_steps, write_confidence_cog
 from ctrs.raster.geotiff import Grid, open_raster
@@ -100,13 +101,15 @@ def test_numbers_names_and_nodata_come_back(tmp_path, count, number_format):
         assert small.mask[:, 10].all()
 
 
-def test_bands_that_would_fill_memory_have_smaller_blocks(tmp_path):
-    values = np.zeros((40, 600, 600), np.float16)
-    names = [f"c{i}" for i in range(40)]
-    bands = bands_of(tmp_path / "rows", values)
-    path = write_probabilities_cog(tmp_path / "p.tif", bands, grid_of(600, 600), names, "float16", {})
-    with rasterio.open(path) as dataset:
-        assert dataset.block_shapes[0] == (256, 256)
+def test_bands_that_would_fill_memory_have_smaller_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(probabilities, "_MOST_BLOCK_BYTES", 4 * 4 * 256**2)
+    for count, block_px in ((4, 256), (5, 128)):
+        values = np.zeros((count, 600, 300), np.float16)
+        names = [f"c{i}" for i in range(count)]
+        bands = bands_of(tmp_path / f"rows{count}", values)
+        path = write_probabilities_cog(tmp_path / "p.tif", bands, grid_of(600, 300), names, "float16", {})
+        with rasterio.open(path) as dataset:
+            assert dataset.block_shapes[0] == (block_px, block_px)
 
 
 def test_other_rasters_are_refused(tmp_path, write_raster):
