@@ -24,7 +24,7 @@ from ctrs.model_files import CheckpointMetadata
 from ctrs.raster.bands import Bands
 from ctrs.raster.imagery_profile import BandProfile, ImageryProfile, outside_share
 
-Kind = Literal["pixel size", "band order", "values", "spread", "outside", "clipped", "constant"]
+Kind = Literal["pixel size", "empty", "band order", "values", "spread", "outside", "clipped", "constant"]
 
 MAX_SAMPLES = 100_000
 """Pixels of a scene that are looked at."""
@@ -145,6 +145,9 @@ def check_scene(scene: SampledScene, training: TrainingImagery, *, strict: bool 
     pixels, valid = scene.sample(MAX_SAMPLES)
     seen_m = None if scene.pixel_size_m is None else scene.pixel_size_m / scene.gsd_factor
     found = compare(pixels[:, valid], training, pixel_size_m=seen_m, bidx=scene.bidx)
+    if valid.size and not valid.any():
+        text = f"no valid pixel among {valid.size} spread over it; check its nodata value, mask and area of interest"
+        found = (*found, Difference(kind="empty", text=text, figures={"pixels": valid.size}))
     if not found:
         return found
     line = f"{scene.name}: unlike the training imagery: {'; '.join(difference.text for difference in found)}"
@@ -175,7 +178,10 @@ def compare(
     if values.shape[1] >= MIN_SAMPLES:
         own = BandProfile.of(values)
         numbers = tuple(bidx) if bidx else tuple(range(1, len(values) + 1))
-        found.append(_compare_order(own, training, numbers))
+        order = _better_order(own, training)
+        if order is not None:
+            found.append(_order_difference(own, training, order, numbers))
+            own, values = own.reordered(order), values[list(order)]  # what else differs is told of the right bands
         found.append(_compare_values(own, training))
         found.append(_compare_spread(own, training))
         found.append(_compare_outside(values, training))
@@ -202,19 +208,26 @@ def _compare_pixel_size(own: float | None, known: tuple[float, float] | None) ->
     )
 
 
-def _compare_order(own: BandProfile, training: TrainingImagery, numbers: tuple[int, ...]) -> Difference | None:
+def _better_order(own: BandProfile, training: TrainingImagery) -> tuple[int, ...] | None:
+    """Return the order in which the bands are clearly more like the training's, if there is one."""
     if training.profile is None:
         return None
     known = training.profile.bands
     as_is = known.divergence(own)
     others = {order: known.divergence(own.reordered(order)) for order in _orders(training.bands.names)}
-    if not others:
+    best = min(others, key=lambda order: others[order], default=None)
+    if best is None or others[best] > _ORDER_FIT:
         return None
-    best = min(others, key=lambda order: others[order])
-    fit = others[best]
-    if fit > _ORDER_FIT or as_is < fit + _ORDER_GAIN or as_is < _ORDER_RATIO * fit:
+    return best if as_is >= max(others[best] + _ORDER_GAIN, _ORDER_RATIO * others[best]) else None
+
+
+def _order_difference(
+    own: BandProfile, training: TrainingImagery, order: tuple[int, ...], numbers: tuple[int, ...]
+) -> Difference | None:
+    if training.profile is None:
         return None
-    chosen = ",".join(str(numbers[band]) for band in best)
+    as_is, fit = (training.profile.bands.divergence(profile) for profile in (own, own.reordered(order)))
+    chosen = ",".join(str(numbers[band]) for band in order)
     return Difference(
         kind="band order",
         text=(

@@ -87,6 +87,15 @@ def test_what_differs_is_named_with_figures(scene: np.ndarray, expected: str, wo
     assert words in text
 
 
+def test_what_else_differs_is_told_of_the_right_bands() -> None:
+    dark = imagery(5, shift=-45)
+    right = compare(dark, HOME)
+    assert "values" in kinds(right)
+    found = compare(dark[::-1], HOME)
+    assert kinds(found)[0] == "band order"
+    assert found[1:] == right
+
+
 def test_advice_on_the_order_names_the_bands_of_the_file() -> None:
     found = compare(imagery(5)[::-1], HOME, bidx=(5, 3, 2))
     assert "try --bidx 2,3,5" in found[0].text
@@ -187,6 +196,21 @@ def test_invalid_pixels_and_resampling_are_taken_into_account() -> None:
         assert check_scene(Scene(imagery(5), pixel_size_m=0.2, gsd_factor=2.0), HOME, strict=True) == ()
     with pytest.warns(DataWarning, match="ground pixel 20 cm"):
         check_scene(Scene(imagery(5), pixel_size_m=0.2), HOME)
+
+
+def test_a_scene_without_valid_pixels_is_told() -> None:
+    with pytest.warns(DataWarning, match="no valid pixel among 20000"):
+        found = check_scene(Empty(imagery(5)), HOME)
+    assert kinds(found) == ["empty"]
+
+
+@dataclass
+class Empty(Scene):
+    """Holds nodata alone."""
+
+    def sample(self, max_px: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return pixels of which none is valid."""
+        return self.pixels[:, None], np.zeros((1, self.pixels.shape[1]), bool)
 
 
 def metadata(**changes: Any) -> CheckpointMetadata:
