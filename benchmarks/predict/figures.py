@@ -57,7 +57,7 @@ def check_windows(predict: dict[str, Any], forward: dict[str, Any]) -> None:
 
 def side_figures(rounds: Sequence[Round], name: str) -> dict[str, Any]:
     turns = [taken[name] for taken in rounds]
-    numbers = ("seconds", "cpu_seconds", "foreign", "above_mib", "opening", "loop", "finishing", "busy")
+    numbers = ("seconds", "cpu_seconds", "foreign", "loop_mib", "above_mib", "opening", "loop", "finishing", "busy")
     found: dict[str, Any] = {
         key: spread(turn[key] for turn in turns) for key in numbers if all(turn.get(key) is not None for turn in turns)
     }
@@ -83,8 +83,9 @@ def table(case: dict[str, Any]) -> str:
         f"{case['network']}, {case['scene']}: {case['rounds']} rounds"
         + (f", {case['disturbed_rounds']} of them disturbed by other work" if case["disturbed_rounds"] else ""),
         "",
-        "| | s | total / forward | of CPU time | opening, s | loop, s | loop / forward | finishing, s | above, MiB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| | s | total / forward | of CPU time | opening, s | loop, s | loop / forward | finishing, s "
+        "| in the loop above, MiB | above, MiB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, side in case["sides"].items():
         cells = [
@@ -95,6 +96,7 @@ def table(case: dict[str, Any]) -> str:
             shown(side.get("loop"), 1, ranges=False),
             shown(side.get("loop_over_forward"), 3),
             shown(side.get("finishing"), 2, ranges=False),
+            shown(side.get("loop_mib"), 0, ranges=False),
             shown(side.get("above_mib"), 0),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")

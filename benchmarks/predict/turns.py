@@ -148,18 +148,19 @@ def options(turn: Turn) -> PredictConfig:
 
 
 class Phases:
-    """Times when windows began and ended, heard as the progress of ``predict_raster``."""
+    """When windows began and ended, heard as the progress of ``predict_raster``, and the peak of memory by then."""
 
     def __init__(self) -> None:
         self.began: float | None = None
         self.ended = 0.0
+        self.peak_mib: float | None = None
         self.what = ""
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if self.began is None:
             self.began, self.what = time.perf_counter(), what
         if what == self.what and done == total:
-            self.ended = time.perf_counter()
+            self.ended, self.peak_mib = time.perf_counter(), peak_mib()
 
 
 class Watch:
@@ -219,7 +220,8 @@ def run_predict(turn: Turn) -> dict[str, Any]:
         "opening": phases.began - meter.started,
         "loop": loop,
         "finishing": meter.ended - phases.ended,
-        "above_mib": above(before),
+        "loop_mib": above(before, phases.peak_mib),
+        "above_mib": above(before, peak_mib()),
         "busy": watch.busy_seconds() / loop,
         "windows": watch.windows,
         "windows_allowed": allowed(height, turn) * allowed(width, turn),
@@ -247,9 +249,8 @@ def run_peer(turn: Turn) -> dict[str, Any]:
         found = np.unique(dataset.read(1))
     if found.max() >= CLASSES.num_classes:
         raise RuntimeError(f"{turn.side}: values {found} in the mask")
-    return {**meter.figures(), "above_mib": above(before)}
+    return {**meter.figures(), "above_mib": above(before, peak_mib())}
 
 
-def above(before: float | None) -> float | None:
-    after = peak_mib()
+def above(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
