@@ -1,6 +1,7 @@
-"""A whole evaluation of a scene and of one four times as tall: its memory is that of its blocks and rows."""
+"""A whole evaluation of a scene and of one eight times as tall: its memory is that of its blocks and rows."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,23 +87,39 @@ assert all((written / name).exists() for name in ("report.html", "errors/town_er
 print(memory("VmHWM") - begun[0])
 """
 
-LARGER_MIB = 9
+SMALL, TALL = (3072, 1024), (24576, 1024)
+"""Rows and columns; both have several blocks on the way down."""
+
+LARGER_MIB = (TALL[0] * TALL[1] - SMALL[0] * SMALL[1]) / 2**20
 """So much larger is the tall scene than the other, as bytes of a single band."""
+
+# What is freed goes back to the system at once: else it depends on luck which of it stays in the process.
+MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+
+def peak_mib(folder: Path, shape: tuple[int, int]) -> float:
+    """Return what a whole evaluation of a scene takes at its peak, beside the network, in a process of its own."""
+    folder.mkdir(parents=True)
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(folder), *map(str, shape)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+        env={**os.environ, **MALLOC, "OMP_NUM_THREADS": "1", "GDAL_MAX_DATASET_POOL_SIZE": "8"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    shutil.rmtree(folder)
+    return float(run.stdout)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_of_a_whole_evaluation_does_not_grow_with_the_height(tmp_path):
-    peaks = {}
-    for name, height, width in (("small", 3072, 1024), ("tall", 12288, 1024)):  # both have several blocks on the way
-        folder = tmp_path / name
-        folder.mkdir()
-        run = subprocess.run(
-            [sys.executable, "-c", MEASURE, str(folder), str(height), str(width)],
-            capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "GDAL_MAX_DATASET_POOL_SIZE": "8"},
-        )  # fmt: skip
-        assert run.returncode == 0, run.stderr
-        peaks[name] = float(run.stdout)
-    # The tall scene's logits are 12 times as much, and its imagery, truth, mask, confidence and errors 8 times.
-    assert peaks["tall"] - peaks["small"] < 4.5 * LARGER_MIB, peaks
+    # The tall scene's logits are 12 times LARGER_MIB; one float32 band, such as confidences, is 4 times. Over six pairs
+    # of runs (to 18432 rows) peaks spread by 10 MiB and differed by 7 to 14 MiB, most of it the 60 tiles' more records.
+    bound = 3 * LARGER_MIB
+    peaks: dict[str, list[float]] = {"small": [], "tall": []}
+    for attempt in range(2):
+        for name, shape in (("small", SMALL), ("tall", TALL)):
+            peaks[name].append(peak_mib(tmp_path / f"{name}-{attempt}", shape))
+        if min(peaks["tall"]) - min(peaks["small"]) < bound:
+            return  # a leak shows in every run, noise does not
+    pytest.fail(f"peaks in MiB: {peaks}; a difference of less than {bound:.0f} expected")
