@@ -15,7 +15,8 @@
     ├── DataError (ValueError)      prepared data that cannot serve the purpose
     ├── CheckpointError (ValueError)  weights of another kind, broken or incomplete
     ├── DeviceError (RuntimeError)  a device that is not there
-    └── TrainingError (RuntimeError)  training that cannot go on
+    ├── TrainingError (RuntimeError)  training that cannot go on
+    └── ExportError (RuntimeError)  a network that another format cannot hold faithfully
 
     CtrsWarning (UserWarning)
     ├── MissingCrsWarning           pixel coordinates are used instead
@@ -94,6 +95,10 @@ class DeviceError(CtrsError, RuntimeError):
 
 class TrainingError(CtrsError, RuntimeError):
     """Training that cannot go on."""
+
+
+class ExportError(CtrsError, RuntimeError):
+    """A network that cannot be exported, or whose export computes something else."""
 
 
 class CtrsWarning(UserWarning):

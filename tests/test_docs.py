@@ -92,7 +92,9 @@ def test_settings_on_the_page_of_train_are_the_defaults() -> None:
     from_mapping(TrainConfig, tomllib.loads(re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)))
 
 
-@pytest.mark.parametrize("name", ["prepare", "train", "eval", "info", "predict", "vectorize", "ablate", "demo"])
+@pytest.mark.parametrize(
+    "name", ["prepare", "train", "eval", "info", "export", "predict", "vectorize", "ablate", "demo"]
+)
 def test_each_option_stands_on_the_page_of_its_command(name: str) -> None:
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     text = (DOCS / "commands" / f"{name}.md").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ctrs import __version__
-from ctrs.cli import ablate, demo, evaluate, info, inspect, predict, prepare, presets, train, vectorize
+from ctrs.cli import ablate, demo, evaluate, export, info, inspect, predict, prepare, presets, train, vectorize
 from ctrs.errors import ConfigError, CtrsError
 from ctrs.launcher import launched_rank
 
@@ -55,6 +55,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("vectorize")(vectorize.vectorize)
 app.command("info")(info.info)
+app.command("export")(export.export)
 app.command("ablate")(ablate.ablate)
 app.add_typer(inspect.app, name="inspect")
 app.command("demo")(demo.demo)

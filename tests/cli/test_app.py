@@ -13,7 +13,19 @@ from ctrs import __version__
 from ctrs.cli import app as program
 from ctrs.errors import CtrsError, OutputExistsError, UsageError
 
-COMMANDS = ["prepare", "presets", "train", "eval", "predict", "vectorize", "info", "ablate", "inspect", "demo"]
+COMMANDS = [
+    "prepare",
+    "presets",
+    "train",
+    "eval",
+    "predict",
+    "vectorize",
+    "info",
+    "export",
+    "ablate",
+    "inspect",
+    "demo",
+]
 HEAVY = {
     "torch",
     "timm",
