@@ -54,7 +54,7 @@ class Network:
             compiled: Run the network through ``torch.compile``.
 
         Returns:
-            float32 (B, K, h, h), contiguous; the caller may write to it.
+            Float (B, K, h, h) as the network made it: in any layout, not to be written to.
 
         Raises:
             CheckpointError: The network has another number of classes.
@@ -71,9 +71,7 @@ class Network:
                 f"{self.device}: out of memory with {len(images)} windows of {images.shape[-1]} px at a time; "
                 "pass a smaller --batch-size"
             ) from error
-        # The classes of a pixel are compared and blended plane by plane.
-        logits = logits.to(torch.float32).contiguous()
-        return logits if size_px in (None, edge) else _resize(logits, edge, antialias)
+        return logits if size_px in (None, edge) else _resize(logits.float(), edge, antialias)
 
     def _forward(self, module: nn.Module, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):

@@ -12,6 +12,11 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+READ_AHEAD = 2
+"""Items that wait between the reader and the network."""
+WRITE_BEHIND = 1
+"""Items that wait between the network and the writer."""
+
 _PATIENCE_S = 0.1
 """How long a thread sleeps before it looks whether the other side has given up."""
 
@@ -25,7 +30,7 @@ class _End:
     pass
 
 
-def read_ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item]:
+def read_ahead(items: Iterator[Item], depth: int = READ_AHEAD) -> Generator[Item]:
     """Yield the items of an iterator that runs in its own thread, at most ``depth`` items ahead.
 
     Errors of the iterator are raised here. When this generator is closed, the thread ends.
@@ -73,7 +78,7 @@ class WriteBehind(AbstractContextManager["WriteBehind[Item]"], Generic[Item]):
     are raised by ``put`` or on leaving; after one, later items are dropped.
     """
 
-    def __init__(self, function: Callable[[Item], object], depth: int = 2) -> None:
+    def __init__(self, function: Callable[[Item], object], depth: int = WRITE_BEHIND) -> None:
         self._function = function
         self._waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
         self._error: BaseException | None = None
