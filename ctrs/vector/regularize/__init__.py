@@ -1,13 +1,14 @@
 """Straight buildings from outlines that wobble: walls are straight in truth, so what is straightened is also nearer.
 
-The way of an outline, each step a module, each over all buildings of a block at once where arrays allow:
+The way of an outline, over all buildings of a block at once where arrays allow. Steps that name a module stand; the
+others are the plan:
 
 1. ``subpixel``: the exact outlines of the cleaned mask (``ctrs.vector.outlines``) go, edge by edge, to where the
    probabilities of the class and of its strongest rival are equal. Rings, labels and holes are those of the exact
    outlines, so nothing has to be joined where the raster is read in bands.
-2. Directions: each building's main direction, from the mean of 4 x direction of its outline, reweighted; a second one
-   where enough of the outline follows neither the first nor its diagonals; neighbours that agree within the error of
-   the estimate share one.
+2. ``directions``: each building's main direction modulo 90 degrees, from chords of its outline, and a second one where
+   enough of the outline follows neither the first nor its diagonals. Neighbours in a block that agree within the error
+   of the estimate are to share one.
 3. Walls: which lines (direction, offset) the outline follows, by least cost around the closed ring: truncated squared
    distance, a price for each corner, a higher one for diagonals and free angles. Truncation makes trees and pinholes
    cost alike however deep they bite.
@@ -23,6 +24,7 @@ Lengths are ground metres along the pixel axes (``ctrs.vector.cleaning.ground_pi
 any CRS and at any pixel size.
 """
 
+from ctrs.vector.regularize.directions import Directions, find_directions
 from ctrs.vector.regularize.subpixel import SubpixelOutlines, refine_outlines
 
-__all__ = ["SubpixelOutlines", "refine_outlines"]
+__all__ = ["Directions", "SubpixelOutlines", "find_directions", "refine_outlines"]

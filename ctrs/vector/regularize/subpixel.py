@@ -76,7 +76,7 @@ class SubpixelOutlines:
         sizes = np.diff(self.ring_offsets)
         begin, size = np.repeat(self.ring_offsets[:-1], sizes), np.repeat(sizes, sizes)
         place = np.arange(len(self.points)) - begin
-        steps = np.hypot(*((self.points[begin + (place + 1) % size] - self.points) * scale).T)
+        steps = self.steps(scale)
         total, weights = self.points.copy(), np.ones(len(self.points))
         # Shares of an edge between neighbouring points are at least half a pixel on average.
         reach = min(int(np.ceil(_REACH * sigma / (0.5 * min(scale)))), int((sizes.max() - 1) // 2))
@@ -92,6 +92,47 @@ class SubpixelOutlines:
                 total += weight[:, None] * self.points[index]
                 weights += weight
         return replace(self, points=total / weights[:, None])
+
+    @property
+    def following(self) -> IntArray:
+        """The point after each, around its ring; shape (V,)."""
+        result = np.arange(1, len(self.points) + 1, dtype=np.int64)
+        result[self.ring_offsets[1:] - 1] = self.ring_offsets[:-1]
+        return result
+
+    def steps(self, scale: tuple[float, float] = (1.0, 1.0)) -> FloatArray:
+        """Return the length from each point to the one after it, in pixels times ``scale``; shape (V,)."""
+        step = (self.points[self.following] - self.points) * scale
+        return np.asarray(np.hypot(step[:, 0], step[:, 1]), np.float64)
+
+    def resample(self, spacing: float, scale: tuple[float, float] = (1.0, 1.0)) -> SubpixelOutlines:
+        """Walk each ring in equal steps of about ``spacing``, at least twelve, from its first point.
+
+        Args:
+            spacing: In pixels times ``scale``.
+            scale: Size of a pixel along columns and rows.
+        """
+        if not len(self.points):
+            return self
+        steps = self.steps(scale)
+        lengths = np.add.reduceat(steps, self.ring_offsets[:-1])
+        sizes = np.maximum(12, np.rint(lengths / spacing)).astype(np.int64)
+        ring = np.repeat(np.arange(len(sizes)), sizes)
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        reached = np.cumsum(steps)
+        where = (np.cumsum(lengths) - lengths)[ring] + (np.arange(len(ring)) - offsets[ring]) * (lengths / sizes)[ring]
+        # Rounding must not lead over to another ring.
+        source = np.searchsorted(reached, where, side="right")
+        source = np.clip(source, self.ring_offsets[ring], self.ring_offsets[ring + 1] - 1)
+        share = np.clip(1 - (reached[source] - where) / np.maximum(steps[source], 1e-30), 0, 1)
+        ahead = self.following[source]
+        return SubpixelOutlines(
+            points=self.points[source] + share[:, None] * (self.points[ahead] - self.points[source]),
+            ring_offsets=offsets,
+            polygon_offsets=self.polygon_offsets,
+            regions=self.regions,
+            located=self.located[source] & self.located[ahead],
+        )
 
     def polygons(self, scale: tuple[float, float] = (1.0, 1.0)) -> npt.NDArray[np.object_]:
         """Return shapely polygons; columns and rows are multiplied by ``scale``. They may be invalid where thin."""

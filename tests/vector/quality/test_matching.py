@@ -37,6 +37,12 @@ def test_split_needs_two_parts_that_lie_mostly_inside() -> None:
     assert match_polygons(predicted, truth).split.tolist() == [True, False]
 
 
+def test_merging_needs_two_buildings_that_lie_mostly_inside() -> None:
+    truth = boxes((0, 0, 10, 10), (10, 0, 20, 10))
+    assert match_polygons(boxes((0, 0, 14, 10)), truth).merging.tolist() == [False]
+    assert match_polygons(boxes((0, 0, 16, 10)), truth).merging.tolist() == [True]
+
+
 def test_touching_is_no_overlap() -> None:
     assert len(match_polygons(boxes((0, 0, 1, 1)), boxes((1, 0, 2, 1))).iou) == 0
 

@@ -86,6 +86,18 @@ def test_nearest_wall_is_found_on_every_ring(pairs: tuple[np.ndarray, np.ndarray
             assert tuple(outlines.corners[wall]) == pytest.approx(expected_wall[0])
 
 
+def test_where_a_ring_begins_the_ring_before_it_is_not_taken() -> None:
+    rng = np.random.default_rng(2)
+    shapes = np.array([building(rng, moved=1e6 * rng.random()) for _ in range(200)], object)
+    holes = [np.array(shape.interiors[0].coords) for shape in shapes]
+    outlines = Outlines.of(shapes)
+    # Just outside the hole's first corner, that corner is nearest.
+    points = np.array([hole[0] + 0.05 * (hole[0] - hole[:-1].mean(axis=0)) for hole in holes])
+    places, _ = outlines.nearest(points, np.arange(200))
+    expected = outlines.distances(points, np.arange(200))
+    np.testing.assert_allclose(np.hypot(*(places - points).T), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("turn", [0.0, 12.0, 44.0, 46.0, 89.5])
 def test_main_direction(turn: float) -> None:
     shape = shapely.affinity.rotate(shapely.box(0, 0, 20, 5), turn)

@@ -31,6 +31,7 @@ def test_holes() -> None:
     assert count_holes(polygons(shapely.box(0, 0, 20, 20)), polygons(court)) == (1, 0)
     assert count_holes(polygons(with_hole(5, 5, 6, 6)), polygons(court)) == (1, 1)
     assert count_holes(polygons(court), polygons(shapely.box(0, 0, 20, 20))) == (0, 1)
+    assert count_holes(polygons(court, shapely.box(30, 0, 40, 9)), polygons(court, shapely.box(50, 0, 60, 9))) == (0, 0)
     assert count_holes(polygons(), polygons()) == (0, 0)
 
 
