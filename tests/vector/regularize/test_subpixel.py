@@ -122,6 +122,13 @@ def test_cleaned_pixels_and_unknown_ones_leave_the_middle() -> None:
     assert np.isclose(found.points[found.located], 4.7).any(axis=1).sum() == 8
 
 
+def test_a_tie_on_both_sides_leaves_the_middle() -> None:
+    outlines = outlines_of(np.pad(np.ones((2, 2), bool), 1))
+    found = refine_outlines(outlines, np.array([1]), [(0, np.full((2, 4, 4), 0.5, np.float32))])
+    assert not found.located.any()
+    assert np.array_equal(found.points, refine_outlines(outlines, np.array([1])).points)
+
+
 def test_one_stored_class_stands_against_the_rest() -> None:
     field = smooth_field(4)
     outlines = outlines_of(field > 0)
