@@ -135,7 +135,7 @@ def export_program(
     """Write a network as archive of torch.export (.pt2), which torch loads without ctrs.
 
     Input, output, arguments and errors are those of `export_onnx`, but no package is needed. The metadata stand in the
-    extra file ``ctrs.json``.
+    extra file ``metadata.json``.
     """
     return _export(_PT2, checkpoint, out, window_px=window_px, output=output, overwrite=overwrite)
 

@@ -17,7 +17,7 @@ import torch
 from ctrs.errors import ExportError
 from ctrs.inference.onnx_file import first_line
 
-TAGS_FILE = "ctrs.json"
+TAGS_FILE = "metadata.json"
 """Name of the extra file in the archive that holds the metadata, as one JSON table of texts."""
 
 _SOURCE_NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
