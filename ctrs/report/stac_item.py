@@ -60,6 +60,8 @@ def stac_item(card: ModelCard) -> dict[str, Any]:
                 "type": "application/vnd.safetensors",
                 "roles": ["mlm:model", "mlm:weights"],
                 "mlm:artifact_type": "safetensors.torch.save_file",
+                # The item may describe bands only if an asset names some: so do STAC's own rules.
+                "bands": [{"name": name} for name in card.metadata.bands.names],
                 "file:size": card.num_bytes,
                 "file:checksum": _checksum(weights),
             },

@@ -68,6 +68,8 @@ def test_assets_are_the_files_beside_it(tmp_path: Path) -> None:
     assert assets["weights"]["file:checksum"] == "1220" + hashlib.sha256(weights.read_bytes()).hexdigest()
     assert assets["weights"]["file:size"] == weights.stat().st_size
     assert "mlm:model" in assets["weights"]["roles"]
+    # STAC 1.1's schema refuses bands in an item's properties where no asset has any.
+    assert [band["name"] for band in assets["weights"]["bands"]] == ["near infrared", "red", "green"]
     assert (path.parent / assets["description"]["href"]).is_file()
     lone = tmp_path / "7.safetensors"
     lone.write_bytes(weights.read_bytes())
