@@ -4,8 +4,8 @@
 ``site``, an ``inventory`` holds what stands there, ``ground`` and ``buildings`` paint it on a ``canvas``, ``scene``
 develops the picture, ``town`` writes the files.
 
-Apart from the town stand ``footprints``, buildings whose walls are known exactly, and ``mask_noise``, masks of them with
-the errors of networks: what polygons drawn from masks are judged by.
+Apart from the town stand ``footprints``, buildings whose walls are known exactly, and ``mask_noise``, masks of them
+with the errors of networks: what polygons drawn from masks are judged by.
 """
 
 from ctrs.synthetic.town import TownConfig, make_town
