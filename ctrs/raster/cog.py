@@ -27,8 +27,9 @@ CLASSES_TAG = "CTRS_CLASSES"
 JOB_TAG = "CTRS_JOB"
 VERSION_TAG = "CTRS_VERSION"
 
-_OPEN_FILES = "16"
-"""Files of a virtual raster that GDAL keeps open, each with its buffers; its own limit is 100."""
+_OPEN_FILES = 3
+"""Files of a virtual raster that GDAL keeps open for each block of columns, each with its buffers and the blocks that
+it has read; its own limit is 100 files, which would hold what is written already."""
 
 _LEVEL = "5"
 """Of DEFLATE: GDAL's own, 6, takes twice the time for files of masks that are a tenth smaller."""
@@ -155,7 +156,7 @@ def write_cog(
     options = with_defaults(creation_options, **{**ours, **{name.upper(): value for name, value in defaults.items()}})
     try:
         ElementTree.ElementTree(description).write(described, encoding="utf-8")
-        with rasterio.Env(**GDAL_OPTIONS, GDAL_MAX_DATASET_POOL_SIZE=_OPEN_FILES):
+        with rasterio.Env(**GDAL_OPTIONS, GDAL_MAX_DATASET_POOL_SIZE=str(_OPEN_FILES * _num_beside(description))):
             rasterio.shutil.copy(described, staged, driver="COG", **options)
         _read_back(staged)
     except WRITE_ERRORS as error:
@@ -256,6 +257,11 @@ def _on_disk(rows: Rows, scratch: Path, grid: Grid) -> list[RowBands]:
             arrays = arrays or RowBands(scratch / "rows", grid.width)
             arrays.append(part)
     return check_whole(blocks if arrays is None else arrays, grid)
+
+
+def _num_beside(description: ElementTree.Element) -> int:
+    """Return how many files of a virtual raster stand beside each other."""
+    return max(1, len({place.get("xOff") for place in description.iter("DstRect")}))
 
 
 def _add_overviews(

@@ -270,3 +270,34 @@ def test_a_disk_that_is_full_before_the_copy_names_the_folder(tmp_path, monkeypa
     with pytest.raises(OutputError, match=r"not writable \(.*[Nn]o space left.*\); free space there"):
         write_class_cog(tmp_path / "m.tif", [some_mask(5, 20)], grid, CLASSES)
     assert list(tmp_path.iterdir()) == []
+
+
+FINISHING = """
+import sys
+import numpy as np
+from pathlib import Path
+from affine import Affine
+from ctrs.classes import BUILDING_CLASSES
+from ctrs.raster.cog import write_class_cog
+from ctrs.raster.geotiff import Grid
+from ctrs.raster.row_bands import RowBands
+folder, height, width = Path(sys.argv[1]), int(sys.argv[2]), 6000
+bands = RowBands(folder / "rows", width)
+rows = (np.arange(width) // 90 % 2 * np.ones((384, 1))).astype(np.uint8)
+for top in range(0, height, 384):
+    bands.append(rows[: height - top])
+grid = Grid(crs=None, transform=Affine(1, 0, 0, 0, -1, 1), width=width, height=height)
+write_class_cog(folder / "m.tif", bands, grid, BUILDING_CLASSES)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
+def test_memory_does_not_grow_with_the_mask(tmp_path):
+    peaks = {}
+    for height in (6000, 60_000):
+        command = [sys.executable, "-c", FINISHING, str(tmp_path / str(height)), str(height)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+        peaks[height] = int(run.stdout) / 1024
+    assert peaks[60_000] - peaks[6000] <= 50, peaks
