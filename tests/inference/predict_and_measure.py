@@ -45,9 +45,7 @@ def tall_scene(folder, width, height):
         pixels = np.random.default_rng(0).integers(0, 256, (3, PART_PX, width)).astype(np.uint8)
         layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "pixel"}
         profile = {"driver": "GTiff", "width": width, "height": PART_PX, "count": 3, "dtype": "uint8"}
-        with rasterio.open(
-            part, "w", **profile, **layout, crs="EPSG:32633", transform=Affine(1, 0, 0, 0, -1, 0)
-        ) as file:
+        with rasterio.open(part, "w", **profile, **layout, crs="EPSG:32633", transform=UTM) as file:
             file.write(pixels)
     bands = []
     for band in (1, 2, 3):

@@ -1,0 +1,91 @@
+"""The bound on memory: what it grows with, what it does not, and that a limit is kept."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctrs.classes import ClassMap, LandClass
+from ctrs.config import PredictConfig
+from ctrs.errors import UsageError
+from ctrs.inference.footprint import fitting_blocks
+from ctrs.inference.pixels import BlockRows
+from ctrs.inference.products import Products
+from ctrs.inference.window_plan import WindowPlan
+
+SCRIPT = Path(__file__).with_name("predict_and_measure.py")
+MIB = 2**20
+
+
+def products_for(count=6, **options):
+    classes = ClassMap(classes=tuple(LandClass(value=i, name=f"c{i}", color=(i, 0, 0)) for i in range(count)))
+    return Products.for_config(classes, PredictConfig(**options))
+
+
+def fitted(width=6000, height=6000, *, products=None, overlap=0.25, **options):
+    plan = WindowPlan(height=height, width=width, window_px=512, overlap=overlap, batch_size=2)
+    options = {"count": 3, "dtype": "uint8", "blocks": BlockRows(height=256), **options}
+    return fitting_blocks(plan, products or products_for(), **options)
+
+
+def total(*args, **options):
+    return fitted(*args, **options)[1].total
+
+
+def test_it_grows_with_what_is_held_and_not_with_the_height():
+    usual = total()
+    assert total(height=60_000) <= usual * 1.02  # other heights spread their windows a little differently
+    assert total(width=12_000) > 1.4 * usual
+    assert total(overlap=0.5) > usual
+    assert total(count=8) > usual
+    assert total(dtype="float32") > usual
+    assert total(products=products_for(20)) > usual
+    for wanted in ({"confidence": "margin"}, {"probabilities": "uint8"}, {"probabilities": "float16"}):
+        assert total(products=products_for(**wanted)) > usual
+
+
+def test_wide_scenes_fall_into_as_few_blocks_of_columns_as_fit():
+    parts, bound = fitted(width=60_000)
+    assert (len(parts), bound.blocks) == (1, 1)
+    assert "blocks" not in str(bound)
+    limit = bound.total // 3
+    parts, bound = fitted(width=60_000, max_memory=limit)
+    assert 3 <= len(parts) <= 8
+    assert bound.blocks == len(parts)
+    assert bound.total <= limit
+    assert f"in {len(parts)} blocks of columns" in str(bound)
+    assert parts[0].columns.start == 0
+    assert parts[-1].columns.stop == 60_000
+    assert fitted(width=60_000, max_memory=bound.total - 1)[1].total < bound.total
+
+
+def test_a_limit_below_one_column_of_windows_is_refused():
+    with pytest.raises(UsageError, match=r"max_memory 50 MB found, but one column of windows of 512 px takes \d+ MB"):
+        fitted(max_memory=50_000_000)
+
+
+def measured(folder, *arguments):
+    """Map a tall scene in a process of its own, in which freed memory goes back at once."""
+    calm = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072",
+            "MALLOC_TRIM_THRESHOLD_": "131072", "PYTHONPATH": str(SCRIPT.parents[2])}  # fmt: skip
+    folder.mkdir()
+    command = [sys.executable, "-W", "error", SCRIPT, folder, *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, **calm}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
+
+
+@pytest.mark.slow
+@needs_proc
+def test_memory_at_6000_columns(tmp_path):
+    low, high = (measured(tmp_path / str(height), 6000, height, 512) for height in (6000, 60_000))
+    for found in (low, high):
+        assert found["loop"] - found["before"] < 200 + found["logits"]
+        assert found["loop"] - found["before"] < found["bound"] + found["logits"]
+    assert high["whole"] - high["before"] < low["whole"] - low["before"] + 50
