@@ -70,7 +70,7 @@ load, begun = Predictor.from_checkpoint, []
 
 def from_checkpoint(*arguments, **options):
     predictor = load(*arguments, **options)
-    predictor.model = Brightness()  # scenes of this size would take a real network minutes
+    predictor.network.module = Brightness()  # scenes of this size would take a real network minutes
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: that of loading a network would hide others
     begun.append(memory("VmRSS"))
