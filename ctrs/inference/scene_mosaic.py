@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from ctrs.config import PredictConfig
 from ctrs.errors import OutputError, UsageError
+from ctrs.inference.prediction_log import copy_log
 from ctrs.inference.products import Products
 from ctrs.inference.provenance import SOURCE_TAG, existing_job
+from ctrs.inference.records import WantedRecords, complete_records
 from ctrs.inference.scene_source import SceneSource, open_scene
 from ctrs.inference.scenes import check_mask_name, mask_paths, scenes_in
 from ctrs.jobs import PartialWork, check_existing, fingerprint, partial_work, sync
@@ -30,6 +32,8 @@ from ctrs.raster.probabilities import probabilities_path, write_probabilities_co
 from ctrs.raster.rectangles import counted_from, overlap
 from ctrs.raster.row_bands import RowBands
 from ctrs.raster.windows import PixelWindow
+from ctrs.report.mask_stac import item_path
+from ctrs.report.qgis_style import style_path
 
 if TYPE_CHECKING:
     from ctrs.inference.predictor import Predictor
@@ -44,9 +48,6 @@ _INDIFFERENT = frozenset(
     | {"resume", "overwrite"}
 )
 """Options that determine nothing, or that what ``SceneSource.describe`` returns tells of."""
-
-Finished = Callable[[Path, Path, SceneSource], None]
-"""Called with a mask that has been cut, the mask of the whole mosaic, and the scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def predict_mosaic(
     *,
     each: bool = False,
     progress: Progress = no_progress,
-    finished: Finished | None = None,
+    command: Sequence[str] | None = None,
 ) -> list[Path]:
     """Map many scenes as one raster and write one mask, or the mask of each on its own grid.
 
@@ -94,7 +95,7 @@ def predict_mosaic(
             bounds or the area of interest get no mask.
         each: Whether each scene gets its own mask.
         progress: Told the number of windows done, then of masks cut.
-        finished: With ``each``, told of each mask before it gets its final name.
+        command: Command line, for the logs beside the masks.
 
     Returns:
         The masks, those that stood there already as the result of the same job among them.
@@ -111,7 +112,7 @@ def predict_mosaic(
     if each:
         pairs = mask_paths(scenes, out)
         mosaic = _join([scene for scene, _ in pairs], "mosaic", config)
-        return _predict_each(predictor, mosaic, [mask for _, mask in pairs], config, progress, finished)
+        return _predict_each(predictor, mosaic, [mask for _, mask in pairs], config, progress, command)
     if out is None or out.is_dir() or not out.suffix:
         found = "no -o" if out is None else f"-o {out}"
         raise UsageError(f"--mosaic one: {found} found, expected the mask of all scenes: -o FILE.tif")
@@ -120,7 +121,7 @@ def predict_mosaic(
     mosaic = _join(found_scenes, out.stem.removesuffix("_mask"), config)
     if any(source.path.absolute() == out.absolute() for source in mosaic.sources):
         raise UsageError(f"{out}: is one of the scenes; choose another output with -o")
-    return [predictor.predict_raster(mosaic.path, out, config, progress=progress)]
+    return [predictor.predict_raster(mosaic.path, out, config, progress=progress, command=command)]
 
 
 def _join(scenes: Sequence[Path | str], name: str, config: PredictConfig) -> Mosaic:
@@ -136,16 +137,18 @@ def _predict_each(
     masks: Sequence[Path],
     config: PredictConfig,
     progress: Progress,
-    finished: Finished | None,
+    command: Sequence[str] | None,
 ) -> list[Path]:
-    model_gsd = getattr(predictor, "pixel_size_m", None)
-    with open_scene(mosaic.path, predictor.bands, config, model_gsd=model_gsd) as whole:
+    with open_scene(mosaic.path, predictor.bands, config, model_gsd=predictor.pixel_size_m) as whole:
         job = fingerprint(_job(predictor, whole, config))
         cuts = _cuts(mosaic, masks, whole, job)
     left_out = len(masks) - len(cuts)
     if left_out:
         log.info("%d of %d scenes lie beside the bounds or the area of interest and get no mask", left_out, len(masks))
     missing = [cut for cut in cuts if not _is_finished(cut, config)]
+    for cut in cuts:
+        if cut not in missing:
+            complete_records(cut.mask, _records(cut, predictor, config))
     if not missing:
         log.info("all %d masks exist and are the result of the same job; nothing to do", len(cuts))
         return [cut.mask for cut in cuts]
@@ -154,10 +157,10 @@ def _predict_each(
         mask = work.folder / "mosaic_mask.tif"
         # What stands there is this job's own, also where outputs may be replaced.
         inner = replace(config, overwrite=False, resume=True, style=False, stac=False)
-        predictor.predict_raster(mosaic.path, mask, inner, progress=progress)
+        predictor.predict_raster(mosaic.path, mask, inner, progress=progress, command=command)
         for number, cut in enumerate(missing):
             progress(number, len(missing), f"cutting {cut.mask.name}")
-            _write_cut(cut, mask, predictor, config, finished)
+            _write_cut(cut, mask, predictor, config)
         progress(len(missing), len(missing), "cutting masks")
         shutil.rmtree(work.folder, ignore_errors=True)
     return [cut.mask for cut in cuts]
@@ -223,9 +226,7 @@ def _is_finished(cut: _Cut, config: PredictConfig) -> bool:
     return all(found)
 
 
-def _write_cut(
-    cut: _Cut, mosaic_mask: Path, predictor: Predictor, config: PredictConfig, finished: Finished | None
-) -> None:
+def _write_cut(cut: _Cut, mosaic_mask: Path, predictor: Predictor, config: PredictConfig) -> None:
     """Write the mask of a scene, and what is wanted beside it, from those of the mosaic."""
     # The scene's own pixels are asked for their validity alone; where it lies is known.
     own = replace(config, bounds=None, aoi=None, gsd=None)
@@ -257,9 +258,19 @@ def _write_cut(
             values=products.values,
             creation_options=config.creation_options,
         )
-        if finished is not None:
-            finished(cut.mask, mosaic_mask, source)
+        copy_log(mosaic_mask, cut.mask, scene=cut.scene)
         _publish(work, staged, mask)
+    wanted = _records(cut, predictor, config)
+    if item_path(cut.mask).exists():  # it tells of another file, the mask before
+        item_path(cut.mask).unlink()
+        wanted = replace(wanted, stac=True)
+    if wanted.style:
+        style_path(cut.mask).unlink(missing_ok=True)
+    complete_records(cut.mask, wanted)
+
+
+def _records(cut: _Cut, predictor: Predictor, config: PredictConfig) -> WantedRecords:
+    return WantedRecords(scene=cut.scene, weights=predictor.weights, style=config.style, stac=config.stac)
 
 
 def _write_beside(

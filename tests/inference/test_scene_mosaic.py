@@ -1,5 +1,9 @@
 """Scenes that are parts of one: mapped without seams, cut without loss."""
 
+import hashlib
+import json
+from pathlib import Path
+
 import geopandas
 import numpy as np
 import pytest
@@ -10,7 +14,6 @@ from affine import Affine
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import PredictConfig
 from ctrs.errors import GridMismatchError, OutputExistsError, RasterError, UsageError
-from ctrs.inference import predictor as predictor_module
 from ctrs.inference.scene_mosaic import predict_mosaic
 from ctrs.inference.scene_source import open_scene
 from ctrs.raster.cog import read_class_tag
@@ -18,10 +21,6 @@ from ctrs.raster.confidence import confidence_path
 from ctrs.raster.mosaic_parts import join_parts
 from ctrs.raster.probabilities import probabilities_path
 from ctrs.raster.windows import PixelWindow
-
-reads_sources = pytest.mark.skipif(
-    not hasattr(predictor_module, "open_scene"), reason="the predictor does not read its scenes through open_scene"
-)
 
 UTM = Affine(0.2, 0, 5e5, 0, -0.2, 5.4e6)
 ROTATED = Affine.translation(5e5, 5.4e6) @ Affine.rotation(30) @ Affine.scale(0.2, -0.2)
@@ -94,7 +93,8 @@ def test_parts_are_mapped_as_the_whole(tmp_path, edges, write_scene, cut_scene, 
             assert file.scales == (1 / 65535,)
             assert file.tags()["CTRS_CONFIDENCE"]
     left_over = {path.name for path in out.iterdir() if path.suffix != ".xml"}
-    assert left_over == {f"part{number}_{kind}.tif" for number in range(4) for kind in ("mask", "confidence")}
+    kinds = ("mask.tif", "mask.json", "confidence.tif")
+    assert left_over == {f"part{number}_{kind}" for number in range(4) for kind in kinds}
 
 
 @pytest.mark.parametrize("number_format", ["uint8", "float16"])
@@ -131,7 +131,6 @@ def test_mapped_alone_the_parts_differ(tmp_path, edges, write_scene, cut_scene, 
     assert (read(alone) != read(whole)[0:80, 100:230]).any()
 
 
-@reads_sources
 def test_later_parts_lie_on_top_and_earlier_ones_show_where_they_end(tmp_path, make_identity, cut_scene):
     below, above = np.zeros((2, 3, 40, 60), np.uint8)
     below[1] = above[2] = 200
@@ -169,6 +168,22 @@ def test_a_pixel_is_taken_whole(cut_scene, make_identity, scene):
         pixels, valid = source.read(PixelWindow(col_off=0, row_off=0, width=20, height=20))
     assert valid.all()
     np.testing.assert_array_equal(pixels, above)
+
+
+def test_records_stand_beside_each_mask(tmp_path, edges, cut_scene, scene):
+    parts, out = cut_scene(scene, QUARTERS[:2]), tmp_path / "masks"
+    masks = predict_mosaic(edges, parts, out, PredictConfig(style=True), each=True)
+    log = json.loads((out / "part1_mask.json").read_text())
+    assert (log["mask"], Path(log["scene"])) == ("part1_mask.tif", parts[1])
+    assert (out / "part1_mask.qml").exists()
+    assert not (out / "part1_mask.stac.json").exists()
+    predict_mosaic(edges, parts, out, PredictConfig(stac=True), each=True)
+    items = [json.loads((out / f"part{number}_mask.stac.json").read_text()) for number in range(2)]
+    assert items[0]["bbox"] != items[1]["bbox"]
+    # An item tells of its mask's bytes, so that it goes with the mask.
+    predict_mosaic(edges, parts, out, PredictConfig(blend="constant", overwrite=True), each=True)
+    item = json.loads((out / "part1_mask.stac.json").read_text())
+    assert hashlib.sha256(masks[1].read_bytes()).hexdigest() in json.dumps(item)
 
 
 def test_finished_masks_are_skipped_and_missing_ones_made(tmp_path, edges, cut_scene, scene, monkeypatch):
@@ -218,7 +233,6 @@ def test_a_stopped_mosaic_goes_on(tmp_path, edges, cut_scene, scene):
     assert not (out / ".mosaic.partial").exists()
 
 
-@reads_sources
 def test_bounds_and_area_leave_scenes_out(tmp_path, edges, write_scene, cut_scene, scene):
     whole = write_scene(scene, "whole.tif", nodata=0)
     parts = cut_scene(scene, QUARTERS)
