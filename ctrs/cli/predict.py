@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -218,39 +219,53 @@ def predict(
     checkpoint = model or newest_run()
     if model is None:
         console.note(f"run: {checkpoint}")
-    from ctrs.inference import Predictor, mask_paths
-    from ctrs.raster.confidence import confidence_path
+    from ctrs.inference import Predictor, mask_paths, predict_mosaic
 
-    if mosaic is not None:
-        raise UsageError("--mosaic: not built yet")
-    pairs = mask_paths(scenes, out)
     predictor = Predictor.from_checkpoint(checkpoint, device=device, precision=precision)
     masks: list[Path] = []
     failed: list[CtrsError] = []
+    num_scenes = 0
     with console.progress() as progress:
-        for scene, mask in pairs:
-            try:
-                masks.append(predictor.predict_raster(scene, mask, config, progress=progress))
-            except CtrsError as error:
-                if len(pairs) == 1:
-                    raise
-                failed.append(error)  # the other scenes are worth their masks
-                console.note(f"failed: {error}")
-            else:
-                console.note(f"{scene} -> {mask}")
+        if mosaic is not None:
+            masks = predict_mosaic(
+                predictor, scenes, out, config, each=mosaic == "each", progress=progress, command=sys.argv
+            )
+        else:
+            pairs = mask_paths(scenes, out)
+            num_scenes = len(pairs)
+            for scene, mask in pairs:
+                try:
+                    masks.append(predictor.predict_raster(scene, mask, config, progress=progress, command=sys.argv))
+                except CtrsError as error:
+                    if num_scenes == 1:
+                        raise
+                    failed.append(error)  # the other scenes are worth their masks
+                    console.note(f"failed: {error}")
+                else:
+                    console.note(f"{scene} -> {mask}")
+    _show_outputs(console, checkpoint, masks, config)
+    if failed:
+        raise CtrsError(f"{len(failed)} of {num_scenes} scenes have no mask, the first because: {failed[0]}")
 
-    surely = [confidence_path(mask) for mask in masks] if confidence else []
 
-    def show() -> None:
-        for path in (*masks, *surely):
-            console.line(str(path))
+def _show_outputs(console: Console, checkpoint: Path, masks: list[Path], config: PredictConfig) -> None:
+    from ctrs.raster.confidence import confidence_path
+    from ctrs.raster.probabilities import probabilities_path
 
     payload: dict[str, object] = {"model": str(checkpoint), "masks": [str(mask) for mask in masks]}
-    if confidence:
-        payload["confidences"] = [str(path) for path in surely]
+    beside: list[Path] = []
+    if config.confidence is not None:
+        payload["confidences"] = [str(confidence_path(mask)) for mask in masks]
+        beside += [confidence_path(mask) for mask in masks]
+    if config.probabilities is not None:
+        payload["probabilities"] = [str(probabilities_path(mask)) for mask in masks]
+        beside += [probabilities_path(mask) for mask in masks]
+
+    def show() -> None:
+        for path in (*masks, *beside):
+            console.line(str(path))
+
     console.result(payload, show)
-    if failed:
-        raise CtrsError(f"{len(failed)} of {len(pairs)} scenes have no mask, the first because: {failed[0]}")
 
 
 def _band_numbers(text: str | None) -> tuple[int, ...]:

@@ -151,6 +151,7 @@ def run_plan(plan: EvaluationPlan, *, progress: Progress = no_progress) -> Evalu
         return replace(report, path=final / REPORT_FILE, data=plan.data, checkpoint=plan.folder)
     options = config.predict
     predictor = Predictor.from_checkpoint(plan.files.weights, device=options.device, precision=options.precision)
+    predictor.training = None  # the scenes are those of the data set; there is nothing to warn of
     with partial_work(final, plan.job, overwrite=config.overwrite) as work:
         openings = _open_test_split(work, plan) if plan.split == "test" else None
         staged = work.folder / "report"

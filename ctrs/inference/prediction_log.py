@@ -155,6 +155,30 @@ def write_log(mask: Path, log: PredictionLog) -> Path:
     return path
 
 
+def copy_log(whole: Path, mask: Path, *, scene: Path | str) -> Path | None:
+    """Write the log of a mask that was cut from a larger one: what happened then, under its own names.
+
+    Args:
+        whole: The larger mask, whose log stands beside it.
+        mask: Where the mask that was cut will stand.
+        scene: What it shows.
+
+    Returns:
+        The log; None where the larger mask has none.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    try:
+        row = json.loads(log_path(whole).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    row |= {"mask": mask.name, "scene": without_secrets(shown(scene)), "cut_from": row.get("scene")}
+    path = log_path(mask)
+    write_text(path, json.dumps(row, indent=1, allow_nan=False) + "\n")
+    return path
+
+
 def mapped_at(mask: Path) -> datetime:
     """Return when a mask was made: as its log says, else when its file was written."""
     try:

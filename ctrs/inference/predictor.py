@@ -8,56 +8,33 @@ B windows of a batch, K classes, C bands, H x W a scene, h x w a window.
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 import torch
 from torch import Tensor, nn
 
 from ctrs.classes import ClassMap, Mask
 from ctrs.config import PredictConfig, TestTimeAugmentation, parse_tta
 from ctrs.errors import UsageError
-from ctrs.inference.device import cpu_threads, resolve_device, resolve_inference_precision
+from ctrs.inference.device import resolve_device, resolve_inference_precision
+from ctrs.inference.guard import TrainingImagery
 from ctrs.inference.network import Network
 from ctrs.inference.pixels import BlockRows, ReadWindow, WindowBatch, read_windows
-from ctrs.inference.prefetch import WriteBehind
 from ctrs.inference.products import Products
-from ctrs.inference.provenance import (
-    MODEL_TAG,
-    OPTIONS_TAG,
-    SOURCE_TAG,
-    describe_grid,
-    describe_inputs,
-    hash_weights,
-)
-from ctrs.inference.row_files import RowFiles, is_finished
+from ctrs.inference.provenance import hash_weights
 from ctrs.inference.rows import FinishedRows, finished_rows
+from ctrs.inference.scene_map import map_scene
 from ctrs.inference.standardize import PixelStandardizer
 from ctrs.inference.window_plan import WindowPlan
-from ctrs.jobs import fingerprint, partial_work
+from ctrs.model_files import find_checkpoint
 from ctrs.models.checkpoint import load_checkpoint
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.bands import Bands
-from ctrs.raster.cog import JOB_TAG
-from ctrs.raster.geotiff import (
-    GDAL_OPTIONS,
-    Grid,
-    check_bands,
-    color_bands,
-    open_raster,
-    read_window,
-    warn_missing_crs,
-)
 from ctrs.raster.windows import PixelWindow
-
-log = logging.getLogger(__name__)
 
 _BATCH_SIZES = {"cpu": 2, "cuda": 16}
 """Windows at a time: on the CPU larger batches fall out of its caches and are slower."""
@@ -75,7 +52,10 @@ class Predictor:
         overlap: Share of the window that neighbours have in common, unless a call says otherwise.
         resize_factor: Network pixels for one scene pixel; logits return to the scene's grid.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        precision: ``auto``, ``fp32``, ``bf16``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        pixel_size_m: Ground metres of a pixel that the network was trained with; None where they are unknown.
+        training: What scenes are compared with before they are mapped; None: nothing.
+        weights: The weight file, for records.
 
     Raises:
         DeviceError: The device is not there or cannot compute in that precision.
@@ -92,6 +72,9 @@ class Predictor:
         resize_factor: float = 1.0,
         device: str = "auto",
         precision: str = "auto",
+        pixel_size_m: float | None = None,
+        training: TrainingImagery | None = None,
+        weights: Path | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.precision = resolve_inference_precision(precision, self.device)
@@ -100,6 +83,9 @@ class Predictor:
         self.window_px = window_px
         self.overlap = overlap
         self.resize_factor = resize_factor
+        self.pixel_size_m = pixel_size_m
+        self.training = training
+        self.weights = weights
         self.model_hash = hash_weights(model)
         self.network = Network(model, num_classes=classes.num_classes, device=self.device, precision=self.precision)
         self._standardize = PixelStandardizer(bands)
@@ -134,6 +120,9 @@ class Predictor:
             resize_factor=metadata.resize_factor,
             device=device,
             precision=precision,
+            pixel_size_m=metadata.pixel_size_m,
+            training=TrainingImagery.of(metadata),
+            weights=find_checkpoint(path).weights,
         )
 
     def predict_raster(
@@ -143,11 +132,12 @@ class Predictor:
         config: PredictConfig | None = None,
         *,
         progress: Progress = no_progress,
+        command: Sequence[str] | None = None,
     ) -> Path:
         """Map a scene: write its class mask as COG on exactly the scene's grid.
 
-        With ``config.confidence`` the probability of each pixel's class stands beside it (``ctrs.raster.confidence``);
-        the mask is the same, bit for bit.
+        What stands beside the mask (``SCENE_mask.json`` with times and the like, and what the options ask for) leaves
+        the mask as it is, bit for bit.
 
         Memory does not grow with the scene's height. When the work is stopped, finished rows stay in
         ``.NAME.partial/`` beside the output, and the same call goes on with them and ends with the same bytes. If the
@@ -158,50 +148,23 @@ class Predictor:
             dst: The mask to write; names of classes for GDAL go to ``dst.aux.xml``.
             config: Options; those that are None are the checkpoint's.
             progress: Told the number of windows done.
+            command: Command line, for ``SCENE_mask.json``.
 
         Returns:
             ``dst``.
 
         Raises:
+            UsageError: Options that do not fit the scene, the network or each other.
             InputNotFoundError: There is no such scene.
             RasterError: The scene cannot be read, at the start or on the way.
             BandMismatchError: Its bands or dtype differ from those that the network knows.
+            ImageryMismatchError: It is unlike the training imagery and ``config.strict`` is True.
             OutputExistsError: Another result stands at ``dst`` and ``config.overwrite`` is False.
             OutputError: The output cannot be written.
         """
         config = config or PredictConfig()
         self._check_device(config)
-        with open_raster(src) as dataset:
-            bidx = self._choose_bands(dataset, config)
-            grid = Grid.of(dataset)
-            plan = self.plan(grid.height, grid.width, config)
-            options = self._options(plan, config, bidx)
-            job = fingerprint({**self._job(options), "grid": describe_grid(grid), "inputs": describe_inputs(dataset)})
-            if dst.exists() and dst.resolve() == Path(src).resolve():
-                raise UsageError(f"{dst}: is the scene itself; choose another output with -o")
-            products = Products.for_config(self.classes, config)
-            if is_finished(dst, job, products, overwrite=config.overwrite):
-                log.info("%s: exists and is the result of the same job; nothing to do", dst)
-                return dst
-            if grid.crs is None and grid.ground_control is None:
-                warn_missing_crs(src)
-            tags = {
-                JOB_TAG: job,
-                MODEL_TAG: self.model_hash,
-                SOURCE_TAG: Path(src).name,
-                OPTIONS_TAG: json.dumps(options, sort_keys=True),
-            }
-            if area_or_point := dataset.tags().get("AREA_OR_POINT"):
-                tags["AREA_OR_POINT"] = area_or_point
-            with partial_work(dst, job, overwrite=config.overwrite) as work:
-                files = RowFiles(work.folder, products, [plan.columns])
-                if files.num_rows():
-                    log.info("%s: going on at row %d of %d", dst, files.num_rows(), grid.height)
-                read = _dataset_reader(dataset, bidx)
-                with cpu_threads(config.threads):
-                    self._map_rows(read, plan, config, files, progress, f"predicting {Path(src).name}")
-                files.publish(work, grid, tags, creation_options=config.creation_options)
-        return dst
+        return map_scene(self, src, dst, config, progress=progress, command=command)
 
     def predict_array(
         self,
@@ -297,36 +260,6 @@ class Predictor:
             report=report,
         )
 
-    def _map_rows(
-        self,
-        read: ReadWindow,
-        plan: WindowPlan,
-        config: PredictConfig,
-        files: RowFiles,
-        progress: Progress,
-        what: str,
-    ) -> None:
-        """Predict the rows that are still missing on disk."""
-        if files.num_rows() == plan.height:
-            return
-        first_row = plan.first_row_for(files.num_rows())
-        num_cols = len(plan.col_starts)
-        progress(first_row * num_cols, plan.num_windows, what)
-
-        def report(batch: WindowBatch) -> None:
-            row, col = batch.places[-1]
-            progress(row * num_cols + col + 1, plan.num_windows, what)
-
-        with WriteBehind(files.append) as writer:
-            rows_of_scene = self.finished_rows(
-                read, plan, config, products=files.products, first_row=first_row, report=report
-            )
-            with closing(rows_of_scene):
-                for finished in rows_of_scene:
-                    writer.put(finished)
-        files.flush()
-        progress(plan.num_windows, plan.num_windows, what)
-
     def _array_rows(
         self,
         pixels: npt.NDArray[Any],
@@ -349,7 +282,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _logits(self, batch: WindowBatch, plan: WindowPlan, tta: TestTimeAugmentation, *, compiled: bool) -> Tensor:
-        """Run the network on a batch: float32 (B, K, h, w) on the scene's grid."""
+        """Run the network on a batch: float (B, K, h, w) on the scene's grid."""
         return self.network.logits(
             batch.to_input(self._standardize, self.device),
             size_px=plan.network_px,
@@ -357,13 +290,6 @@ class Predictor:
             tta=tta,
             compiled=compiled,
         )
-
-    def _choose_bands(self, dataset: rasterio.DatasetReader, config: PredictConfig) -> tuple[int, ...]:
-        bidx = config.bidx or color_bands(dataset)
-        check_bands(dataset, bidx)
-        for dtype in dict.fromkeys(dataset.dtypes[number - 1] for number in bidx):
-            self.bands.check_source(len(bidx), dtype, where=dataset.name)
-        return bidx
 
     def _check_device(self, config: PredictConfig) -> None:
         """Refuse options that ask for another device or precision than the network was put on."""
@@ -374,33 +300,3 @@ class Predictor:
                 f"precision {config.precision!r} asked for, but the network was loaded for {self.precision}; "
                 "load it with that precision"
             )
-
-    def _options(self, plan: WindowPlan, config: PredictConfig, bidx: tuple[int, ...]) -> dict[str, Any]:
-        """Return the options that determine the result, down to its rounding."""
-        return {
-            "window_px": plan.window_px,
-            "overlap": plan.overlap,
-            "blend": config.blend,
-            "batch_size": plan.batch_size,
-            "bidx": list(bidx),
-            "resize_factor": self.resize_factor,
-            "precision": str(self.precision).removeprefix("torch."),
-            "device": self.device.type,
-        }
-
-    def _job(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "step": "predict",
-            "model": self.model_hash,
-            "classes": self.classes.to_json(),
-            "bands": self.bands.to_json(),
-            "options": options,
-        }
-
-
-def _dataset_reader(dataset: rasterio.DatasetReader, bidx: tuple[int, ...]) -> ReadWindow:
-    def read(window: PixelWindow) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        with rasterio.Env(**GDAL_OPTIONS):  # GDAL's settings belong to a thread
-            return read_window(dataset, window, bidx=bidx)
-
-    return read

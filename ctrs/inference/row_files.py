@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,19 @@ from ctrs.raster.row_bands import RowBands
 
 MIN_ROWS = 256
 """Rows that are written at a time, at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedFiles:
+    """Finished files in the folder of unfinished work.
+
+    Args:
+        mask: The mask.
+        beside: Each other file, and its final name.
+    """
+
+    mask: Path
+    beside: tuple[tuple[Path, Path], ...]
 
 
 class RowFiles:
@@ -69,10 +82,10 @@ class RowFiles:
         for block in self._blocks:
             block.flush()
 
-    def publish(
+    def write(
         self, work: PartialWork, grid: Grid, tags: Mapping[str, str], *, creation_options: CreationOptions = ()
-    ) -> None:
-        """Write the finished files and, when all are whole, move them to their final names, the mask last.
+    ) -> StagedFiles:
+        """Write the finished files into the folder of unfinished work.
 
         Args:
             work: Unfinished work on the mask.
@@ -83,9 +96,9 @@ class RowFiles:
         Raises:
             OutputError: They cannot be written.
         """
-        products, mask = self.products, work.final
-        staged = write_class_cog(
-            work.folder / mask.name,
+        products, final = self.products, work.final
+        mask = write_class_cog(
+            work.folder / final.name,
             [block.mask for block in self._blocks],
             grid,
             products.written,
@@ -95,28 +108,36 @@ class RowFiles:
         )
         beside: list[tuple[Path, Path]] = []
         if products.probabilities is not None:
-            final = probabilities_path(mask)
+            place = probabilities_path(final)
             bands = [block.probabilities for block in self._blocks if block.probabilities is not None]
             names, number_format = products.probability_names, products.probabilities
-            path = work.folder / final.name
+            path = work.folder / place.name
             write_probabilities_cog(path, bands, grid, names, number_format, tags, creation_options)
-            beside.append((path, final))
+            beside.append((path, place))
         if products.confidence is not None:
-            final = confidence_path(mask)
+            place = confidence_path(final)
             bands = [block.confidence for block in self._blocks if block.confidence is not None]
-            path, kind = work.folder / final.name, products.confidence
+            path, kind = work.folder / place.name, products.confidence
             write_confidence_cog(path, bands, grid, tags, kind=kind, creation_options=creation_options)
-            beside.append((path, final))
+            beside.append((path, place))
+        return StagedFiles(mask=mask, beside=tuple(beside))
+
+    def publish(self, work: PartialWork, staged: StagedFiles) -> None:
+        """Move files that are whole to their final names, the mask last.
+
+        Raises:
+            OutputError: They cannot be moved.
+        """
         try:
-            for path, final in beside:
+            for path, final in staged.beside:
                 sync(path)
                 path.replace(final)
-            publish_class_cog(work, staged)
+            publish_class_cog(work, staged.mask)
         except OutputError:
             raise
         except OSError as error:
             raise OutputError(
-                f"{mask}: cannot be written ({error.strerror or error}); choose another place with -o"
+                f"{work.final}: cannot be written ({error.strerror or error}); choose another place with -o"
             ) from error
 
 

@@ -19,7 +19,8 @@ import rasterio
 import shapely
 
 from ctrs.config import PredictConfig
-from ctrs.inference.provenance import describe_grid, describe_inputs
+from ctrs.inference.pixels import BlockRows
+from ctrs.inference.provenance import describe_grid, describe_inputs, input_files
 from ctrs.inference.scene_place import area_of, gsd_factor, pixel_size_m, whole_pixels, window_of_bounds
 from ctrs.jobs import write_text
 from ctrs.raster.bands import Bands
@@ -98,6 +99,17 @@ class SceneSource:
     def files(self) -> tuple[Path, ...]:
         """Files on a local disk that the scene is read from."""
         return tuple(Path(name) for name in self._dataset.files or [self._dataset.name] if not is_virtual(name))
+
+    def block_rows(self) -> BlockRows:
+        """Return how the file's blocks divide the rows; rows of a mosaic of many files are not divided."""
+        if isinstance(self._pixels, MosaicReader):
+            return BlockRows()
+        height = max(int(self._dataset.block_shapes[number - 1][0]) for number in self.bidx)
+        return BlockRows(height=height, offset=-(self.window.row_off % height))
+
+    def input_files(self) -> tuple[str, ...]:
+        """Return the names of all files that determine the pixels, those behind virtual rasters included."""
+        return input_files(self._dataset)
 
     @property
     def unreadable(self) -> list[PixelWindow]:

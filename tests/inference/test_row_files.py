@@ -111,6 +111,9 @@ def whole_rows(products):
     rng = np.random.default_rng(0)
     valid = rng.random((HEIGHT, WIDTH)) < 0.8
     mask = rng.integers(0, 3, (HEIGHT, WIDTH)).astype(np.uint8)
+    sure = rng.random((HEIGHT, WIDTH)).astype(np.float32) if products.confidence else None
+    if sure is not None and products.confidence == "margin":
+        sure *= np.float32(0.5)
     probabilities = None
     if products.probabilities:
         probabilities = rng.random((len(products.probability_names), HEIGHT, WIDTH)).astype(np.float32)
@@ -120,7 +123,7 @@ def whole_rows(products):
         row_off=0,
         valid=valid,
         mask=np.where(valid, mask, IGNORE_INDEX).astype(np.uint8),
-        confidence=rng.random((HEIGHT, WIDTH)).astype(np.float32) if products.confidence else None,
+        confidence=sure,
         probabilities=probabilities,
     )
 
@@ -148,7 +151,7 @@ def write(out, config=EVERYTHING, columns=BLOCKS["whole rows"], *, step=23, earl
             for top in range(max(0, files.num_rows(block) - early), HEIGHT, step):
                 files.append(part(rows, top, min(top + step, HEIGHT), place), block)
             files.flush()
-        files.publish(work, GRID, {"CTRS_JOB": "job"}, **options)
+        files.publish(work, files.write(work, GRID, {"CTRS_JOB": "job"}, **options))
     return rows
 
 

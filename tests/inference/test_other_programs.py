@@ -1,0 +1,79 @@
+"""Masks as other programs read them: GDAL's own tools, and QGIS where it is installed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ctrs.config import PredictConfig
+
+ASK_QGIS = """
+import json, sys
+from qgis.core import QgsApplication, QgsRasterLayer
+app = QgsApplication([], False)
+app.initQgis()
+layer = QgsRasterLayer(sys.argv[1], "mask")
+if len(sys.argv) > 2:
+    layer.loadNamedStyle(sys.argv[2])
+provider = layer.dataProvider()
+classes = [[entry.value, entry.label, entry.color.name()] for entry in layer.renderer().classes()]
+print("ANSWER" + json.dumps({
+    "valid": layer.isValid(), "crs": layer.crs().authid(), "classes": classes,
+    "nodata": provider.sourceNoDataValue(1) if provider.sourceHasNoDataValue(1) else None,
+}))
+app.exitQgis()
+"""
+
+
+@pytest.fixture
+def mask(make_identity, tmp_path):
+    from tests.inference.conftest import UTM, rasterio
+
+    scene = tmp_path / "scene.tif"
+    pixels = np.random.default_rng(0).integers(1, 256, (3, 300, 200)).astype(np.uint8)
+    profile = {"driver": "GTiff", "width": 200, "height": 300, "count": 3, "dtype": "uint8"}
+    with rasterio.open(scene, "w", **profile, crs="EPSG:32633", transform=UTM) as file:
+        file.write(pixels)
+    return make_identity().predict_raster(scene, tmp_path / "scene_mask.tif", PredictConfig(style=True))
+
+
+def qgis_python():
+    """A Python that knows QGIS: this one, or the system's, for which Debian packs it."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        if shutil.which(python):
+            found = subprocess.run([python, "-c", "import qgis.core"], capture_output=True, check=False, timeout=60)
+            if found.returncode == 0:
+                return python
+    pytest.skip("QGIS is not installed")
+
+
+@pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="GDAL's programs are not installed")
+def test_gdalinfo_names_classes_and_colours(mask):
+    answer = subprocess.run(["gdalinfo", "-json", mask], capture_output=True, check=True, timeout=60).stdout
+    (band,) = json.loads(answer)["bands"]
+    assert band["categories"] == ["class 0", "class 1", "class 2"]
+    assert band["colorInterpretation"] == "Palette"
+    assert band["noDataValue"] == 255
+    assert band["colorTable"]["entries"][:3] == [[0, 100, 200, 255], [1, 100, 200, 255], [2, 100, 200, 255]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("styled", [False, True], ids=["by itself", "by the style"])
+def test_qgis_shows_classes_and_colours(mask, styled):
+    style = [mask.with_suffix(".qml")] if styled else []
+    run = subprocess.run(
+        [qgis_python(), "-c", ASK_QGIS, mask, *style],
+        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+    )  # fmt: skip
+    assert "ANSWER" in run.stdout, run.stderr
+    answer = json.loads(run.stdout.split("ANSWER")[1])
+    assert answer["valid"]
+    assert answer["crs"] == "EPSG:32633"
+    assert answer["nodata"] == 255
+    expected = [[0, "class 0", "#0064c8"], [1, "class 1", "#0164c8"], [2, "class 2", "#0264c8"]]
+    shown = [[int(value), name, color] for value, name, color in answer["classes"]]
+    assert (shown if styled else shown[:3]) == expected
