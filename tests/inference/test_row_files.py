@@ -223,7 +223,11 @@ def test_stopped_between_any_two_files_it_ends_with_the_same_bytes(tmp_path, mon
     assert not partial_dir(out).exists()
 
 
-@pytest.mark.parametrize("first", [PredictConfig(), PredictConfig(confidence="probability"), EVERYTHING])
+@pytest.mark.parametrize(
+    "first",
+    [PredictConfig(), PredictConfig(confidence="probability", probabilities="uint8"), EVERYTHING],
+    ids=["mask", "other confidence", "all"],
+)
 def test_work_begun_with_other_products_is_made_whole(tmp_path, monkeypatch, first):
     monkeypatch.setattr(row_files, "MIN_ROWS", 100)
     whole = tmp_path / "whole" / "a_mask.tif"
