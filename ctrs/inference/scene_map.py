@@ -16,6 +16,7 @@ import torch
 from ctrs.config import PredictConfig
 from ctrs.errors import DataWarning, UsageError
 from ctrs.inference.device import cpu_threads
+from ctrs.inference.footprint import fitting_blocks
 from ctrs.inference.guard import Difference, check_scene
 from ctrs.inference.pixels import WindowBatch
 from ctrs.inference.prediction_log import PhaseClock, PredictionLog
@@ -85,7 +86,14 @@ def map_scene(
     counts = _Counts()
     with open_scene(src, predictor.bands, config, model_gsd=predictor.pixel_size_m) as source:
         plan = predictor.plan(*source.grid.shape, config, gsd_factor=source.gsd_factor)
-        parts = (plan,)
+        parts, bound = fitting_blocks(
+            plan,
+            products,
+            count=predictor.bands.count,
+            dtype=predictor.bands.dtype,
+            blocks=source.block_rows(),
+            max_memory=config.max_memory,
+        )
         options = result_options(config, _settled(predictor, source, plan, parts))
         job = fingerprint(_job(predictor, source, config, options))
         if dst.exists() and isinstance(src, Path) and dst.resolve() == src.resolve():
@@ -100,6 +108,7 @@ def map_scene(
         if predictor.training is not None:
             with counts.clock.phase("checking"):
                 differences = check_scene(source, predictor.training, strict=config.strict)
+        log.info("%s: %s", source.name, bound)
         with partial_work(dst, job, overwrite=config.overwrite) as work, InputHash(source.input_files()) as digest:
             if not config.resume:
                 _discard(work)
@@ -119,7 +128,19 @@ def map_scene(
                 tags["AREA_OR_POINT"] = source.area_or_point
             if source.unreadable:
                 _warn_unreadable(source, dst)
-            story = _story(predictor, src, config, options, plan, counts, command, tags[INPUT_TAG], source, differences)
+            story = _story(
+                predictor,
+                src,
+                config,
+                options,
+                plan,
+                counts,
+                command,
+                tags[INPUT_TAG],
+                source,
+                differences,
+                bound.total,
+            )
             with counts.clock.phase("finishing"):
                 staged = files.write(work, source.grid, tags, creation_options=config.creation_options)
             write_records(staged.mask, dst, story, wanted)
@@ -243,6 +264,7 @@ def _story(
     input_text: str,
     source: SceneSource,
     differences: Sequence[Difference],
+    memory_bound: int,
 ) -> PredictionLog:
     device = predictor.device
     return PredictionLog(
@@ -260,7 +282,7 @@ def _story(
         threads={"network": config.threads or torch.get_num_threads(), "reading": 1, "writing": 1},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         precision=str(predictor.precision).removeprefix("torch."),
-        memory_bound=None,
+        memory_bound=memory_bound,
         unreadable=source.unreadable,
         differences=differences,
         resumed_from_row=counts.resumed_from_row,

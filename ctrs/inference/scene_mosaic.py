@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ALIGNMENT_PX = 0.01
+ALIGNMENT_PX = 0.25
 """Largest distance of a scene's corners from the pixel corners of the mosaic."""
 
 _INDIFFERENT = frozenset(
