@@ -9,7 +9,7 @@ import typer
 
 from ctrs.cli import options
 from ctrs.cli.console import Console
-from ctrs.config import VectorizeConfig
+from ctrs.config import Regularization, VectorizeConfig
 from ctrs.errors import InputNotFoundError, UsageError
 
 _DEFAULT = VectorizeConfig()
@@ -27,12 +27,22 @@ def vectorize(
         ),
     ] = None,
     classes: Annotated[str, typer.Option(help="Class names joined by commas, or all.")] = ",".join(_DEFAULT.classes),
-    min_area: Annotated[float, typer.Option(help="Smallest polygon, ground m².")] = _DEFAULT.min_area_m2,
-    min_hole: Annotated[float, typer.Option(help="Smallest hole, ground m².")] = _DEFAULT.min_hole_m2,
+    min_area: Annotated[
+        float | None,
+        typer.Option(help="Smallest polygon, ground m².", show_default="4; 8 with --regularize"),
+    ] = None,
+    min_hole: Annotated[
+        float | None,
+        typer.Option(help="Smallest hole, ground m².", show_default="2; 4 with --regularize"),
+    ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(help="Tolerance of simplification, ground metres; 0 for none.", show_default="1.5 pixels"),
     ] = None,
+    regularize: Annotated[
+        Regularization,
+        typer.Option(help="Straight walls for buildings: with right angles alone (fast), or with others too (full)."),
+    ] = _DEFAULT.regularize,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
@@ -45,6 +55,7 @@ def vectorize(
         min_area_m2=min_area,
         min_hole_m2=min_hole,
         tolerance_m=tolerance,
+        regularize=regularize,
         overwrite=overwrite,
     )
     if out is not None and len(masks) > 1 and out.suffix:

@@ -26,6 +26,7 @@ from ctrs.vector.cleaning import RegionGraph, clean, ground_pixel_size
 from ctrs.vector.layers import check_format, read_columns, read_job, write_layer
 from ctrs.vector.outlines import NO_REGION, trace
 from ctrs.vector.polygonize import Geometries, crs_text, place_on_grid
+from ctrs.vector.regularize.pixels import PixelRuns
 from ctrs.vector.runs import Runs
 from ctrs.vector.simplify import simplify_coverage
 
@@ -71,6 +72,8 @@ def vectorize(
 
     Specks and pinholes leave by ground area, then borders are simplified once for both sides, so that polygons neither
     overlap nor gape. Columns: ``id`` (from 1, by first pixel, row by row), ``class``, ``area_m2``, ``perimeter_m``.
+    Where buildings are regularized also ``method`` (``walls``, or ``outline`` where no straight walls fit) and
+    ``regularization_iou`` (of the polygon with its outline in the mask).
 
     Metres are ground metres in any CRS. Where the mask has no CRS they are units of its transform; without a transform
     coordinates are pixels, y counting rows downwards.
@@ -147,8 +150,8 @@ def draw_polygons(
     runs = source.runs.with_values(np.where(drawn, source.runs.values, np.uint8(IGNORE_INDEX)))
     graph = clean(
         RegionGraph.of(runs, source.grid),
-        min_area_m2=config.min_area_m2,
-        min_hole_m2=config.min_hole_m2,
+        min_area_m2=config.smallest_polygon_m2,
+        min_hole_m2=config.smallest_hole_m2,
         none=IGNORE_INDEX,
         spare_none=len(wanted) == len(source.classes),
     )
@@ -158,6 +161,22 @@ def draw_polygons(
     tolerance = DEFAULT_TOLERANCE_PX * float(np.sqrt(scale[0] * scale[1]))
     if config.tolerance_m is not None:
         tolerance = config.tolerance_m
+    if config.regularize != "none":
+        # Compiled modules load their compiler: nobody else has to wait for it.
+        from ctrs.vector.regularize.buildings import regularize_buildings
+
+        straight = regularize_buildings(
+            polygons,
+            pixel_m=scale,
+            tolerance_m=tolerance,
+            right_angles_only=config.regularize == "fast",
+            pixels=PixelRuns.of(runs, graph, IGNORE_INDEX),
+            progress=progress,
+        )
+        layer = _as_layer(straight.polygons, values[straight.sources], source.grid, scale, wanted)
+        layer.insert(4, "method", straight.methods)
+        layer.insert(5, "regularization_iou", straight.iou)
+        return layer
     simplified = simplify_coverage(polygons, tolerance, progress=progress)
     return _as_layer(simplified, values, source.grid, scale, wanted)
 

@@ -1,0 +1,250 @@
+"""``regularize_buildings``: exact outlines of buildings become polygons with straight walls and right angles."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from ctrs.progress import Progress, no_progress
+from ctrs.vector.regularize.gaps import find_gaps, split_at_gaps
+from ctrs.vector.regularize.overlaps import part_overlaps
+from ctrs.vector.regularize.pixels import PixelRuns
+from ctrs.vector.regularize.straightening import find_directions_of, straighten
+from ctrs.vector.simplify import simplify_coverage
+
+logger = logging.getLogger(__name__)
+
+Polygons = npt.NDArray[np.object_]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Method = Literal["walls", "outline"]
+
+MIN_IOU = 0.85
+"""Straight walls that agree less with the outline that they were drawn from give way to it, simplified."""
+
+MAX_AREA_CHANGE = 0.15
+"""Largest relative change of the area of a ring."""
+
+SMOOTHING_M = 0.45
+"""Standard deviation of the Gaussian that evens out the staircase along outlines."""
+
+TRUNCATION_M, CORNER_M3, ODD_ANGLE_M3, TANGENT_M2 = 1.0, 1.75, 1.0, 0.1
+"""Prices of walls (``walls.choose_walls``). A step of a metre over two metres of wall pays for its two corners; what is
+bitten out costs no more than a metre's depth."""
+
+_NONE = np.inf
+_ANY_ANGLES = np.array(
+    [
+        [TRUNCATION_M, CORNER_M3, ODD_ANGLE_M3, ODD_ANGLE_M3, TANGENT_M2],
+        [TRUNCATION_M, CORNER_M3, _NONE, _NONE, TANGENT_M2],
+        [TRUNCATION_M, 2 * CORNER_M3, ODD_ANGLE_M3, ODD_ANGLE_M3, TANGENT_M2],
+        [TRUNCATION_M, CORNER_M3 / 2, _NONE, _NONE, TANGENT_M2],
+    ]
+)
+_RIGHT_ANGLES = np.array([[TRUNCATION_M, share * CORNER_M3, _NONE, _NONE, TANGENT_M2] for share in (1.0, 2.0, 0.5)])
+"""What is tried one after the other, until all rings of a building are simple and keep their area."""
+
+_BLOCK = 128
+"""Polygons that a thread takes at a time."""
+
+_PHASE = "straightening"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizedBuildings:
+    """Buildings with straight walls.
+
+    Args:
+        polygons: Valid polygons with disjoint interiors; shape (N,).
+        sources: Which of the given polygons each comes from, rising; shape (N,).
+        methods: How each was drawn, a ``Method``; shape (N,).
+        iou: Intersection over union of each with the outline that it was drawn from; shape (N,).
+    """
+
+    polygons: Polygons
+    sources: IntArray
+    methods: npt.NDArray[np.object_]
+    iou: FloatArray
+
+
+def regularize_buildings(
+    polygons: Polygons,
+    *,
+    pixel_m: tuple[float, float],
+    tolerance_m: float,
+    right_angles_only: bool = False,
+    pixels: PixelRuns | None = None,
+    jobs: int | None = None,
+    progress: Progress = no_progress,
+) -> RegularizedBuildings:
+    """Give buildings straight walls, and part neighbours that a mask has fused.
+
+    Args:
+        polygons: Exact outlines with disjoint interiors, in ground metres along the pixel axes; shape (P,).
+        pixel_m: Width and height of a pixel, ground metres.
+        tolerance_m: Tolerance of the simplified outline of a building that no straight walls fit.
+        right_angles_only: No diagonals and no free angles.
+        pixels: Foreground of each polygon before cleaning, on the same axes; without it nothing is parted.
+        jobs: Threads; None: as many as there are cores.
+        progress: Told after each block of buildings.
+    """
+    threads = jobs or os.cpu_count() or 1
+    rings = _Rings.of(polygons)
+    directions = _directions(rings, pixel_m, threads)
+    sources = np.arange(len(polygons))
+    if pixels is not None:
+        polygons, sources = split_at_gaps(polygons, _gaps(pixels, directions, pixel_m, threads))
+        parted = np.flatnonzero(np.bincount(sources)[sources] > 1)
+        if len(parted):
+            rings, directions = _Rings.of(polygons), directions[sources]
+            directions[parted] = _directions(_Rings.of(polygons[parted]), pixel_m, threads)
+            logger.info("%d outlines parted at gaps into %d buildings", len(np.unique(sources[parted])), len(parted))
+    costs = _RIGHT_ANGLES if right_angles_only else _ANY_ANGLES
+    straight = _straight(polygons, rings, directions, costs, pixel_m, threads, progress)
+    return _checked(straight, polygons, sources, tolerance_m, threads)
+
+
+@dataclass(frozen=True)
+class _Rings:
+    """Polygons as ragged arrays: closed rings, the shell of each polygon first."""
+
+    corners: FloatArray
+    ring_offsets: IntArray
+    polygon_offsets: IntArray
+
+    @classmethod
+    def of(cls, polygons: Polygons) -> _Rings:
+        if not len(polygons):
+            return cls(np.empty((0, 2)), np.zeros(1, np.int64), np.zeros(1, np.int64))
+        _, corners, (ring_offsets, polygon_offsets) = shapely.to_ragged_array(polygons, include_z=False)
+        return cls(
+            np.ascontiguousarray(corners, np.float64), ring_offsets.astype(np.int64), polygon_offsets.astype(np.int64)
+        )
+
+    @property
+    def count(self) -> int:
+        return len(self.polygon_offsets) - 1
+
+
+def _in_threads(
+    work: Callable[[int, int], Any], count: int, threads: int, progress: Progress = no_progress
+) -> list[Any]:
+    """Call ``work(first, last)`` on blocks of ``count`` things; results in order."""
+    firsts = range(0, count, _BLOCK)
+    results: list[Any] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for result in pool.map(lambda first: work(first, min(first + _BLOCK, count)), firsts):
+            results.append(result)
+            progress(min(len(results) * _BLOCK, count), count, _PHASE)
+    return results
+
+
+def _directions(rings: _Rings, pixel_m: tuple[float, float], threads: int) -> FloatArray:
+    """Return main and second direction of each polygon, degrees."""
+    found = np.empty((rings.count, 2))
+
+    def work(first: int, last: int) -> None:
+        find_directions_of(
+            rings.corners, rings.ring_offsets, rings.polygon_offsets, first, last, _piece(pixel_m), SMOOTHING_M, found
+        )
+
+    _in_threads(work, rings.count, threads)
+    return found
+
+
+def _gaps(pixels: PixelRuns, directions: FloatArray, pixel_m: tuple[float, float], threads: int) -> FloatArray:
+    main = np.ascontiguousarray(directions[:, 0])
+
+    def work(first: int, last: int) -> FloatArray:
+        runs = (pixels.rows, pixels.begins, pixels.ends, pixels.offsets)
+        return np.asarray(find_gaps(*runs, first, last, pixel_m[0], pixel_m[1], main))
+
+    return np.concatenate([np.empty((0, 4)), *_in_threads(work, len(main), threads)])
+
+
+def _straight(
+    polygons: Polygons,
+    rings: _Rings,
+    directions: FloatArray,
+    costs: FloatArray,
+    pixel_m: tuple[float, float],
+    threads: int,
+    progress: Progress,
+) -> Polygons:
+    """Return straight polygons, None where there is none."""
+    corners = np.empty_like(rings.corners)
+    counts = np.zeros(len(rings.ring_offsets) - 1, np.int64)
+
+    def work(first: int, last: int) -> None:
+        straighten(
+            rings.corners,
+            rings.ring_offsets,
+            rings.polygon_offsets,
+            first,
+            last,
+            _piece(pixel_m),
+            SMOOTHING_M,
+            directions,
+            costs,
+            MAX_AREA_CHANGE,
+            corners,
+            counts,
+        )
+
+    _in_threads(work, len(polygons), threads, progress)
+    result = np.full(len(polygons), None, object)
+    if not len(polygons):
+        return result
+    done = np.minimum.reduceat(counts, rings.polygon_offsets[:-1]) >= 3
+    kept = np.repeat(done, np.diff(rings.polygon_offsets))
+    sizes = counts[kept] + 1
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    ring = np.repeat(np.arange(len(sizes)), sizes)
+    place = (np.arange(offsets[-1]) - offsets[ring]) % (sizes - 1)[ring]
+    source = rings.ring_offsets[:-1][kept][ring] + place
+    polygon_offsets = np.concatenate([[0], np.cumsum(np.diff(rings.polygon_offsets)[done])])
+    result[done] = shapely.from_ragged_array(shapely.GeometryType.POLYGON, corners[source], (offsets, polygon_offsets))
+    return result
+
+
+def _piece(pixel_m: tuple[float, float]) -> float:
+    return min(pixel_m)
+
+
+def _checked(
+    straight: Polygons, polygons: Polygons, sources: IntArray, tolerance_m: float, threads: int
+) -> RegularizedBuildings:
+    """Put simplified outlines where straight walls are missing, invalid or too far off, and part what overlaps."""
+    valid = shapely.is_valid(straight)
+    iou = np.zeros(len(polygons))
+
+    def compare(first: int, last: int) -> None:
+        iou[first:last] = _iou(straight[first:last], polygons[first:last], valid[first:last])
+
+    _in_threads(compare, len(polygons), threads)
+    failed = np.flatnonzero(iou < MIN_IOU)
+    result = straight.copy()
+    result[failed] = simplify_coverage(polygons[failed], tolerance_m)
+    methods = np.full(len(polygons), "walls", object)
+    methods[failed] = "outline"
+    result, cut = part_overlaps(result)
+    again = np.union1d(failed, cut)
+    iou[again] = _iou(result[again], polygons[again], np.ones(len(again), bool))
+    if len(failed):
+        logger.info("%d of %d buildings keep their simplified outline", len(failed), len(polygons))
+    return RegularizedBuildings(polygons=result, sources=sources, methods=methods, iou=iou)
+
+
+def _iou(shapes: Polygons, others: Polygons, usable: npt.NDArray[np.bool_]) -> FloatArray:
+    result = np.zeros(len(shapes))
+    common = shapely.area(shapely.intersection(shapes[usable], others[usable]))
+    result[usable] = common / (shapely.area(shapes[usable]) + shapely.area(others[usable]) - common)
+    return result

@@ -1,0 +1,182 @@
+"""Walls moved to where the outline is: one rotation for each set of directions, one offset for each wall, robustly.
+
+Samples within a metre of a wall's ends are left out, since masks round corners. Within a set only the rotation couples
+the walls, so each round of the reweighted least squares has a closed solution. Weights are those of Huber (1964) at
+first, then those of Tukey's biweight, which lets bites and growths drop out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ctrs.vector.regularize.compiling import compiled
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+_CORNER_FREE_M, _CORNER_FREE_SHARE = 1.0, 0.3
+"""Left out at each end of a wall: a metre, or this share of a short wall."""
+
+_HUBER_M, _TUKEY_M = 0.15, 0.8
+_HUBER_ROUNDS, _TUKEY_ROUNDS = 5, 3
+_MAX_ROTATION = 0.12
+_MIN_TURN_SIN = 0.15
+
+
+@compiled
+def fit_walls(
+    points: FloatArray,
+    spacing: float,
+    ring_begins: IntArray,
+    wall_rings: IntArray,
+    families: IntArray,
+    offsets: FloatArray,
+    firsts: IntArray,
+    lasts: IntArray,
+    angles: FloatArray,
+    family_sets: IntArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Fit all walls of a building.
+
+    Args:
+        points: Samples of all rings around an origin nearby; shape (N, 2), metres.
+        spacing: Metres between samples.
+        ring_begins: First sample of each ring, and N; shape (R + 1,).
+        wall_rings: Ring of each wall; shape (W,).
+        families: Family of each wall; shape (W,).
+        offsets: Offset of each wall along the family's normal, metres; shape (W,).
+        firsts: First sample of each wall within its ring; shape (W,).
+        lasts: The sample after the last of each wall, which may lie beyond the ring's end; shape (W,).
+        angles: Direction of each family, radians; shape (F,).
+        family_sets: Families of one set turn together; shape (F,).
+
+    Returns:
+        Direction (radians) and offset (metres) of each wall.
+    """
+    num_walls = len(families)
+    num_sets = family_sets.max() + 1
+    begins = np.empty(num_walls + 1, np.int64)
+    begins[0] = 0
+    for wall in range(num_walls):
+        free = _left_out(lasts[wall] - firsts[wall], spacing)
+        begins[wall + 1] = begins[wall] + lasts[wall] - firsts[wall] - 2 * free
+    along, off = np.empty(begins[-1]), np.empty(begins[-1])
+    for wall in range(num_walls):
+        cos, sin = np.cos(angles[families[wall]]), np.sin(angles[families[wall]])
+        ring = wall_rings[wall]
+        size = ring_begins[ring + 1] - ring_begins[ring]
+        free = _left_out(lasts[wall] - firsts[wall], spacing)
+        place = begins[wall]
+        for sample in range(firsts[wall] + free, lasts[wall] - free):
+            x, y = points[ring_begins[ring] + sample % size]
+            along[place] = x * cos + y * sin
+            off[place] = y * cos - x * sin - offsets[wall]
+            place += 1
+    weights = np.ones(len(along))
+    shift, slope = np.zeros(num_walls), np.zeros(num_sets)
+    for round_number in range(_HUBER_ROUNDS + _TUKEY_ROUNDS):
+        _solve(along, off, weights, begins, families, family_sets, shift, slope)
+        for wall in range(num_walls):
+            turned = slope[family_sets[families[wall]]]
+            for place in range(begins[wall], begins[wall + 1]):
+                left = abs(off[place] - shift[wall] - turned * along[place])
+                if round_number < _HUBER_ROUNDS - 1:
+                    weights[place] = min(1.0, _HUBER_M / max(left, 1e-9))
+                else:
+                    weights[place] = (1 - min(1.0, (left / _TUKEY_M) ** 2)) ** 2
+    fitted_angles, fitted_offsets = np.empty(num_walls), np.empty(num_walls)
+    for wall in range(num_walls):
+        turn = np.arctan(slope[family_sets[families[wall]]])
+        fitted_angles[wall] = angles[families[wall]] + turn
+        fitted_offsets[wall] = (offsets[wall] + shift[wall]) * np.cos(turn)
+    return fitted_angles, fitted_offsets
+
+
+@compiled
+def _left_out(num_samples: int, spacing: float) -> int:
+    """Samples left out at each end of a wall; at least two stay where there are two."""
+    free = int(min(_CORNER_FREE_M, _CORNER_FREE_SHARE * num_samples * spacing) / spacing)
+    return free if num_samples - 2 * free >= 2 else 0
+
+
+@compiled
+def _solve(
+    along: FloatArray,
+    off: FloatArray,
+    weights: FloatArray,
+    begins: IntArray,
+    families: IntArray,
+    family_sets: IntArray,
+    shift: FloatArray,
+    slope: FloatArray,
+) -> None:
+    """Weighted least squares of ``off = shift[wall] + slope[set] * along``, in place."""
+    num_walls = len(families)
+    upper, lower = np.zeros(len(slope)), np.full(len(slope), 1e-3)
+    middle, mean = np.zeros(num_walls), np.zeros(num_walls)
+    for wall in range(num_walls):
+        total = 1e-9
+        for place in range(begins[wall], begins[wall + 1]):
+            total += weights[place]
+            middle[wall] += weights[place] * along[place]
+            mean[wall] += weights[place] * off[place]
+        middle[wall] /= total
+        mean[wall] /= total
+        number = family_sets[families[wall]]
+        for place in range(begins[wall], begins[wall + 1]):
+            lever = along[place] - middle[wall]
+            upper[number] += weights[place] * lever * (off[place] - mean[wall])
+            lower[number] += weights[place] * lever * lever
+    for number in range(len(slope)):
+        slope[number] = min(max(upper[number] / lower[number], -_MAX_ROTATION), _MAX_ROTATION)
+    for wall in range(num_walls):
+        shift[wall] = mean[wall] - slope[family_sets[families[wall]]] * middle[wall]
+
+
+@compiled
+def meet(angles: FloatArray, offsets: FloatArray) -> tuple[FloatArray, bool]:
+    """Return where each wall of a ring meets the one before it, and whether all do at a fair angle; shape (W, 2)."""
+    count = len(angles)
+    corners = np.empty((count, 2))
+    for wall in range(count):
+        before = wall - 1 if wall else count - 1
+        turn = np.sin(angles[wall] - angles[before])
+        if abs(turn) < _MIN_TURN_SIN:
+            return corners, False
+        cos0, sin0 = np.cos(angles[before]), np.sin(angles[before])
+        cos1, sin1 = np.cos(angles[wall]), np.sin(angles[wall])
+        corners[wall, 0] = (offsets[before] * cos1 - offsets[wall] * cos0) / turn
+        corners[wall, 1] = (offsets[before] * sin1 - offsets[wall] * sin0) / turn
+    return corners, True
+
+
+@compiled
+def is_simple(corners: FloatArray) -> bool:
+    """Tell whether no two sides of a ring cross and no side is walked backwards to nothing."""
+    count = len(corners)
+    for one in range(count):
+        ax, ay = corners[one]
+        bx, by = corners[(one + 1) % count]
+        for other in range(one + 1, count):
+            cx, cy = corners[other]
+            dx, dy = corners[(other + 1) % count]
+            first = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+            second = (bx - ax) * (dy - ay) - (by - ay) * (dx - ax)
+            third = (dx - cx) * (ay - cy) - (dy - cy) * (ax - cx)
+            fourth = (dx - cx) * (by - cy) - (dy - cy) * (bx - cx)
+            if first * second < 0 and third * fourth < 0:
+                return False
+    return True
+
+
+@compiled
+def ring_area(corners: FloatArray) -> float:
+    """Return the signed area of an open ring."""
+    twice = 0.0
+    count = len(corners)
+    for index in range(count):
+        following = index + 1 if index + 1 < count else 0
+        twice += corners[index, 0] * corners[following, 1] - corners[following, 0] * corners[index, 1]
+    return twice / 2

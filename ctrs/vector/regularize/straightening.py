@@ -1,0 +1,160 @@
+"""From rings to straight rings, building by building, without the interpreter: what threads run side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ctrs.vector.regularize.compiling import compiled
+from ctrs.vector.regularize.directions import directions_of
+from ctrs.vector.regularize.fitting import fit_walls, is_simple, meet, ring_area
+from ctrs.vector.regularize.sampling import sample_ring
+from ctrs.vector.regularize.walls import choose_walls
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+SPACING_M = 0.25
+
+
+@compiled
+def sample_building(
+    corners: FloatArray, ring_offsets: IntArray, first_ring: int, last_ring: int, piece: float, sigma: float
+) -> tuple[FloatArray, IntArray]:
+    """Return the samples of a building's rings, and where each ring begins among them; closing corners left out."""
+    num_rings = last_ring - first_ring
+    begins = np.zeros(num_rings + 1, np.int64)
+    result = np.empty((0, 2))
+    for ring in range(num_rings):
+        part = corners[ring_offsets[first_ring + ring] : ring_offsets[first_ring + ring + 1] - 1]
+        samples = sample_ring(part, piece, sigma, SPACING_M)
+        begins[ring + 1] = begins[ring] + len(samples)
+        result = np.concatenate((result, samples))
+    return result, begins
+
+
+@compiled
+def find_directions_of(
+    corners: FloatArray,
+    ring_offsets: IntArray,
+    polygon_offsets: IntArray,
+    first: int,
+    last: int,
+    piece: float,
+    sigma: float,
+    directions: FloatArray,
+) -> None:
+    """Write main and second direction of the polygons from ``first`` up to ``last``; shape (P, 2)."""
+    for polygon in range(first, last):
+        points, begins = sample_building(
+            corners, ring_offsets, polygon_offsets[polygon], polygon_offsets[polygon + 1], piece, sigma
+        )
+        directions[polygon] = directions_of(points, begins, SPACING_M)
+
+
+@compiled
+def straighten(
+    corners: FloatArray,
+    ring_offsets: IntArray,
+    polygon_offsets: IntArray,
+    first: int,
+    last: int,
+    piece: float,
+    sigma: float,
+    directions: FloatArray,
+    costs: FloatArray,
+    max_area_change: float,
+    result: FloatArray,
+    counts: IntArray,
+) -> None:
+    """Straighten the polygons from ``first`` up to ``last``.
+
+    Args:
+        corners: Of closed rings; shape (V, 2), metres.
+        ring_offsets: First corner of each ring, and V; shape (R + 1,).
+        polygon_offsets: First ring of each polygon, and R; shape (P + 1,).
+        first: First polygon.
+        last: The polygon after the last.
+        piece: Length of a pixel's side, metres.
+        sigma: Of the smoothing along rings, metres.
+        directions: Main and second direction of each polygon, degrees; shape (P, 2).
+        costs: Attempts, each with truncation, price of a corner, what a diagonal and what a free angle cost on top
+            (infinite: there are none), weight of the tangent; shape (A, 5).
+        max_area_change: Largest relative change of a polygon's area.
+        result: Corners are written here, open rings from ``ring_offsets`` on; shape (V, 2).
+        counts: Number of corners of each ring, 0 where it has no straight form; shape (R,).
+    """
+    for polygon in range(first, last):
+        first_ring, last_ring = polygon_offsets[polygon], polygon_offsets[polygon + 1]
+        points, begins = sample_building(corners, ring_offsets, first_ring, last_ring, piece, sigma)
+        origin = np.array([points[:, 0].mean(), points[:, 1].mean()])
+        points -= origin
+        for attempt in range(len(costs)):
+            done = _attempt(points, begins, directions[polygon], costs[attempt], max_area_change)
+            if len(done[1]):
+                break
+        straight, sizes = done
+        place = 0
+        for ring in range(len(sizes)):
+            size = sizes[ring]
+            target = ring_offsets[first_ring + ring]
+            if size > ring_offsets[first_ring + ring + 1] - target:
+                counts[first_ring] = 0
+                break
+            result[target : target + size] = straight[place : place + size] + origin
+            counts[first_ring + ring] = size
+            place += size
+
+
+@compiled
+def _attempt(
+    points: FloatArray, begins: IntArray, directions: FloatArray, costs: FloatArray, max_area_change: float
+) -> tuple[FloatArray, IntArray]:
+    """Choose and fit walls; returns the corners of all rings and their numbers, or none."""
+    num_rings = len(begins) - 1
+    none = (np.empty((0, 2)), np.empty(0, np.int64))
+    main = np.radians(directions[0])
+    num_families = 2
+    diagonals = np.isfinite(costs[2])
+    free = np.isfinite(costs[3]) and not np.isnan(directions[1])
+    num_families = 2 + 2 * diagonals + free
+    angles, penalties = np.empty(num_families), np.zeros(num_families)
+    sets = np.zeros(num_families, np.int64)
+    angles[0], angles[1] = main, main + np.pi / 2
+    if diagonals:
+        angles[2], angles[3] = main + np.pi / 4, main - np.pi / 4
+        penalties[2], penalties[3] = costs[2], costs[2]
+    if free:
+        angles[-1], penalties[-1], sets[-1] = np.radians(directions[1]), costs[3], 1
+    rings, families = np.empty(0, np.int64), np.empty(0, np.int64)
+    offsets = np.empty(0)
+    firsts, lasts = np.empty(0, np.int64), np.empty(0, np.int64)
+    for ring in range(num_rings):
+        part = points[begins[ring] : begins[ring + 1]]
+        found, where, begin = choose_walls(part, SPACING_M, angles, penalties, costs[0], costs[1], costs[4])
+        if len(found) < 3:
+            return none
+        end = np.roll(begin, -1)
+        end = np.where(end <= begin, end + len(part), end)
+        rings = np.concatenate((rings, np.full(len(found), ring, np.int64)))
+        families = np.concatenate((families, found))
+        offsets = np.concatenate((offsets, where))
+        firsts = np.concatenate((firsts, begin))
+        lasts = np.concatenate((lasts, end))
+    fitted_angles, fitted_offsets = fit_walls(
+        points, SPACING_M, begins, rings, families, offsets, firsts, lasts, angles, sets
+    )
+    corners = np.empty((len(rings), 2))
+    sizes = np.zeros(num_rings, np.int64)
+    for ring in range(num_rings):
+        walls = np.flatnonzero(rings == ring)
+        straight, fair = meet(fitted_angles[walls], fitted_offsets[walls])
+        if not fair or not is_simple(straight):
+            return none
+        area = ring_area(points[begins[ring] : begins[ring + 1]])
+        change = abs(ring_area(straight) - area)
+        if change > max_area_change * abs(area):
+            return none
+        corners[walls] = straight
+        sizes[ring] = len(walls)
+    return corners, sizes
