@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+_AGAIN_S = 0.05
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which stops all work as Ctrl-C does."""
 
@@ -105,9 +108,23 @@ def _sigterm_stops() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGTERM, _terminate)
+    before = sys.unraisablehook
+
+    def hear_again(lost: Any) -> None:
+        # Raised in a callback of the interpreter (of a weak reference, say), where exceptions are lost.
+        if lost.exc_type is _Terminated:
+            signal.signal(signal.SIGTERM, _terminate)
+            again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))
+            again.daemon = True
+            again.start()  # not from here, where exceptions are lost too
+        else:
+            before(lost)
+
+    sys.unraisablehook = hear_again
     try:
         yield
     finally:
+        sys.unraisablehook = before
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -42,6 +42,10 @@ class Console:
         if not self.quiet:
             write_line(sys.stderr, text)
 
+    def failure(self, text: str) -> None:
+        """Say on stderr that one of several things failed, also when quiet."""
+        write_line(sys.stderr, f"failed: {text}")
+
     def result(self, payload: dict[str, Any], show: Callable[[], None]) -> None:
         """Print the result: ``payload`` as JSON on request, else whatever ``show`` prints."""
         if self.as_json:

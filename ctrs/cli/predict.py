@@ -220,39 +220,49 @@ def predict(
     if model is None:
         console.note(f"run: {checkpoint}")
     from ctrs.inference import Predictor, mask_paths, predict_mosaic
+    from ctrs.inference.prediction_log import without_secrets
+    from ctrs.raster.creation_options import check_creation_options
 
+    check_creation_options(config.creation_options)
+    pairs = [] if mosaic is not None else mask_paths(scenes, out)
     predictor = Predictor.from_checkpoint(checkpoint, device=device, precision=precision)
     masks: list[Path] = []
-    failed: list[CtrsError] = []
-    num_scenes = 0
+    failed: list[tuple[str, CtrsError]] = []
     with console.progress() as progress:
         if mosaic is not None:
             masks = predict_mosaic(
                 predictor, scenes, out, config, each=mosaic == "each", progress=progress, command=sys.argv
             )
         else:
-            pairs = mask_paths(scenes, out)
-            num_scenes = len(pairs)
             for scene, mask in pairs:
                 try:
                     masks.append(predictor.predict_raster(scene, mask, config, progress=progress, command=sys.argv))
                 except CtrsError as error:
-                    if num_scenes == 1:
+                    if len(pairs) == 1:
                         raise
-                    failed.append(error)  # the other scenes are worth their masks
-                    console.note(f"failed: {error}")
+                    failed.append((str(scene), error))  # the other scenes are worth their masks
+                    console.failure(str(error))
                 else:
-                    console.note(f"{scene} -> {mask}")
-    _show_outputs(console, checkpoint, masks, config)
+                    console.note(f"{without_secrets(str(scene))} -> {mask}")
+    _show_outputs(console, checkpoint, masks, config, failed)
     if failed:
-        raise CtrsError(f"{len(failed)} of {num_scenes} scenes have no mask, the first because: {failed[0]}")
+        raise CtrsError(f"{len(failed)} of {len(pairs)} scenes have no mask, for the reasons above")
 
 
-def _show_outputs(console: Console, checkpoint: Path, masks: list[Path], config: PredictConfig) -> None:
+def _show_outputs(
+    console: Console,
+    checkpoint: Path,
+    masks: list[Path],
+    config: PredictConfig,
+    failed: list[tuple[str, CtrsError]],
+) -> None:
+    from ctrs.inference.prediction_log import without_secrets
     from ctrs.raster.confidence import confidence_path
+    from ctrs.raster.names import shown
     from ctrs.raster.probabilities import probabilities_path
 
     payload: dict[str, object] = {"model": str(checkpoint), "masks": [str(mask) for mask in masks]}
+    payload["failed"] = [{"scene": without_secrets(shown(scene)), "error": str(error)} for scene, error in failed]
     beside: list[Path] = []
     if config.confidence is not None:
         payload["confidences"] = [str(confidence_path(mask)) for mask in masks]
@@ -295,19 +305,27 @@ def _rectangle(text: str | None) -> tuple[float, float, float, float] | None:
         west, south, east, north = (float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--bounds {text!r} found, expected W,S,E,N in the scene's CRS") from None
+    if not (west < east and south < north):
+        raise UsageError(f"--bounds {text!r} found, expected W,S,E,N with W below E and S below N")
     return west, south, east, north
 
 
 def _names(text: str | None) -> tuple[str, ...]:
-    return () if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+    names = () if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+    if text is not None and not names:
+        raise UsageError(f"--classes {text!r} found, expected names of classes, joined by commas")
+    return names
 
 
 def _threshold(text: str) -> tuple[str, float]:
     name, _, value = text.rpartition("=")
     try:
-        return name.strip(), float(value)
+        found = name.strip(), float(value)
     except ValueError:
-        raise UsageError(f"--threshold {text!r} found, expected NAME=PROBABILITY such as building=0.6") from None
+        found = "", 0.0
+    if not found[0] or not 0 < found[1] <= 1:
+        raise UsageError(f"--threshold {text!r} found, expected NAME=PROBABILITY, up to 1, such as building=0.6")
+    return found
 
 
 def _creation_option(text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ctrs.config.choices import Blend, ConfidenceKind, Precision, ProbabilityFormat, require
 
-_MEMORY_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_MEMORY_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +67,19 @@ def parse_tta(text: str) -> TestTimeAugmentation:
 
 
 def parse_memory(text: str) -> int:
-    """Read an amount of memory: ``800MB``, ``2GB``, ``1.5G``; units are powers of 1024. Returns bytes.
+    """Read an amount of memory, ``800MB`` or ``1.5G``, in powers of 1000, ``2GiB`` of 1024; returns bytes.
 
-    >>> parse_memory("1.5GB")
-    1610612736
+    >>> parse_memory("1.5GB"), parse_memory("2GiB")
+    (1500000000, 2147483648)
 
     Raises:
         ConfigError: It is none.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
     expected = "an amount such as 800MB or 2GB"
     require(found is not None, "max_memory", text, expected)
-    amount = int(float(found[1]) * _MEMORY_UNITS[found[2]]) if found else 0
-    require(amount >= 2**20, "max_memory", text, f"{expected}, at least 1MB")
+    amount = int(float(found[1]) * (1024 if found[3] else 1000) ** _MEMORY_UNITS[found[2]]) if found else 0
+    require(amount >= 10**6, "max_memory", text, f"{expected}, at least 1MB")
     return amount
 
 
@@ -168,4 +168,4 @@ class PredictConfig:
         if self.threads is not None:
             require(self.threads >= 1, "threads", self.threads, "1 or more")
         if self.max_memory is not None:
-            require(self.max_memory >= 2**20, "max_memory", self.max_memory, "bytes, at least 1 MiB")
+            require(self.max_memory >= 10**6, "max_memory", self.max_memory, "bytes, at least 1 MB")

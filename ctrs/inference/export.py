@@ -162,6 +162,8 @@ def _export(
     target = out or export_path(files, form.suffix)
     if target.is_dir():
         raise UsageError(f"{target}: is a folder; name a file with -o")
+    if target.suffix != form.suffix:
+        raise UsageError(f"{target}: {target.suffix or 'no ending'} found, expected {form.suffix}; choose with -o")
     weights_hash = metadata.weights_hash or hash_weights(files.weights)
     job = fingerprint(
         {

@@ -5,6 +5,8 @@ B windows of a batch, C bands, K classes, h x w a window.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -77,6 +79,12 @@ class Network:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
             output = module(images)
         logits: Tensor = getattr(output, "logits", output)
+        # A sum tells in one pass: what is not finite stays so in it.
+        if not math.isfinite(logits.sum(dtype=torch.float32).item()):
+            raise CheckpointError(
+                f"the network returned values that are not finite, computing in {str(self.precision)[6:]}; "
+                "pass --precision fp32, and if that does not help, train again: the weights are broken"
+            )
         expected = (len(images), self.num_classes, *images.shape[-2:])
         if tuple(logits.shape) != expected:
             raise CheckpointError(

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from ctrs.errors import CtrsError
 from ctrs.inference.prediction_log import PredictionLog, log_path, mapped_at, write_log
+from ctrs.raster.cog import read_class_tag
 from ctrs.raster.confidence import confidence_path
 from ctrs.raster.geotiff import open_raster
 from ctrs.raster.probabilities import probabilities_path
 from ctrs.report.mask_stac import MaskOrigin, acquired_at, write_mask_item
 from ctrs.report.mask_stac import item_path as mask_item_path
-from ctrs.report.qgis_style import style_path, write_style
+from ctrs.report.qgis_style import qgis_style, style_path, write_style
 from ctrs.report.stac_item import item_path as model_item_path
 
 
@@ -53,7 +54,7 @@ def write_records(staged: Path, dst: Path, log: PredictionLog, wanted: WantedRec
         OutputError: One cannot be written.
     """
     written = [write_log(dst, log)]
-    if wanted.style:
+    if wanted.style or _has_own_style(dst):
         written.append(write_style(staged, final=dst))
     if wanted.stac or mask_item_path(dst).exists():  # an item of the mask before would tell of another file
         written.append(write_mask_item(staged, _origin(dst, wanted, datetime.now(UTC)), final=dst))
@@ -61,7 +62,7 @@ def write_records(staged: Path, dst: Path, log: PredictionLog, wanted: WantedRec
 
 
 def complete_records(dst: Path, wanted: WantedRecords) -> tuple[Path, ...]:
-    """Write the style and the item of a finished mask, where they are wanted and missing; the mask stays as it is.
+    """Write the style and the item of a finished mask, where they are wanted; the mask stays as it is.
 
     Args:
         dst: The mask.
@@ -74,11 +75,19 @@ def complete_records(dst: Path, wanted: WantedRecords) -> tuple[Path, ...]:
         OutputError: One cannot be written.
     """
     written: list[Path] = []
-    if wanted.style and not style_path(dst).exists():
+    if wanted.style:
         written.append(write_style(dst))
-    if wanted.stac and not mask_item_path(dst).exists():
+    if wanted.stac:
         written.append(write_mask_item(dst, _origin(dst, wanted, mapped_at(dst))))
     return tuple(written)
+
+
+def _has_own_style(dst: Path) -> bool:
+    """Tell whether the style that stands there is what ctrs wrote for the mask that stands there: it goes with it."""
+    try:
+        return style_path(dst).read_text(encoding="utf-8") == qgis_style(read_class_tag(dst))
+    except (OSError, CtrsError):
+        return False
 
 
 def _origin(dst: Path, wanted: WantedRecords, mapped: datetime) -> MaskOrigin:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from ctrs.errors import OutputError, RasterError
+from ctrs.errors import OutputError, OutputExistsError, RasterError
 from ctrs.inference.products import Products
 from ctrs.inference.provenance import existing_job
 from ctrs.inference.rows import FinishedRows
@@ -122,8 +122,18 @@ class RowFiles:
             beside.append((path, place))
         return StagedFiles(mask=mask, beside=tuple(beside))
 
-    def publish(self, work: PartialWork, staged: StagedFiles) -> None:
+    def publish(
+        self, work: PartialWork, staged: StagedFiles, job: str, *, before_mask: Callable[[], object] = lambda: None
+    ) -> None:
         """Move files that are whole to their final names, the mask last.
+
+        Confidence and probabilities of another mask, which stood there under the same name, go.
+
+        Args:
+            work: Unfinished work on the mask.
+            staged: From ``write``.
+            job: Fingerprint of the mask's job.
+            before_mask: Called when all but the mask stand under their names.
 
         Raises:
             OutputError: They cannot be moved.
@@ -132,6 +142,10 @@ class RowFiles:
             for path, final in staged.beside:
                 sync(path)
                 path.replace(final)
+            for stale in (confidence_path(work.final), probabilities_path(work.final)):
+                if existing_job(stale) not in (None, job):
+                    stale.unlink()
+            before_mask()
             publish_class_cog(work, staged.mask)
         except OutputError:
             raise
@@ -195,8 +209,9 @@ def is_finished(dst: Path, job: str, products: Products, *, overwrite: bool) -> 
     """Tell whether the mask, and all that is wanted beside it, stand there as the result of a job.
 
     Raises:
-        OutputExistsError: Another result stands there and ``overwrite`` is False.
+        OutputExistsError: Another result stands there and ``overwrite`` is False, or a file that ctrs did not write.
     """
+    refuse_foreign(dst, products)
     done = check_existing(dst, existing_job(dst), job, overwrite=overwrite)
     if products.confidence is not None:
         beside = confidence_path(dst)
@@ -207,6 +222,22 @@ def is_finished(dst: Path, job: str, products: Products, *, overwrite: bool) -> 
         found = existing_job(beside) if _holds_probabilities(beside, products) else None
         done &= check_existing(beside, found, job, overwrite=overwrite)
     return done
+
+
+def refuse_foreign(dst: Path, products: Products) -> None:
+    """Refuse to replace files that ctrs did not write, whatever the user allows: they may be imagery or truth.
+
+    Raises:
+        OutputExistsError: Such a file stands where an output goes.
+    """
+    beside = [confidence_path(dst)] if products.confidence is not None else []
+    beside += [probabilities_path(dst)] if products.probabilities is not None else []
+    for path in (dst, *beside):
+        if path.exists() and existing_job(path) is None:
+            raise OutputExistsError(
+                f"{path}: stands there and was not written by ctrs predict, so it is not replaced; choose another name "
+                "with -o, or move it away"
+            )
 
 
 def _holds_confidence(path: Path, products: Products) -> bool:

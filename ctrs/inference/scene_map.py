@@ -41,6 +41,7 @@ from ctrs.progress import Progress
 from ctrs.raster.cog import JOB_TAG
 from ctrs.raster.creation_options import check_creation_options
 from ctrs.raster.geotiff import warn_missing_crs
+from ctrs.raster.names import in_memory
 
 if TYPE_CHECKING:
     from ctrs.inference.predictor import Predictor
@@ -82,7 +83,8 @@ def map_scene(
     """
     products = Products.for_config(predictor.classes, config)
     check_creation_options(config.creation_options)
-    wanted = WantedRecords(scene=src, weights=predictor.weights, style=config.style, stac=config.stac)
+    own = None if in_memory(src) else src  # a mosaic is gone with the process
+    wanted = WantedRecords(scene=own, weights=predictor.weights, style=config.style, stac=config.stac)
     counts = _Counts()
     with open_scene(src, predictor.bands, config, model_gsd=predictor.pixel_size_m) as source:
         plan = predictor.plan(*source.grid.shape, config, gsd_factor=source.gsd_factor)
@@ -96,8 +98,8 @@ def map_scene(
         )
         options = result_options(config, _settled(predictor, source, plan, parts))
         job = fingerprint(_job(predictor, source, config, options))
-        if dst.exists() and isinstance(src, Path) and dst.resolve() == src.resolve():
-            raise UsageError(f"{dst}: is the scene itself; choose another output with -o")
+        if dst.exists() and any(dst.samefile(file) for file in source.files if file.exists()):
+            raise UsageError(f"{dst}: is the scene itself, or a part of it; choose another output with -o")
         if is_finished(dst, job, products, overwrite=config.overwrite):
             log.info("%s: exists and is the result of the same job; nothing to do", dst)
             complete_records(dst, wanted)
@@ -143,8 +145,7 @@ def map_scene(
             )
             with counts.clock.phase("finishing"):
                 staged = files.write(work, source.grid, tags, creation_options=config.creation_options)
-            write_records(staged.mask, dst, story, wanted)
-            files.publish(work, staged)
+            files.publish(work, staged, job, before_mask=lambda: write_records(staged.mask, dst, story, wanted))
     return dst
 
 
@@ -226,7 +227,8 @@ def _job(
         "model": [type(predictor.model).__qualname__, predictor.model_hash],
         "classes": predictor.classes.to_json(),
         "bands": predictor.bands.to_json(),
-        "options": options,
+        # What to do about damage: work that was stopped by it goes on with another answer.
+        "options": {name: value for name, value in options.items() if name != "skip_unreadable"},
         "creation_options": [list(pair) for pair in config.creation_options],
         "scene": source.describe(),
     }

@@ -18,6 +18,7 @@ from ctrs.inference.prediction_log import copy_log
 from ctrs.inference.products import Products
 from ctrs.inference.provenance import SOURCE_TAG, existing_job
 from ctrs.inference.records import WantedRecords, complete_records
+from ctrs.inference.row_files import refuse_foreign
 from ctrs.inference.scene_source import SceneSource, open_scene
 from ctrs.inference.scenes import check_mask_name, mask_paths, scenes_in
 from ctrs.jobs import PartialWork, check_existing, fingerprint, partial_work, sync
@@ -145,6 +146,8 @@ def _predict_each(
     left_out = len(masks) - len(cuts)
     if left_out:
         log.info("%d of %d scenes lie beside the bounds or the area of interest and get no mask", left_out, len(masks))
+    for cut in cuts:
+        refuse_foreign(cut.mask, Products.for_config(predictor.classes, config))
     missing = [cut for cut in cuts if not _is_finished(cut, config)]
     for cut in cuts:
         if cut not in missing:

@@ -87,8 +87,8 @@ class SceneSource:
 
     @property
     def name(self) -> str:
-        """File name of the scene."""
-        return file_name(self.path).name
+        """File name of the scene; what a mosaic is called."""
+        return self.shown if isinstance(self._pixels, MosaicReader) else file_name(self.path).name
 
     @property
     def shown(self) -> str:

@@ -63,6 +63,8 @@ def mask_paths(paths: Iterable[Path | str], out: Path | None = None) -> list[tup
     scenes = scenes_in(given)
     as_folder = out is not None and (not out.suffix or len(scenes) > 1 or any(Path(path).is_dir() for path in given))
     if out is not None and as_folder and (out.is_file() or out.suffix.lower() in SCENE_SUFFIXES):
+        if len(scenes) == 1 and out.is_file():
+            raise UsageError(f"{out}: is a file, expected a folder or the name of a .tif; choose with -o")
         raise UsageError(f"{out}: one file for {len(scenes)} scenes; name a folder instead")
     if out is not None and not as_folder and not out.is_dir():
         check_mask_name(out)

@@ -98,7 +98,8 @@ class Bands:
         if dtype != self.dtype:
             raise BandMismatchError(
                 f"{where}: dtype {dtype} found, expected {self.dtype}, whose values the model knows; "
-                f"convert the raster (gdal_translate -ot) or use a model trained on {dtype}"
+                f"use a model trained on {dtype}, or rescale the raster as the training imagery was, "
+                "with one range for all scenes (gdal_translate -ot -scale)"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -193,6 +193,32 @@ def test_ctrl_c_names_the_unfinished_work(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err == "error: stopped by Ctrl-C; unfinished work is kept in .x.partial\n"
 
 
+def test_sigterm_that_falls_into_a_callback_is_heard_again() -> None:
+    script = """
+import os, signal, sys, time, weakref
+import ctrs.cli.vectorize
+from ctrs.cli.app import main
+
+class Thing:
+    pass
+
+def stop(**_):
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing  # what is raised in the callback is lost
+    for _ in range(100):
+        time.sleep(0.02)
+    print("went on", flush=True)
+
+ctrs.cli.vectorize.VectorizeConfig = stop
+sys.exit(main(["vectorize", "mask.tif"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 143, done.stderr
+    assert done.stdout == ""
+    assert done.stderr == "error: stopped by SIGTERM\n"
+
+
 def test_sigterm_exits_143_names_the_unfinished_work_and_is_not_passed_on() -> None:
     script = """
 import os, signal, sys
@@ -284,7 +310,8 @@ def test_one_bad_scene_does_not_cost_the_others_their_masks(
     assert program.main(["predict", "bad.tif", "good.tif", "--model", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert captured.out == "good_mask.tif\n"
-    assert "error: 1 of 2 scenes have no mask, the first because: bad.tif: truncated" in captured.err
+    assert "failed: bad.tif: truncated" in captured.err
+    assert "error: 1 of 2 scenes have no mask, for the reasons above" in captured.err
     assert program.main(["predict", "bad.tif", "--model", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "error: bad.tif: truncated\n"
 

@@ -19,6 +19,7 @@ from ctrs.errors import BandMismatchError, DataError, DataWarning, InputNotFound
 from ctrs.evaluation import split_scoring
 from ctrs.evaluation.evaluation import choose_split, evaluate
 from ctrs.evaluation.score_report import read_report
+from ctrs.inference import scene_map
 from ctrs.inference.predictor import Predictor
 from ctrs.jobs import partial_dir
 from ctrs.metrics import CalibrationCounts, erode_labels, scored_blocks
@@ -233,7 +234,7 @@ def test_interrupted_work_is_gone_on_with(data, run, monkeypatch):
     with pytest.raises(OutputExistsError, match=r"\.test\.partial: holds unfinished work"):
         evaluate(run, data, EvalConfig(predict=replace(CPU, overlap=0.5)))
     mapped = []
-    monkeypatch.setattr(Predictor, "_map_rows", lambda *a, **k: mapped.append(1))
+    monkeypatch.setattr(scene_map, "_map_block", lambda *a, **k: mapped.append(1))
     monkeypatch.setattr(split_scoring, "score_scene", lambda *a, **k: (scored.append(a[0].name), count(*a, **k))[1])
     again = evaluate(run, data, EvalConfig(predict=CPU)).to_json()
     assert not mapped, "scenes that were mapped before the stop are mapped again"

@@ -16,12 +16,15 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
+from torch import nn
 
 from ctrs import __version__
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import PredictConfig
 from ctrs.errors import (
     BandMismatchError,
+    CheckpointError,
+    DataWarning,
     InputNotFoundError,
     MissingCrsWarning,
     OutputError,
@@ -71,7 +74,8 @@ def test_mask_of_a_scene(make_identity, write_scene, tmp_path):
     np.testing.assert_array_equal(mask, pixels.argmax(axis=0))
     assert grid == read_scene(scene)[2]
     assert cog_validate(out, strict=True) == (True, [], [])
-    assert sorted(path.name for path in out.parent.iterdir()) == ["scene_mask.tif", "scene_mask.tif.aux.xml"]
+    beside = sorted(path.name for path in out.parent.iterdir())
+    assert beside == ["scene_mask.json", "scene_mask.tif", "scene_mask.tif.aux.xml"]
     assert [entry.name for entry in read_class_tag(out)] == list(predictor.classes.names)
     with open_raster(out) as dataset:
         tags = dataset.tags()
@@ -232,12 +236,24 @@ class TestJobs:
         out.write_text("somebody's notes")
         with pytest.raises(OutputExistsError):
             make_identity().predict_raster(write_scene(random_scene(40, 30)), out)
+        with pytest.raises(OutputExistsError, match="was not written by ctrs predict, so it is not replaced"):
+            make_identity().predict_raster(write_scene(random_scene(40, 30)), out, PredictConfig(overwrite=True))
         assert out.read_text() == "somebody's notes"
 
-    def test_the_scene_itself_is_never_the_output(self, make_identity, write_scene):
+    @pytest.mark.parametrize("named", ["path", "text", "link", "vrt"])
+    def test_the_scene_itself_is_never_the_output(self, make_identity, write_scene, tmp_path, named):
         scene = write_scene(random_scene(40, 30))
-        with pytest.raises(UsageError, match="is the scene itself"):
-            make_identity().predict_raster(scene, scene, PredictConfig(overwrite=True))
+        source, out = scene, scene
+        if named == "link":
+            out = tmp_path / "linked.tif"
+            out.hardlink_to(scene)
+        elif named == "vrt":
+            source = tmp_path / "scene.vrt"
+            rasterio.shutil.copy(scene, source, driver="VRT")
+        else:
+            source = scene if named == "path" else str(scene)
+        with pytest.raises(UsageError, match="is the scene itself, or a part of it"):
+            make_identity().predict_raster(source, out, PredictConfig(overwrite=True))
         assert read_scene(scene)[0].shape == (3, 40, 30)
 
     @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6])
@@ -323,11 +339,55 @@ print(begun[0])
 
 
 class TestFaults:
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_values_that_are_not_finite_are_no_mask(self, make_predictor, write_scene, tmp_path, value):
+        class Broken(nn.Module):
+            def forward(self, images):
+                logits = images.clone()
+                logits[..., 3, 5] = value
+                return logits
+
+        with pytest.raises(CheckpointError, match=r"values that are not finite, computing in .*--precision fp32"):
+            make_predictor(Broken()).predict_raster(write_scene(random_scene(90, 90)), tmp_path / "m.tif")
+        assert not (tmp_path / "m.tif").exists()
+
+    def test_work_stopped_by_damage_goes_on_without_the_damaged_blocks(
+        self, make_identity, write_scene, tmp_path, caplog
+    ):
+        scene, out = write_scene(random_scene(1500, 200), blockysize=10), tmp_path / "m.tif"
+        whole = make_identity().predict_raster(scene, tmp_path / "whole.tif")
+        scene.write_bytes(scene.read_bytes()[: 600 * 600])
+        with pytest.raises(RasterError, match="--skip-unreadable"):
+            make_identity().predict_raster(scene, out)
+        with caplog.at_level(logging.INFO, "ctrs.inference"), pytest.warns(DataWarning, match="blocks are unreadable"):
+            make_identity().predict_raster(scene, out, PredictConfig(skip_unreadable=True))
+        assert "going on at row" in caplog.text
+        mask, expected = read_mask(out)[0], read_mask(whole)[0]
+        assert (mask[:590] == expected[:590]).all()
+        assert (mask[600:] == 255).all()
+        assert json.loads((tmp_path / "m.json").read_text())["unreadable"]
+
+    def test_what_stood_beside_a_replaced_mask_goes_with_it(self, make_identity, write_scene, tmp_path):
+        scene, out = write_scene(random_scene(40, 30)), tmp_path / "a_mask.tif"
+        first = PredictConfig(confidence="margin", probabilities="uint8", style=True, stac=True)
+        make_identity().predict_raster(scene, out, first)
+        assert {"a_confidence.tif", "a_probabilities.tif"} <= {path.name for path in tmp_path.iterdir()}
+        assert "class 2" in out.with_suffix(".qml").read_text()
+        make_identity().predict_raster(scene, out, PredictConfig(classes=("class 1",), overwrite=True))
+        assert not {"a_confidence.tif", "a_probabilities.tif"} & {path.name for path in tmp_path.iterdir()}
+        style = out.with_suffix(".qml").read_text()
+        assert "other" in style
+        assert "class 2" not in style
+        assets = json.loads((tmp_path / "a_mask.stac.json").read_text())["assets"]
+        assert not {"confidence", "probabilities"} & set(assets)
+
     def test_a_truncated_scene_is_named_and_finished_rows_are_kept(self, make_identity, write_scene, tmp_path):
         scene = write_scene(random_scene(1500, 200), blockysize=10)
         scene.write_bytes(scene.read_bytes()[: 600 * 600])
         out = tmp_path / "m.tif"
-        with pytest.raises(RasterError, match=r"scene.tif: not readable at rows \d+ to \d+.*damaged or cut short"):
+        with pytest.raises(
+            RasterError, match=r"scene.tif: block of 200 x 10 px at row \d+.* not readable.*damaged or cut short"
+        ):
             make_identity().predict_raster(scene, out)
         assert not out.exists()
         assert list((partial_dir(out) / "rows").glob("rows_*.tif"))

@@ -177,7 +177,7 @@ def test_an_item_of_the_mask_before_is_brought_up_to_date(tmp_path: Path) -> Non
     assert read(stale)["assets"]["mask"]["file:size"] == staged.stat().st_size
 
 
-def test_a_finished_mask_gets_what_is_missing_and_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_finished_mask_gets_what_is_wanted_and_stays_as_it_is(tmp_path: Path) -> None:
     mask = write_mask(tmp_path / "town_mask.tif")
     write_log(mask, make_log())
     before = mask.read_bytes(), log_path(mask).read_bytes()
@@ -185,6 +185,8 @@ def test_a_finished_mask_gets_what_is_missing_and_keeps_what_it_has(tmp_path: Pa
     assert [path.name for path in complete_records(mask, wanted)] == ["town_mask.qml", "town_mask.stac.json"]
     item = read(tmp_path / "town_mask.stac.json")
     assert item["properties"]["created"] == read(log_path(mask))["ended"].replace("+00:00", "Z")
-    assert complete_records(mask, wanted) == ()
+    (tmp_path / "town_mask.qml").write_text("of another mask", encoding="utf-8")
+    complete_records(mask, wanted)
+    assert "of another mask" not in (tmp_path / "town_mask.qml").read_text(encoding="utf-8")
     assert complete_records(mask, WantedRecords(scene=None, weights=None)) == ()
     assert (mask.read_bytes(), log_path(mask).read_bytes()) == before

@@ -151,7 +151,7 @@ def write(out, config=EVERYTHING, columns=BLOCKS["whole rows"], *, step=23, earl
             for top in range(max(0, files.num_rows(block) - early), HEIGHT, step):
                 files.append(part(rows, top, min(top + step, HEIGHT), place), block)
             files.flush()
-        files.publish(work, files.write(work, GRID, {"CTRS_JOB": "job"}, **options))
+        files.publish(work, files.write(work, GRID, {"CTRS_JOB": "job"}, **options), "job")
     return rows
 
 

@@ -294,7 +294,7 @@ def test_many_files_need_few_open_ones(tmp_path, make_identity, cut_scene, monke
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"transform": UTM @ Affine.translation(90.02, 0)}, r"b\.tif: lies 0\.02 px off the pixels of .*a\.tif"),
+        ({"transform": UTM @ Affine.translation(90.3, 0)}, r"b\.tif: lies 0\.30 px off the pixels of .*a\.tif"),
         ({"crs": "EPSG:32634"}, r"b\.tif: CRS EPSG:32634 instead of EPSG:32633 as in .*a\.tif"),
         ({"nodata": 3}, r"b\.tif: nodata 3 instead of none as in .*a\.tif"),
         ({"dtype": np.uint16}, r"b\.tif: 3 bands of uint16 instead of 3 bands of uint8 as in .*a\.tif"),

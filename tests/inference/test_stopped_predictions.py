@@ -1,4 +1,4 @@
-"""``ctrs predict`` as a process that is killed, stopped or runs out of disk: it goes on, and nothing is half-written."""
+"""``ctrs predict`` as a process that is killed, stopped or out of disk: it goes on, and nothing is half-written."""
 
 import os
 import random
