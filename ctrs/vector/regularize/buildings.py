@@ -27,13 +27,13 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Method = Literal["walls", "outline"]
 
-MIN_IOU = 0.85
+MIN_IOU = 0.75
 """Straight walls that agree less with the outline that they were drawn from give way to it, simplified."""
 
-MAX_AREA_CHANGE = 0.15
+MAX_AREA_CHANGE = 0.2
 """Largest relative change of the area of a ring."""
 
-SMOOTHING_M = 0.45
+SMOOTHING_M = 0.3
 """Standard deviation of the Gaussian that evens out the staircase along outlines."""
 
 TRUNCATION_M, CORNER_M3, ODD_ANGLE_M3, TANGENT_M2 = 1.0, 1.75, 1.0, 0.1

@@ -37,7 +37,7 @@ def fit_walls(
     lasts: IntArray,
     angles: FloatArray,
     family_sets: IntArray,
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Fit all walls of a building.
 
     Args:
@@ -53,7 +53,7 @@ def fit_walls(
         family_sets: Families of one set turn together; shape (F,).
 
     Returns:
-        Direction (radians) and offset (metres) of each wall.
+        Direction (radians) and offset (metres) of each wall; how far each set was turned (radians).
     """
     num_walls = len(families)
     num_sets = family_sets.max() + 1
@@ -62,7 +62,7 @@ def fit_walls(
     for wall in range(num_walls):
         free = _left_out(lasts[wall] - firsts[wall], spacing)
         begins[wall + 1] = begins[wall] + lasts[wall] - firsts[wall] - 2 * free
-    along, off = np.empty(begins[-1]), np.empty(begins[-1])
+    along, off, steps = np.empty(begins[-1]), np.empty(begins[-1]), np.empty(begins[-1])
     for wall in range(num_walls):
         cos, sin = np.cos(angles[families[wall]]), np.sin(angles[families[wall]])
         ring = wall_rings[wall]
@@ -74,7 +74,8 @@ def fit_walls(
             along[place] = x * cos + y * sin
             off[place] = y * cos - x * sin - offsets[wall]
             place += 1
-    weights = np.ones(len(along))
+        _steps(along[begins[wall] : place], spacing, steps[begins[wall] : place])
+    weights = steps.copy()
     shift, slope = np.zeros(num_walls), np.zeros(num_sets)
     for round_number in range(_HUBER_ROUNDS + _TUKEY_ROUNDS):
         _solve(along, off, weights, begins, families, family_sets, shift, slope)
@@ -83,15 +84,15 @@ def fit_walls(
             for place in range(begins[wall], begins[wall + 1]):
                 left = abs(off[place] - shift[wall] - turned * along[place])
                 if round_number < _HUBER_ROUNDS - 1:
-                    weights[place] = min(1.0, _HUBER_M / max(left, 1e-9))
+                    weights[place] = steps[place] * min(1.0, _HUBER_M / max(left, 1e-9))
                 else:
-                    weights[place] = (1 - min(1.0, (left / _TUKEY_M) ** 2)) ** 2
+                    weights[place] = steps[place] * (1 - min(1.0, (left / _TUKEY_M) ** 2)) ** 2
     fitted_angles, fitted_offsets = np.empty(num_walls), np.empty(num_walls)
     for wall in range(num_walls):
         turn = np.arctan(slope[family_sets[families[wall]]])
         fitted_angles[wall] = angles[families[wall]] + turn
         fitted_offsets[wall] = (offsets[wall] + shift[wall]) * np.cos(turn)
-    return fitted_angles, fitted_offsets
+    return fitted_angles, fitted_offsets, np.arctan(slope)
 
 
 @compiled
@@ -99,6 +100,17 @@ def _left_out(num_samples: int, spacing: float) -> int:
     """Samples left out at each end of a wall; at least two stay where there are two."""
     free = int(min(_CORNER_FREE_M, _CORNER_FREE_SHARE * num_samples * spacing) / spacing)
     return free if num_samples - 2 * free >= 2 else 0
+
+
+@compiled
+def _steps(along: FloatArray, spacing: float, steps: FloatArray) -> None:
+    """Write how far each sample leads along its wall, in spacings: an outline that winds has more samples than wall."""
+    count = len(along)
+    forward = 1.0 if along[count - 1] >= along[0] else -1.0
+    for place in range(count):
+        before, after = max(0, place - 1), min(count - 1, place + 1)
+        step = forward * (along[after] - along[before]) / (max(1, after - before) * spacing)
+        steps[place] = max(0.0, step) + 1e-6
 
 
 @compiled

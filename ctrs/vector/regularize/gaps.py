@@ -26,7 +26,7 @@ STEP_M = 0.25
 _NEAR, _FAR = 3, 10
 """Steps from a gap's middle between which its sides are looked at: 0.75 to 2.5 m."""
 
-MAX_SHARE = 0.48
+MAX_SHARE = 0.5
 """Foreground left in a gap, of the less wide side's. Gaps of fused pairs of the synthetic footprints keep up to 0.42;
 bites and notches of single buildings leave 0.55 and more."""
 

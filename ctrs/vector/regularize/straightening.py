@@ -16,6 +16,9 @@ IntArray = npt.NDArray[np.int64]
 
 SPACING_M = 0.25
 
+_TURNED = 0.005
+"""Radians: walls are chosen anew where the fit turned them by more."""
+
 
 @compiled
 def sample_building(
@@ -90,10 +93,14 @@ def straighten(
         origin = np.array([points[:, 0].mean(), points[:, 1].mean()])
         points -= origin
         for attempt in range(len(costs)):
-            done = _attempt(points, begins, directions[polygon], costs[attempt], max_area_change)
-            if len(done[1]):
+            straight, sizes, turned = _attempt(points, begins, directions[polygon], costs[attempt], max_area_change)
+            if len(sizes):
                 break
-        straight, sizes = done
+        if len(sizes) and np.abs(turned).max() > _TURNED:
+            better = directions[polygon] + np.degrees(turned)
+            again, again_sizes, _ = _attempt(points, begins, better, costs[attempt], max_area_change)
+            if len(again_sizes):
+                straight, sizes = again, again_sizes
         place = 0
         for ring in range(len(sizes)):
             size = sizes[ring]
@@ -109,10 +116,15 @@ def straighten(
 @compiled
 def _attempt(
     points: FloatArray, begins: IntArray, directions: FloatArray, costs: FloatArray, max_area_change: float
-) -> tuple[FloatArray, IntArray]:
-    """Choose and fit walls; returns the corners of all rings and their numbers, or none."""
+) -> tuple[FloatArray, IntArray, FloatArray]:
+    """Choose and fit walls.
+
+    Returns:
+        Corners of all rings and their numbers, none where there is no straight form; how far main and second
+        direction were turned, radians.
+    """
     num_rings = len(begins) - 1
-    none = (np.empty((0, 2)), np.empty(0, np.int64))
+    none = (np.empty((0, 2)), np.empty(0, np.int64), np.zeros(2))
     main = np.radians(directions[0])
     num_families = 2
     diagonals = np.isfinite(costs[2])
@@ -141,7 +153,7 @@ def _attempt(
         offsets = np.concatenate((offsets, where))
         firsts = np.concatenate((firsts, begin))
         lasts = np.concatenate((lasts, end))
-    fitted_angles, fitted_offsets = fit_walls(
+    fitted_angles, fitted_offsets, turned = fit_walls(
         points, SPACING_M, begins, rings, families, offsets, firsts, lasts, angles, sets
     )
     corners = np.empty((len(rings), 2))
@@ -157,4 +169,6 @@ def _attempt(
             return none
         corners[walls] = straight
         sizes[ring] = len(walls)
-    return corners, sizes
+    both = np.zeros(2)
+    both[: len(turned)] = turned
+    return corners, sizes, both
