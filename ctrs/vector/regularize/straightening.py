@@ -16,6 +16,9 @@ IntArray = npt.NDArray[np.int64]
 
 SPACING_M = 0.25
 
+_USUAL_M, _LEAST_SHARE = 0.08, 0.1
+"""Corners are cheaper, down to this share of their price, where the outline strays less from its walls."""
+
 _TURNED = 0.005
 """Radians: walls are chosen anew where the fit turned them by more."""
 
@@ -93,12 +96,17 @@ def straighten(
         origin = np.array([points[:, 0].mean(), points[:, 1].mean()])
         points -= origin
         for attempt in range(len(costs)):
-            straight, sizes, turned = _attempt(points, begins, directions[polygon], costs[attempt], max_area_change)
+            straight, sizes, turned, strays = _attempt(
+                points, begins, directions[polygon], costs[attempt], max_area_change
+            )
             if len(sizes):
                 break
-        if len(sizes) and np.abs(turned).max() > _TURNED:
+        cheaper = min(1.0, max(_LEAST_SHARE, strays / _USUAL_M))
+        if len(sizes) and (np.abs(turned).max() > _TURNED or cheaper < 1):
             better = directions[polygon] + np.degrees(turned)
-            again, again_sizes, _ = _attempt(points, begins, better, costs[attempt], max_area_change)
+            prices = costs[attempt].copy()
+            prices[1:4] *= cheaper
+            again, again_sizes, _, _ = _attempt(points, begins, better, prices, max_area_change)
             if len(again_sizes):
                 straight, sizes = again, again_sizes
         place = 0
@@ -116,15 +124,15 @@ def straighten(
 @compiled
 def _attempt(
     points: FloatArray, begins: IntArray, directions: FloatArray, costs: FloatArray, max_area_change: float
-) -> tuple[FloatArray, IntArray, FloatArray]:
+) -> tuple[FloatArray, IntArray, FloatArray, float]:
     """Choose and fit walls.
 
     Returns:
         Corners of all rings and their numbers, none where there is no straight form; how far main and second
-        direction were turned, radians.
+        direction were turned, radians; how far the outline strays from its walls, metres.
     """
     num_rings = len(begins) - 1
-    none = (np.empty((0, 2)), np.empty(0, np.int64), np.zeros(2))
+    none = (np.empty((0, 2)), np.empty(0, np.int64), np.zeros(2), 0.0)
     main = np.radians(directions[0])
     num_families = 2
     diagonals = np.isfinite(costs[2])
@@ -153,7 +161,7 @@ def _attempt(
         offsets = np.concatenate((offsets, where))
         firsts = np.concatenate((firsts, begin))
         lasts = np.concatenate((lasts, end))
-    fitted_angles, fitted_offsets, turned = fit_walls(
+    fitted_angles, fitted_offsets, turned, strays = fit_walls(
         points, SPACING_M, begins, rings, families, offsets, firsts, lasts, angles, sets
     )
     corners = np.empty((len(rings), 2))
@@ -171,4 +179,4 @@ def _attempt(
         sizes[ring] = len(walls)
     both = np.zeros(2)
     both[: len(turned)] = turned
-    return corners, sizes, both
+    return corners, sizes, both, strays

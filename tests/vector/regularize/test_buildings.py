@@ -212,3 +212,43 @@ def test_a_real_town_is_straightened(real_data: Path) -> None:
     assert len(layer) >= len(exact)
     assert layer["area_m2"].sum() == pytest.approx(exact["area_m2"].sum(), rel=0.02)
     assert layer["regularization_iou"].mean() > 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("level", "pixel_m", "iou", "f1", "c_iou", "polis_m", "hausdorff_m", "wall_deg", "parallel"),
+    [
+        ("clean", 0.2, 0.997, 0.999, 0.995, 0.01, 0.03, 0.3, 0.99),
+        ("low", 0.2, 0.98, 0.995, 0.975, 0.07, 0.17, 0.7, 0.97),
+        ("medium", 0.2, 0.948, 0.96, 0.94, 0.182, 0.43, 2.0, 0.75),
+        ("medium", 0.3, 0.946, 0.955, 0.935, 0.188, 0.45, 2.5, 0.72),
+        ("high", 0.2, 0.885, 0.67, 0.86, 0.36, 0.98, 9.5, 0.42),
+    ],
+)
+def test_all_kinds_of_footprints(
+    level: NoiseLevel,
+    pixel_m: float,
+    iou: float,
+    f1: float,
+    c_iou: float,
+    polis_m: float,
+    hausdorff_m: float,
+    wall_deg: float,
+    parallel: float,
+) -> None:
+    """800 objects with the errors of networks: bounds lie a little beside what was reached when this was written."""
+    mask, truth = noisy(draw_footprints(800, 800, 800, seed=7), level, round(800 / pixel_m), pixel_m)
+    quality = measure_quality(straighten(mask, pixel_m=pixel_m), truth)
+    assert (quality.iou or 0) >= iou
+    assert (quality.f1_at(0.9) or 0) >= f1
+    assert (quality.c_iou or 0) >= c_iou
+    assert (quality.polis_m or 9) <= polis_m
+    assert (quality.hausdorff_m or 9) <= hausdorff_m
+    assert (quality.wall_angle_error_deg or 99) <= wall_deg
+    assert (quality.parallel_share or 0) >= parallel
+    assert quality.corner_ratio == pytest.approx(1, abs=0.07 if level == "high" else 0.03)
+    assert (quality.num_invalid, quality.num_overlaps, quality.num_lost_holes) == (0, 0, 0)
+    assert quality.num_spurious_holes <= (10 if level == "high" else 2)
+    if level != "high":
+        assert quality.right_angle_share == pytest.approx(quality.true_right_angle_share, abs=0.02)
+        assert quality.num_merged <= 2
