@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=10_000, help="side of the mask, pixels")
     parser.add_argument("--pixel", type=float, default=0.2, help="metres")
     parser.add_argument("--levels", nargs="+", default=["low", "medium", "high"], choices=list(NOISE_LEVELS))
-    parser.add_argument("--methods", nargs="*", default=["shapes-dp", "ctrs", FLOOR])
+    parser.add_argument("--methods", nargs="*", default=["shapes-dp", "ctrs", "ctrs-full", FLOOR])
     parser.add_argument("--outside", nargs="*", default=[], help="NAME=COMMAND with {mask} and {out}")
     parser.add_argument("--footprints", type=Path, help="file of real footprints; default: drawn at random")
     parser.add_argument("--seed", type=int, default=0)

@@ -42,7 +42,22 @@ def ctrs_defaults(mask: Path, out: Path) -> None:
     vectorize(mask, out, VectorizeConfig())
 
 
-METHODS: dict[str, Callable[[Path, Path], None]] = {"shapes-dp": shapes_simplified, "ctrs": ctrs_defaults}
+def ctrs_right_angles(mask: Path, out: Path) -> None:
+    """ctrs vectorize --regularize fast."""
+    vectorize(mask, out, VectorizeConfig(regularize="fast"))
+
+
+def ctrs_straight(mask: Path, out: Path) -> None:
+    """ctrs vectorize --regularize full."""
+    vectorize(mask, out, VectorizeConfig(regularize="full"))
+
+
+METHODS: dict[str, Callable[[Path, Path], None]] = {
+    "shapes-dp": shapes_simplified,
+    "ctrs": ctrs_defaults,
+    "ctrs-fast": ctrs_right_angles,
+    "ctrs-full": ctrs_straight,
+}
 
 
 def peak_mb() -> float:
