@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import sys
 import types
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -289,13 +291,16 @@ def _round_trip(network: tuple[str, str], folder: Path) -> None:
     assert result.difference <= 1e-4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backbone", BACKBONE_ALIASES)
+def _marked(names: Iterable[str], *slow: str) -> list[Any]:
+    """The slow lane has time for a few; the soak takes all."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in slow else pytest.mark.soak) for name in names]
+
+
+@pytest.mark.parametrize("backbone", _marked(BACKBONE_ALIASES, "poolformer", "convnext", "swin"))
 def test_every_backbone(backbone: str, tmp_path: Path) -> None:
     _round_trip((backbone, "unetformer"), tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", _marked(DECODERS, "dcfam", "upernet", "deeplabv3plus"))
 def test_every_decoder(decoder: str, tmp_path: Path) -> None:
     _round_trip(("resnet18", decoder), tmp_path)
