@@ -33,6 +33,9 @@ bites and notches of single buildings leave 0.55 and more."""
 _EDGE_SHARE = 0.7
 """A gap reaches to where this share of the side's width is foreground."""
 
+_MAX_GAP_STEPS = 12
+"""Gaps wider than 3 m are courts of a building, or would not have been fused."""
+
 _MIN_SIDE_M2 = 20.0
 """Smallest building on either side."""
 
@@ -174,6 +177,9 @@ def _gaps_of(values: FloatArray) -> list[tuple[float, float]]:
             start -= 1
         while end + 1 < count and values[end + 1] < _EDGE_SHARE * deepest_right:
             end += 1
+        if end - start > _MAX_GAP_STEPS:
+            free[start : end + 1] = False
+            continue
         found.append((float(start), float(end)))
         for place in range(count):
             near = abs(place - best) <= 2 * _FAR

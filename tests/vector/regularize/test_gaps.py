@@ -49,6 +49,10 @@ def test_no_gap_at_a_bite_a_notch_or_a_shed(fused: np.ndarray) -> None:
     assert not len(gaps_of(house))
     house[5:40, 40:64] = False  # a U whose court is 4.8 m wide
     assert not len(gaps_of(house))
+    house = np.zeros((70, 80), bool)
+    house[4:69, 4:69] = True
+    house[4:46, 26:46] = False  # a U whose court is 4 m wide, with legs of 13 m and a floor of 4.6 m
+    assert not len(gaps_of(house))
     fused[:, 80:] = False  # beside the gap stands less than 20 square metres
     fused[:30] = False
     assert not len(gaps_of(fused))
