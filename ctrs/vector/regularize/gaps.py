@@ -33,8 +33,8 @@ bites and notches of single buildings leave 0.55 and more."""
 _EDGE_SHARE = 0.7
 """A gap reaches to where this share of the side's width is foreground."""
 
-_MAX_GAP_STEPS = 12
-"""Gaps wider than 3 m are courts of a building, or would not have been fused."""
+_MAX_GAP_STEPS = 13
+"""Gaps wider than 3.25 m are courts of a building, or would not have been fused."""
 
 _MIN_SIDE_M2 = 20.0
 """Smallest building on either side."""

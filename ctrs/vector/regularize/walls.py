@@ -124,10 +124,12 @@ def choose_walls(
             wall_lines[num_walls] = path[step]
             firsts[num_walls] = step % count
             num_walls += 1
-    if num_walls < 3:
+    # Where the two rounds chose parallel lines, the wall across the seam is one: the first part joins the last.
+    seam = 1 if num_walls and families[wall_lines[0]] == families[wall_lines[num_walls - 1]] else 0
+    if num_walls - seam < 3:
         return none
-    wall_lines = wall_lines[:num_walls]
-    return families[wall_lines], offsets[wall_lines], firsts[:num_walls]
+    wall_lines = wall_lines[seam:num_walls]
+    return families[wall_lines], offsets[wall_lines], firsts[seam:num_walls]
 
 
 @compiled
