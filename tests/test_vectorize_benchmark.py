@@ -32,13 +32,14 @@ def test_polygons_side_by_side(tmp_path: Path) -> None:
     outside = f"copy={sys.executable} -c \"import shutil; shutil.copy('kept/truth.gpkg', r'{{out}}')\""
     rows = run("--size", "1200", "--keep", "kept", "--outside", outside)
     names = [(row[0], row[1]) for row in rows]
-    methods = ["shapes-dp", "ctrs", "floor", "copy"]
+    methods = ["shapes-dp", "ctrs", "ctrs-full", "floor", "copy"]
     assert names == 2 * [(level, method) for level in ("clean", "medium") for method in methods]
-    iou = {(row[0], row[1]): float(row[2]) for row in rows[:8]}
+    iou = {(row[0], row[1]): float(row[2]) for row in rows[:10]}
     assert iou["clean", "copy"] == iou["medium", "copy"] == 1.0
     assert iou["clean", "ctrs"] > 0.97
     assert iou["clean", "floor"] > 0.999
     assert 0.8 < iou["medium", "shapes-dp"] < iou["medium", "floor"] < 0.97
+    assert iou["medium", "shapes-dp"] < iou["medium", "ctrs-full"]
     units = geopandas.read_file(tmp_path / "kept" / "units.gpkg")
     units.to_crs("EPSG:4326").to_file(tmp_path / "real.geojson")
     real = run("--footprints", "real.geojson", "--methods", "shapes-dp")

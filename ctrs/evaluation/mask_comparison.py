@@ -35,10 +35,11 @@ from ctrs.evaluation.score_page import PAGE_FILE, write_score_page
 from ctrs.evaluation.score_places import PlaceGallery, gallery_for
 from ctrs.evaluation.score_report import REPORT_FILE, EvaluationReport, read_report
 from ctrs.evaluation.scoring import BLOCK_PX, SceneMasks, score_scene
+from ctrs.inference.provenance import OPTIONS_TAG
 from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work, recover
 from ctrs.progress import Progress, no_progress
-from ctrs.raster.cog import CLASSES_TAG, read_class_tag, read_job_tag
-from ctrs.raster.confidence import confidence_path
+from ctrs.raster.cog import CLASSES_TAG, JOB_TAG, read_class_tag
+from ctrs.raster.confidence import confidence_kind, confidence_path
 from ctrs.raster.geotiff import Grid, open_raster
 from ctrs.raster.warp import GridWarp
 from ctrs.raster.windows import PixelWindow
@@ -332,12 +333,16 @@ def _score_pair(
 
 
 def _confidence_of(pred: Path) -> Path | None:
-    """Return the confidence beside a mask, if predict wrote both at once."""
+    """Return the confidence beside a mask, if predict wrote both at once and it is that of the mask's class."""
     beside = confidence_path(pred)
     if not beside.is_file():
         return None
-    job = read_job_tag(pred)
-    return beside if job is not None and read_job_tag(beside) == job else None
+    with open_raster(pred) as mask, open_raster(beside) as surely:
+        tags = mask.tags()
+        together = JOB_TAG in tags and surely.tags().get(JOB_TAG) == tags[JOB_TAG]
+        # A threshold may choose another class than the most probable one.
+        largest = confidence_kind(surely) == "probability" and "thresholds" not in tags.get(OPTIONS_TAG, "")
+    return beside if together and largest else None
 
 
 def _checked(read: Callable[[PixelWindow], DecodedLabel], truth: Path, grid: Grid, classes: ClassMap) -> ReadMask:

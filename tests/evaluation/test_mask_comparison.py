@@ -294,10 +294,10 @@ def test_the_confidence_beside_a_mask_is_taken_if_it_is_of_the_same_job(tmp_path
     label = write(tmp_path / "truth.tif", truth[None], nodata=255)
     grid = Grid(crs=CRS_TOWN, transform=TRANSFORM, width=110, height=90)
     mask = write_class_cog(tmp_path / "town_mask.tif", [pred], grid, TOWN, {"CTRS_JOB": "a"})
-    for job, known in (("a", True), ("b", False)):
-        bands = RowBands(tmp_path / f"rows_{job}", 110)
+    for job, kind, known in (("a", "probability", True), ("b", "probability", False), ("a", "margin", False)):
+        bands = RowBands(tmp_path / f"rows_{job}_{kind}", 110)
         bands.append(to_steps(np.full(pred.shape, 0.75), pred != 255))
-        write_confidence_cog(confidence_path(mask), bands, grid, {"CTRS_JOB": job})
+        write_confidence_cog(confidence_path(mask), bands, grid, {"CTRS_JOB": job}, kind=kind)
         report = evaluate_masks(mask, label)
         assert (report.calibration is not None) == known
         if report.calibration is not None:

@@ -150,7 +150,7 @@ for number, (name, path) in enumerate(paths.items()):
                 block = np.where(boxes, 60000, 40000).astype(np.uint16) if sure else boxes.astype(np.uint8)
                 file.write(block, 1, window=rasterio.windows.Window(col, row, block.shape[1], block.shape[0]))
         if sure:
-            file.update_tags(CTRS_CONFIDENCE="x")
+            file.update_tags(CTRS_CONFIDENCE="probability of the predicted class")
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 with index_reader(paths["truth"]) as (truth, grid), index_reader(paths["a_mask"]) as (pred, _):
