@@ -42,6 +42,35 @@ class StagedFiles:
     mask: Path
     beside: tuple[tuple[Path, Path], ...]
 
+    def publish(self, work: PartialWork, job: str, *, before_mask: Callable[[], object] = lambda: None) -> None:
+        """Move files that are whole to their final names, the mask last.
+
+        Confidence and probabilities of another mask, which stood there under the same name, go.
+
+        Args:
+            work: Unfinished work on the mask.
+            job: Fingerprint of the mask's job.
+            before_mask: Called when all but the mask stand under their names.
+
+        Raises:
+            OutputError: They cannot be moved.
+        """
+        try:
+            for path, final in self.beside:
+                sync(path)
+                path.replace(final)
+            for stale in (confidence_path(work.final), probabilities_path(work.final)):
+                if existing_job(stale) not in (None, job):
+                    stale.unlink()
+            before_mask()
+            publish_class_cog(work, self.mask)
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"{work.final}: cannot be written ({error.strerror or error}); choose another place with -o"
+            ) from error
+
 
 class RowFiles:
     """Rows that were predicted, from the top down in each block of columns, in files that survive a kill.
@@ -122,38 +151,6 @@ class RowFiles:
             beside.append((path, place))
         return StagedFiles(mask=mask, beside=tuple(beside))
 
-    def publish(
-        self, work: PartialWork, staged: StagedFiles, job: str, *, before_mask: Callable[[], object] = lambda: None
-    ) -> None:
-        """Move files that are whole to their final names, the mask last.
-
-        Confidence and probabilities of another mask, which stood there under the same name, go.
-
-        Args:
-            work: Unfinished work on the mask.
-            staged: From ``write``.
-            job: Fingerprint of the mask's job.
-            before_mask: Called when all but the mask stand under their names.
-
-        Raises:
-            OutputError: They cannot be moved.
-        """
-        try:
-            for path, final in staged.beside:
-                sync(path)
-                path.replace(final)
-            for stale in (confidence_path(work.final), probabilities_path(work.final)):
-                if existing_job(stale) not in (None, job):
-                    stale.unlink()
-            before_mask()
-            publish_class_cog(work, staged.mask)
-        except OutputError:
-            raise
-        except OSError as error:
-            raise OutputError(
-                f"{work.final}: cannot be written ({error.strerror or error}); choose another place with -o"
-            ) from error
-
 
 class _Block:
     """Rows of a block of columns: those on disk, and those that wait to be more."""
@@ -205,13 +202,21 @@ class _Block:
         self.mask.append(rows.mask)
 
 
+def outputs(mask: Path, products: Products) -> list[Path]:
+    """Return the rasters that are written for a mask, the mask last."""
+    beside = [confidence_path(mask)] if products.confidence is not None else []
+    if products.probabilities is not None:
+        beside.append(probabilities_path(mask))
+    return [*beside, mask]
+
+
 def is_finished(dst: Path, job: str, products: Products, *, overwrite: bool) -> bool:
     """Tell whether the mask, and all that is wanted beside it, stand there as the result of a job.
 
     Raises:
         OutputExistsError: Another result stands there and ``overwrite`` is False, or a file that ctrs did not write.
     """
-    refuse_foreign(dst, products)
+    _refuse_foreign(dst, products)
     done = check_existing(dst, existing_job(dst), job, overwrite=overwrite)
     if products.confidence is not None:
         beside = confidence_path(dst)
@@ -224,15 +229,13 @@ def is_finished(dst: Path, job: str, products: Products, *, overwrite: bool) -> 
     return done
 
 
-def refuse_foreign(dst: Path, products: Products) -> None:
+def _refuse_foreign(dst: Path, products: Products) -> None:
     """Refuse to replace files that ctrs did not write, whatever the user allows: they may be imagery or truth.
 
     Raises:
         OutputExistsError: Such a file stands where an output goes.
     """
-    beside = [confidence_path(dst)] if products.confidence is not None else []
-    beside += [probabilities_path(dst)] if products.probabilities is not None else []
-    for path in (dst, *beside):
+    for path in outputs(dst, products):
         if path.exists() and existing_job(path) is None:
             raise OutputExistsError(
                 f"{path}: stands there and was not written by ctrs predict, so it is not replaced; choose another name "

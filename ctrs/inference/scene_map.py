@@ -96,8 +96,9 @@ def map_scene(
             blocks=source.block_rows(),
             max_memory=config.max_memory,
         )
-        options = result_options(config, _settled(predictor, source, plan, parts))
-        job = fingerprint(_job(predictor, source, config, options))
+        described = source.describe()
+        options = result_options(config, _settled(predictor, source, plan, parts, described))
+        job = fingerprint(_job(predictor, config, options, described))
         if dst.exists() and any(dst.samefile(file) for file in source.files if file.exists()):
             raise UsageError(f"{dst}: is the scene itself, or a part of it; choose another output with -o")
         if is_finished(dst, job, products, overwrite=config.overwrite):
@@ -145,7 +146,7 @@ def map_scene(
             )
             with counts.clock.phase("finishing"):
                 staged = files.write(work, source.grid, tags, creation_options=config.creation_options)
-            files.publish(work, staged, job, before_mask=lambda: write_records(staged.mask, dst, story, wanted))
+            staged.publish(work, job, before_mask=lambda: write_records(staged.mask, dst, story, wanted))
     return dst
 
 
@@ -200,10 +201,13 @@ def _map_block(
 
 
 def _settled(
-    predictor: Predictor, source: SceneSource, plan: WindowPlan, parts: Sequence[WindowPlan]
+    predictor: Predictor,
+    source: SceneSource,
+    plan: WindowPlan,
+    parts: Sequence[WindowPlan],
+    described: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what was decided by the checkpoint, the scene and the machine, and determines the result."""
-    described = source.describe()
     return {
         "window_px": plan.window_px,
         "overlap": plan.overlap,
@@ -219,7 +223,7 @@ def _settled(
 
 
 def _job(
-    predictor: Predictor, source: SceneSource, config: PredictConfig, options: Mapping[str, Any]
+    predictor: Predictor, config: PredictConfig, options: Mapping[str, Any], described: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return all that determines the mask's bytes."""
     return {
@@ -230,7 +234,7 @@ def _job(
         # What to do about damage: work that was stopped by it goes on with another answer.
         "options": {name: value for name, value in options.items() if name != "skip_unreadable"},
         "creation_options": [list(pair) for pair in config.creation_options],
-        "scene": source.describe(),
+        "scene": described,
     }
 
 

@@ -13,23 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ctrs.config import PredictConfig
-from ctrs.errors import OutputError, UsageError
+from ctrs.errors import UsageError
 from ctrs.inference.prediction_log import copy_log
 from ctrs.inference.products import Products
-from ctrs.inference.provenance import SOURCE_TAG, existing_job
+from ctrs.inference.provenance import SOURCE_TAG
 from ctrs.inference.records import WantedRecords, complete_records
-from ctrs.inference.row_files import refuse_foreign
+from ctrs.inference.row_files import StagedFiles, is_finished, outputs
 from ctrs.inference.scene_source import SceneSource, open_scene
 from ctrs.inference.scenes import check_mask_name, mask_paths, scenes_in
-from ctrs.jobs import PartialWork, check_existing, fingerprint, partial_work, sync
+from ctrs.jobs import fingerprint, partial_work
 from ctrs.progress import Progress, no_progress
-from ctrs.raster.cog import JOB_TAG, publish_class_cog, write_class_cog
+from ctrs.raster.cog import JOB_TAG, write_class_cog
 from ctrs.raster.confidence import confidence_path, write_confidence_cog
 from ctrs.raster.cutting import ReadValid, cut_rows, own_tags
 from ctrs.raster.geotiff import Grid, color_bands, open_raster
 from ctrs.raster.mosaic_parts import Mosaic, join_parts
 from ctrs.raster.names import file_name, source_path
-from ctrs.raster.probabilities import probabilities_path, write_probabilities_cog
+from ctrs.raster.probabilities import write_probabilities_cog
 from ctrs.raster.rectangles import counted_from, overlap
 from ctrs.raster.row_bands import RowBands
 from ctrs.raster.windows import PixelWindow
@@ -146,9 +146,8 @@ def _predict_each(
     left_out = len(masks) - len(cuts)
     if left_out:
         log.info("%d of %d scenes lie beside the bounds or the area of interest and get no mask", left_out, len(masks))
-    for cut in cuts:
-        refuse_foreign(cut.mask, Products.for_config(predictor.classes, config))
-    missing = [cut for cut in cuts if not _is_finished(cut, config)]
+    products = Products.for_config(predictor.classes, config)
+    missing = [cut for cut in cuts if not is_finished(cut.mask, cut.job, products, overwrite=config.overwrite)]
     for cut in cuts:
         if cut not in missing:
             complete_records(cut.mask, _records(cut, predictor, config))
@@ -210,25 +209,6 @@ def _cuts(mosaic: Mosaic, masks: Sequence[Path], whole: SceneSource, job: str) -
     return cuts
 
 
-def _outputs(mask: Path, config: PredictConfig) -> list[Path]:
-    """Return what is written for a scene, the mask last."""
-    beside = [confidence_path(mask)] if config.confidence is not None else []
-    if config.probabilities is not None:
-        beside.append(probabilities_path(mask))
-    return [*beside, mask]
-
-
-def _is_finished(cut: _Cut, config: PredictConfig) -> bool:
-    """Tell whether all outputs of a scene stand there as the result of its job.
-
-    Raises:
-        OutputExistsError: Another result stands there and may not be replaced.
-    """
-    outputs = _outputs(cut.mask, config)
-    found = [check_existing(path, existing_job(path), cut.job, overwrite=config.overwrite) for path in outputs]
-    return all(found)
-
-
 def _write_cut(cut: _Cut, mosaic_mask: Path, predictor: Predictor, config: PredictConfig) -> None:
     """Write the mask of a scene, and what is wanted beside it, from those of the mosaic."""
     # The scene's own pixels are asked for their validity alone; where it lies is known.
@@ -251,7 +231,7 @@ def _write_cut(cut: _Cut, mosaic_mask: Path, predictor: Predictor, config: Predi
             tags["AREA_OR_POINT"] = source.area_or_point
         kept = None if cut.alone else valid
         products = Products.for_config(predictor.classes, config)
-        staged = _write_beside(mosaic_mask, cut, work.folder, grid, products, config, tags, kept)
+        beside = _write_beside(mosaic_mask, cut, work.folder, grid, products, config, tags, kept)
         mask = write_class_cog(
             work.folder / cut.mask.name,
             cut_rows(mosaic_mask, cut.in_mosaic, valid=kept),
@@ -261,8 +241,8 @@ def _write_cut(cut: _Cut, mosaic_mask: Path, predictor: Predictor, config: Predi
             values=products.values,
             creation_options=config.creation_options,
         )
-        copy_log(mosaic_mask, cut.mask, scene=cut.scene)
-        _publish(work, staged, mask)
+        staged = StagedFiles(mask=mask, beside=tuple(beside))
+        staged.publish(work, cut.job, before_mask=lambda: copy_log(mosaic_mask, cut.mask, scene=cut.scene))
     wanted = _records(cut, predictor, config)
     if item_path(cut.mask).exists():  # it tells of another file, the mask before
         item_path(cut.mask).unlink()
@@ -288,7 +268,7 @@ def _write_beside(
 ) -> list[tuple[Path, Path]]:
     """Write what is wanted beside the mask of a scene; return the files with their final names."""
     staged: list[tuple[Path, Path]] = []
-    for of_mosaic, output in zip(_outputs(mosaic_mask, config)[:-1], _outputs(cut.mask, config)[:-1], strict=True):
+    for of_mosaic, output in zip(outputs(mosaic_mask, products)[:-1], outputs(cut.mask, products)[:-1], strict=True):
         scratch = folder / f"{output.stem}.rows"
         shutil.rmtree(scratch, ignore_errors=True)
         bands = RowBands(scratch, grid.width)
@@ -307,18 +287,3 @@ def _write_beside(
         shutil.rmtree(scratch, ignore_errors=True)
         staged.append((part, output))
     return staged
-
-
-def _publish(work: PartialWork, beside: Sequence[tuple[Path, Path]], mask: Path) -> None:
-    """Move what was cut to its final names, the mask last."""
-    try:
-        for part, output in beside:
-            sync(part)
-            part.replace(output)
-        publish_class_cog(work, mask)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{work.final}: cannot be written ({error.strerror or error}); choose another place with -o"
-        ) from error

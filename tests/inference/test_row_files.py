@@ -15,7 +15,7 @@ from ctrs.config import PredictConfig
 from ctrs.errors import OutputError, OutputExistsError, RasterError
 from ctrs.inference import row_files, scenes_in
 from ctrs.inference.products import Products
-from ctrs.inference.row_files import RowFiles, is_finished
+from ctrs.inference.row_files import RowFiles, StagedFiles, is_finished
 from ctrs.inference.rows import FinishedRows
 from ctrs.jobs import partial_dir, partial_work
 from ctrs.raster.confidence import check_confidence, confidence_path, read_confidence
@@ -151,7 +151,7 @@ def write(out, config=EVERYTHING, columns=BLOCKS["whole rows"], *, step=23, earl
             for top in range(max(0, files.num_rows(block) - early), HEIGHT, step):
                 files.append(part(rows, top, min(top + step, HEIGHT), place), block)
             files.flush()
-        files.publish(work, files.write(work, GRID, {"CTRS_JOB": "job"}, **options), "job")
+        files.write(work, GRID, {"CTRS_JOB": "job"}, **options).publish(work, "job")
     return rows
 
 
@@ -233,7 +233,7 @@ def test_work_begun_with_other_products_is_made_whole(tmp_path, monkeypatch, fir
     whole = tmp_path / "whole" / "a_mask.tif"
     write(whole)
     out = tmp_path / "stopped" / "a_mask.tif"
-    monkeypatch.setattr(RowFiles, "publish", lambda *_args, **_options: 1 / 0)
+    monkeypatch.setattr(StagedFiles, "publish", lambda *_args, **_options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(out, first)
     monkeypatch.undo()
@@ -245,12 +245,12 @@ def test_other_blocks_of_columns_are_not_mixed(tmp_path, monkeypatch):
     whole = tmp_path / "whole" / "a_mask.tif"
     write(whole)
     out = tmp_path / "stopped" / "a_mask.tif"
-    publish = RowFiles.publish
+    publish = StagedFiles.publish
     for columns in BLOCKS.values():
-        monkeypatch.setattr(RowFiles, "publish", lambda *_args, **_options: 1 / 0)
+        monkeypatch.setattr(StagedFiles, "publish", lambda *_args, **_options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write(out, columns=columns)
-    monkeypatch.setattr(RowFiles, "publish", publish)
+    monkeypatch.setattr(StagedFiles, "publish", publish)
     write(out, columns=[slice(0, 32), slice(32, WIDTH)])
     assert published(out) == published(whole)
 

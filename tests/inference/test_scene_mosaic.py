@@ -186,6 +186,17 @@ def test_records_stand_beside_each_mask(tmp_path, edges, cut_scene, scene):
     assert hashlib.sha256(masks[1].read_bytes()).hexdigest() in json.dumps(item)
 
 
+def test_a_replaced_mask_takes_along_what_stood_beside_it_and_a_foreign_file_stays(tmp_path, edges, cut_scene, scene):
+    parts, out = cut_scene(scene, QUARTERS[:2]), tmp_path / "masks"
+    predict_mosaic(edges, parts, out, PredictConfig(confidence="margin"), each=True)
+    assert (out / "part1_confidence.tif").exists()
+    predict_mosaic(edges, parts, out, PredictConfig(overwrite=True), each=True)
+    assert not (out / "part1_confidence.tif").exists()
+    (out / "part1_mask.tif").write_text("somebody's notes")
+    with pytest.raises(OutputExistsError, match="was not written by ctrs predict"):
+        predict_mosaic(edges, parts, out, PredictConfig(overwrite=True), each=True)
+
+
 def test_finished_masks_are_skipped_and_missing_ones_made(tmp_path, edges, cut_scene, scene, monkeypatch):
     parts = cut_scene(scene, QUARTERS)
     masks = predict_mosaic(edges, parts, tmp_path / "masks", each=True)
