@@ -9,7 +9,7 @@ import typer
 
 from ctrs.cli import options
 from ctrs.cli.console import Console
-from ctrs.config import Regularization, VectorizeConfig
+from ctrs.config import Connectivity, Regularization, Split, VectorizeConfig
 from ctrs.errors import InputNotFoundError, UsageError
 
 _DEFAULT = VectorizeConfig()
@@ -41,8 +41,39 @@ def vectorize(
     ] = None,
     regularize: Annotated[
         Regularization,
-        typer.Option(help="Straight walls for buildings: with right angles alone (fast), or with others too (full)."),
+        typer.Option(help="Straight walls for buildings: right angles alone (fast), or others and circles too (full)."),
     ] = _DEFAULT.regularize,
+    split: Annotated[
+        Split, typer.Option(help="Part buildings that touch in the mask: by shape, or where their probability dips.")
+    ] = _DEFAULT.split,
+    split_width: Annotated[
+        float, typer.Option(help="Narrowest place that two parts of one building may have, ground metres.")
+    ] = _DEFAULT.split_m,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="The mask numbers buildings, each a polygon; they share party walls.")
+    ] = False,
+    probabilities: Annotated[
+        str | None,
+        typer.Option(
+            help="Probabilities on the mask's grid, or none.", show_default="SCENE_probabilities.tif beside the mask"
+        ),
+    ] = None,
+    opening: Annotated[
+        float, typer.Option(help="Parts narrower than this leave first, ground metres; 0 for none.")
+    ] = _DEFAULT.opening_m,
+    closing: Annotated[
+        float, typer.Option(help="Gaps narrower than this are filled first, ground metres; 0 for none.")
+    ] = _DEFAULT.closing_m,
+    smooth: Annotated[
+        float, typer.Option(help="Even out borders of other classes below this length, ground metres; 0 for none.")
+    ] = _DEFAULT.smooth_m,
+    connectivity: Annotated[
+        str, typer.Option(help="Pixels that touch at a corner: two polygons (4) or one (8).", metavar="4|8")
+    ] = str(_DEFAULT.connectivity),
+    qml: Annotated[bool, typer.Option("--qml", help="Also write a QGIS style beside each layer.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Threads.", show_default="one for each core")
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
@@ -56,6 +87,17 @@ def vectorize(
         min_hole_m2=min_hole,
         tolerance_m=tolerance,
         regularize=regularize,
+        split=split,
+        split_m=split_width,
+        instances=instances,
+        probabilities=Path(probabilities) if probabilities not in (None, "none") else None,
+        use_probabilities=probabilities != "none",
+        opening_m=opening,
+        closing_m=closing,
+        smooth_m=smooth,
+        connectivity=_connectivity(connectivity),
+        qml=qml,
+        jobs=jobs,
         overwrite=overwrite,
     )
     if out is not None and len(masks) > 1 and out.suffix:
@@ -93,3 +135,11 @@ def vectorize(
             console.line(entry["path"])
 
     console.result({"layers": payload}, show)
+
+
+def _connectivity(text: str) -> Connectivity:
+    if text == "4":
+        return 4
+    if text == "8":
+        return 8
+    raise UsageError(f"--connectivity {text}: expected 4 or 8")

@@ -18,6 +18,7 @@ from ctrs.config.choices import (
     ClForm,
     ClipMode,
     ConfidenceKind,
+    Connectivity,
     Decoder,
     Denominator,
     HeadNorm,
@@ -40,12 +41,14 @@ from ctrs.config.choices import (
     RunLog,
     Sampling,
     Schedule,
+    Split,
     SplitBy,
     SplitName,
     TileCache,
     VoidMode,
 )
 from ctrs.config.contrast import ContrastConfig, MultiscaleConfig, PneConfig, SupconConfig
+from ctrs.config.evaluation import EvalConfig, parse_required_scores
 from ctrs.config.inspection import EmbeddingMapConfig, PatchMapConfig
 from ctrs.config.loss import (
     DEFAULT_WEIGHTS,
@@ -58,9 +61,9 @@ from ctrs.config.loss import (
 from ctrs.config.predict import PredictConfig, TestTimeAugmentation, parse_memory, parse_tta
 from ctrs.config.prepare import PrepareConfig
 from ctrs.config.recipes import CT_PAPER, CT_PAPER_INPUT_PX, RECIPES, RUN_KEYS, resolve_train_config, run_name
-from ctrs.config.steps import EvalConfig, VectorizeConfig, parse_required_scores
 from ctrs.config.toml import from_mapping, merge, read_assignments, read_toml, to_plain
 from ctrs.config.training import AugmentConfig, SegmentationConfig, TrainConfig
+from ctrs.config.vectorize import VectorizeConfig
 
 __all__ = [
     "CT_PAPER",
@@ -78,6 +81,7 @@ __all__ = [
     "ClassWeights",
     "ClipMode",
     "ConfidenceKind",
+    "Connectivity",
     "ContrastConfig",
     "Decoder",
     "Denominator",
@@ -111,6 +115,7 @@ __all__ = [
     "Sampling",
     "Schedule",
     "SegmentationConfig",
+    "Split",
     "SplitBy",
     "SplitName",
     "SupconConfig",

@@ -1,13 +1,12 @@
-"""What evaluation and vectorization can be told: one frozen dataclass for each command."""
+"""What evaluation can be told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
-from ctrs.config.choices import Regularization, SplitName, require, require_seed
+from ctrs.config.choices import SplitName, require, require_seed
 from ctrs.config.predict import PredictConfig
 
 
@@ -92,50 +91,3 @@ def parse_required_scores(texts: Iterable[str]) -> tuple[tuple[str, float], ...]
             name = ""
         require(bool(name.strip()), "fail_under", text, "NAME=VALUE such as building=0.8")
     return tuple(found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VectorizeConfig:
-    """How a mask becomes polygons.
-
-    Args:
-        classes: Class names; ``("all",)`` for each class of the mask.
-        min_area_m2: Polygons below this ground area go to their surroundings or vanish; None: 4, or 8 where buildings
-            are regularized.
-        min_hole_m2: Holes below this ground area are filled; None: 2, or 4 where buildings are regularized.
-        tolerance_m: Tolerance of simplification in ground metres; None: 1.5 pixels; 0: none.
-        regularize: Give buildings straight walls: ``fast`` with right angles alone, ``full`` with diagonals and other
-            angles where they pay. It wants the class building alone.
-        overwrite: Replace a different result.
-    """
-
-    classes: tuple[str, ...] = ("building",)
-    min_area_m2: float | None = None
-    min_hole_m2: float | None = None
-    tolerance_m: float | None = None
-    regularize: Regularization = "none"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        require(bool(self.classes), "classes", self.classes, "at least one class name, or all")
-        for key in ("min_area_m2", "min_hole_m2", "tolerance_m"):
-            found = getattr(self, key)
-            require(found is None or found >= 0, key, found, "0 or more")
-        known = get_args(Regularization)
-        require(self.regularize in known, "regularize", self.regularize, f"one of {', '.join(known)}")
-        alone = self.regularize == "none" or self.classes == ("building",)
-        require(alone, "regularize", self.regularize, 'none, or classes = ["building"] alone: only walls are straight')
-
-    @property
-    def smallest_polygon_m2(self) -> float:
-        """Ground area below which a polygon vanishes."""
-        if self.min_area_m2 is not None:
-            return self.min_area_m2
-        return 4.0 if self.regularize == "none" else 8.0
-
-    @property
-    def smallest_hole_m2(self) -> float:
-        """Ground area below which a hole is filled."""
-        if self.min_hole_m2 is not None:
-            return self.min_hole_m2
-        return 2.0 if self.regularize == "none" else 4.0
