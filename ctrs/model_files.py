@@ -34,7 +34,7 @@ METADATA_FILE = "model.json"
 _SUFFIX = ".safetensors"
 _HEADER_KEY = "ctrs"
 _MAX_HEADER_BYTES = 100_000_000  # as safetensors' own
-_METRICS_OF_ONE_RUN = ("seconds", "images_per_second", "data_wait")
+_METRICS_OF_ONE_RUN = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,6 +131,10 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better score.", rich_help_panel=_OPTIMIZER)
     ] = None,
+    train_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the training tiles to learn from.", show_default=f"{_DEFAULT.train_share:g}"),
+    ] = None,
     sampling: Annotated[
         Sampling | None, typer.Option(help="How tiles are drawn.", show_default=str(_DEFAULT.sampling))
     ] = None,
@@ -214,6 +218,7 @@ def train(
         "frozen_stages": frozen_stages,
         "ema": ema,
         "patience": patience,
+        "train_share": train_share,
         "sampling": sampling,
         "crop": crop,
         "workers": workers,

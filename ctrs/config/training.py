@@ -142,6 +142,8 @@ class TrainConfig:
         patience: Epochs without a better score after which training stops; None: never.
         gradient_clip: Largest norm of the gradient.
         crop: Edge of training crops in pixels; None: the tile size.
+        train_share: Share of the training tiles that the run learns from, drawn with the seed: above 0, up to 1. A
+            smaller share is part of a larger one with the same seed.
         sampling: How tiles are drawn: each once (``shuffle``), with the same expected share of pixels for each class
             (``class-balanced``), or those with rare classes more often (``repeat-factor``, as in LVIS).
         repeat_threshold: Share of tiles below which a class counts as rare for ``repeat-factor``.
@@ -198,6 +200,7 @@ class TrainConfig:
     patience: int | None = None
     gradient_clip: float = 1.0
     crop: int | None = None
+    train_share: float = 1.0
     sampling: Sampling = "shuffle"
     repeat_threshold: float = 0.1
     label_smoothing: float = 0.05
@@ -248,6 +251,7 @@ class TrainConfig:
         require(frozen is None or frozen >= 0, "frozen_epochs", frozen, "0 or more")
         require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "above 0 and below 1")
         require(self.patience is None or self.patience >= 1, "patience", self.patience, "1 or more")
+        require(0 < self.train_share <= 1, "train_share", self.train_share, "above 0, up to 1")
         require(0 < self.repeat_threshold <= 1, "repeat_threshold", self.repeat_threshold, "above 0, up to 1")
         require(self.save_minutes > 0, "save_minutes", self.save_minutes, "above 0")
         require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or more")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from ctrs.config import TrainConfig, describe_loss
 from ctrs.data.dataset import Batch
 from ctrs.inference.device import resolve_precision
-from ctrs.tiles.manifest import Manifest
+from ctrs.tiles.manifest import Manifest, Tile
 from ctrs.training.expected_time import expected_epoch_seconds
 from ctrs.training.footprint import (
     DiskNeed,
@@ -24,6 +24,7 @@ from ctrs.training.records import TrainPlan
 from ctrs.training.resume import RunState
 from ctrs.training.run_folder import RunFolder
 from ctrs.training.run_readme import files_of
+from ctrs.training.training_tiles import class_counts
 from ctrs.training.validation import validate
 from ctrs.training.workbench import Workbench, known
 
@@ -103,7 +104,7 @@ def plan_training(
         disk_bytes=need.total,
         disk_free=free,
         written=files_of(config, validates=work.val_set is not None, has_heads=work.step.objective.has_heads),
-        unlabelled=_unlabelled(manifest),
+        unlabelled=_unlabelled(work.train_set.store.tiles),
         history=state.history,
     )
 
@@ -113,7 +114,7 @@ def disk_need_of(work: Workbench) -> DiskNeed:
     return disk_need(work.step.model, work.step, work.optimizer, averaged=work.average is not None)
 
 
-def _unlabelled(manifest: Manifest) -> float:
+def _unlabelled(tiles: Sequence[Tile]) -> float:
     """Return the share of the training pixels that no class counts."""
-    pixels = sum(tile.window.width * tile.window.height for tile in manifest.split("train"))
-    return max(0.0, 1 - sum(manifest.class_counts("train")) / max(1, pixels))
+    pixels = sum(tile.window.width * tile.window.height for tile in tiles)
+    return max(0.0, 1 - sum(class_counts(tiles)) / max(1, pixels))

@@ -137,6 +137,8 @@ class EpochRecord:
         images_per_second: Of the training steps.
         data_wait: Share of the training steps' time spent waiting for batches.
         is_best: The best epoch so far.
+        peak_memory_bytes: Most that was held during the epoch, validation included: by torch on a CUDA device, by this
+            process on the CPU; 0 where the system does not tell.
     """
 
     epoch: int
@@ -148,6 +150,7 @@ class EpochRecord:
     images_per_second: float
     data_wait: float
     is_best: bool
+    peak_memory_bytes: int = 0
 
     @property
     def score(self) -> float | None:
@@ -184,6 +187,7 @@ class EpochRecord:
             "images_per_second": self.images_per_second,
             "data_wait": self.data_wait,
             "seconds": self.seconds,
+            "peak_memory_mb": self.peak_memory_bytes / 1e6,
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from ctrs.training.distributed import check_ranks, gather, open_fabric, share_bu
 from ctrs.training.environment import record_start
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.example_tiles import ExampleTiles
-from ctrs.training.footprint import check_disk
+from ctrs.training.footprint import MemoryMeter, check_disk
 from ctrs.training.optimization import freeze, learning_rate_at, set_learning_rate
 from ctrs.training.origin import write_origin
 from ctrs.training.preflight import disk_need_of, plan_training
@@ -246,7 +246,7 @@ def _run_epochs(
 
     train_loader = loader(work, work.train_set, batches, config)
     val_loader = loader(work, work.val_set, work.val_batches, config) if work.val_set and work.val_batches else None
-    steps_per_epoch = batches.num_steps
+    steps_per_epoch, memory = batches.num_steps, MemoryMeter(fabric.device)
     drawn = saved = time.monotonic()
     tiles = ExampleTiles(work.val_set) if is_leader and work.val_set else None
     examples: list[Example] = []
@@ -259,6 +259,7 @@ def _run_epochs(
             step.train()
             if freeze(step, config, epoch):
                 work.wrap(config)
+            memory.begin()
             meter = EpochMeter(epoch + 1, device=fabric.device, skips_overflow=work.scaler is not None)
             if state.step:
                 meter.load_state_dict(begun["meter"])
@@ -301,6 +302,7 @@ def _run_epochs(
                 images_per_second=meter.images_per_second * fabric.world_size,
                 data_wait=meter.data_wait,
                 is_best=False,
+                peak_memory_bytes=memory.peak_bytes(),
             )
             record = dataclasses.replace(record, is_best=state.improves(record.score))
             state = state.after(record, meter.elapsed, confusion=confusion)

@@ -31,6 +31,7 @@ from ctrs.training.distributed import open_fabric, threads_of_each
 from ctrs.training.footprint import MemoryMeter, unmade_optimizer_bytes
 from ctrs.training.random_state import own_random_state
 from ctrs.training.settings import default_workers, effective_config, usable_cores
+from ctrs.training.training_tiles import training_tiles
 from ctrs.training.workbench import Workbench, known, set_up
 
 logger = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def _chosen(
     start = -(-default // parts)
     reasons: list[str] = []
     if config.batch_size is None:
-        most = max(start, len(manifest.split("train")) // (FEWEST_STEPS * parts))
+        most = max(start, len(training_tiles(manifest, config)) // (FEWEST_STEPS * parts))
         patience = 1 if device.type == "cpu" else 2  # a GPU's speed rises in steps
         attempts = search_batch(trial.attempt, start=start, most=most, patience=patience, progress=progress)
         best = best_attempt(attempts)

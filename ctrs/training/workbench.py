@@ -29,6 +29,7 @@ from ctrs.training.random_state import own_random_state
 from ctrs.training.resume import Stateful
 from ctrs.training.settings import resize_factor
 from ctrs.training.step import TrainingStep, create_training_step
+from ctrs.training.training_tiles import class_counts, training_tiles
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,8 @@ def set_up(config: TrainConfig, manifest: Manifest, fabric: Fabric, *, pretraine
     origin = None
     if config.init is not None and pretrained:
         origin = load_matching(model, Path(config.init), manifest.bands, manifest.classes).origin()
-    step = create_training_step(model, config, num_classes=num_classes, class_counts=manifest.class_counts("train"))
+    tiles = training_tiles(manifest, config)
+    step = create_training_step(model, config, num_classes=num_classes, class_counts=class_counts(tiles))
     on_cuda = fabric.device.type == "cuda"
     channels_last = on_cuda if config.channels_last is None else config.channels_last
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -133,7 +135,7 @@ def set_up(config: TrainConfig, manifest: Manifest, fabric: Fabric, *, pretraine
     if channels_last:
         step.to(memory_format=torch.channels_last)
     batch_size, crop_px = known(config.batch_size), known(config.crop)
-    train_store, val_tiles = TileStore(manifest.split("train")), manifest.split("val")
+    train_store, val_tiles = TileStore(tiles), manifest.split("val")
     transform = training_transform(config.augment, crop_px=crop_px, resize_factor=factor)
     ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
     val_set = val_batches = None

@@ -267,6 +267,7 @@ TESTED_BY_EFFECT = {
     "patience",  # test_engine.py
     "save_minutes",  # test_engine.py
     "contrast_warmup_steps",  # test_trainer.py
+    "train_share",  # test_training_tiles.py
     "fold",  # tests/evaluation/test_fold_choice.py
     "devices",  # test_distributed.py
     "num_nodes",  # test_distributed.py
