@@ -52,6 +52,64 @@ class Matching:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Overlaps:
+    """All pairs of a predicted and a true polygon that have area in common.
+
+    Args:
+        predicted: Index of the predicted polygon of each pair; shape (C,).
+        truth: Index of the true polygon of each pair; shape (C,).
+        common: Common area of each pair; shape (C,).
+        iou: Intersection over union of each pair; shape (C,).
+        in_truth: True where the predicted polygon lies in the true one with more than half of its area; shape (C,).
+        in_predicted: True where the true polygon lies in the predicted one with more than half of its area; shape (C,).
+        parts: Predicted polygons that lie in each true one with more than half of their area; shape (T,).
+        members: True polygons that lie in each predicted one with more than half of their area; shape (P,).
+    """
+
+    predicted: IntArray
+    truth: IntArray
+    common: FloatArray
+    iou: FloatArray
+    in_truth: BoolArray
+    in_predicted: BoolArray
+    parts: IntArray
+    members: IntArray
+
+    @classmethod
+    def of(cls, predicted: Polygons, truth: Polygons) -> Overlaps:
+        """Find the overlaps of two sets of valid polygons, shapes (P,) and (T,)."""
+        first, second = (
+            index.astype(np.int64) for index in shapely.STRtree(truth).query(predicted, predicate="intersects")
+        )
+        common = np.asarray(shapely.area(shapely.intersection(predicted[first], truth[second])), np.float64)
+        overlapping = common > 0
+        first, second, common = first[overlapping], second[overlapping], common[overlapping]
+        area, true_area = shapely.area(predicted)[first], shapely.area(truth)[second]
+        in_truth, in_predicted = common > _MOSTLY * area, common > _MOSTLY * true_area
+        return cls(
+            predicted=first,
+            truth=second,
+            common=common,
+            iou=common / (area + true_area - common),
+            in_truth=in_truth,
+            in_predicted=in_predicted,
+            parts=np.bincount(second[in_truth], minlength=len(truth)).astype(np.int64),
+            members=np.bincount(first[in_predicted], minlength=len(predicted)).astype(np.int64),
+        )
+
+    def matching(self) -> Matching:
+        """Pair off by falling IoU, one to one."""
+        chosen = pair_off(-self.iou, self.predicted, self.truth)
+        return Matching(
+            predicted=self.predicted[chosen],
+            truth=self.truth[chosen],
+            iou=self.iou[chosen],
+            split=self.parts > 1,
+            merging=self.members > 1,
+        )
+
+
 def match_polygons(predicted: Polygons, truth: Polygons) -> Matching:
     """Match two sets of valid polygons one to one.
 
@@ -63,24 +121,7 @@ def match_polygons(predicted: Polygons, truth: Polygons) -> Matching:
         predicted: Valid polygons; shape (P,).
         truth: Valid polygons; shape (T,).
     """
-    first, second = (
-        index.astype(np.int64) for index in shapely.STRtree(truth).query(predicted, predicate="intersects")
-    )
-    common = np.asarray(shapely.area(shapely.intersection(predicted[first], truth[second])), np.float64)
-    overlapping = common > 0
-    first, second, common = first[overlapping], second[overlapping], common[overlapping]
-    predicted_area, true_area = shapely.area(predicted), shapely.area(truth)
-    iou = common / (predicted_area[first] + true_area[second] - common)
-    in_truth = second[common > _MOSTLY * predicted_area[first]]
-    in_predicted = first[common > _MOSTLY * true_area[second]]
-    chosen = pair_off(-iou, first, second)
-    return Matching(
-        predicted=first[chosen],
-        truth=second[chosen],
-        iou=iou[chosen],
-        split=np.bincount(in_truth, minlength=len(truth)) > 1,
-        merging=np.bincount(in_predicted, minlength=len(predicted)) > 1,
-    )
+    return Overlaps.of(predicted, truth).matching()
 
 
 def pair_off(cost: FloatArray, first: IntArray, second: IntArray) -> IntArray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -11,20 +12,20 @@ import shapely
 
 from ctrs.errors import LabelError
 from ctrs.progress import Progress, no_progress
-from ctrs.vector.quality.angles import direction_errors, parallel_share, right_angle_share, tangent_angle_errors
-from ctrs.vector.quality.distances import boundary_iou, matched_corners, near_length, outline_distances, polis
+from ctrs.vector.quality.angles import right_angle_share
 from ctrs.vector.quality.frames import in_ground_metres
 from ctrs.vector.quality.matching import MATCH_IOU, Matching, match_polygons
 from ctrs.vector.quality.outlines import Outlines
+from ctrs.vector.quality.pairs import PairScores
 from ctrs.vector.quality.topology import count_holes, count_overlaps, party_wall_lengths
 
 Polygons = npt.NDArray[np.object_]
 FloatArray = npt.NDArray[np.float64]
 
 IOU_LEVELS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-CORNER_M = 0.5
-BOUNDARY_F_M = 0.5
-BOUNDARY_IOU_M = 1.0
+
+DEFINITIONS_VERSION = 1
+"""Raised when a figure comes to mean something else; docs/polygon_quality.md says what they mean."""
 
 _AREAS = (3, 6)
 _STEPS = 5
@@ -86,6 +87,7 @@ class PolygonQuality:
         party_wall_share: Share of the true party walls that the matched polygons share exactly; None where no true
             polygons touch.
         matching: The pairs with an IoU of at least 0.5; indices into the layers as they were given.
+        pairs: Figures of each of these pairs, in the same order.
     """
 
     num_predicted: int
@@ -118,10 +120,21 @@ class PolygonQuality:
     boundary_f: float | None
     party_wall_share: float | None
     matching: Matching
+    pairs: PairScores
 
     def f1_at(self, iou: float) -> float | None:
         """Return the F1 at one of the IoU levels."""
         return next(entry.f1 for entry in self.detections if abs(entry.iou - iou) < 1e-9)
+
+    def figures(self) -> dict[str, Any]:
+        """Return all figures of the layers as JSON values, by the names above; those of single pairs are left out."""
+        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        for name in ("matching", "pairs"):
+            del plain[name]
+        plain["detections"] = [
+            {entry.name: getattr(level, entry.name) for entry in fields(level)} for level in self.detections
+        ]
+        return plain
 
 
 def measure_quality(
@@ -144,22 +157,18 @@ def measure_quality(
         LabelError: The reference has geometries that are invalid, empty or no polygons, or one of the two lacks a CRS.
     """
     shapes, reference = in_ground_metres(predicted.geometry, truth.geometry)
-    usable = _is_polygonal(shapes)
+    rows, areas = sound_areas(shapes)
     broken = ~(_is_polygonal(reference) & shapely.is_valid(reference))
     if broken.any():
         raise LabelError(
             f"the reference layer has {int(broken.sum())} geometries that are invalid, empty or no polygons, expected "
             f"none; the first is row {int(np.flatnonzero(broken)[0])}; mend the layer"
         )
-    rows = np.flatnonzero(usable)
-    valid = shapely.is_valid(shapes[rows])
-    areas = shapes[rows]
-    areas[~valid] = shapely.make_valid(areas[~valid], method="structure", keep_collapsed=False)
     progress(1, _STEPS, "comparing polygons")
     everything = match_polygons(areas, reference)
     matching = everything.above(MATCH_IOU)
     progress(2, _STEPS, "comparing polygons")
-    pairs = _PairScores.of(shapes[rows], areas, reference, matching)
+    pairs = PairScores.of(shapes[rows], areas, reference, matching)
     progress(3, _STEPS, "comparing polygons")
     lost, spurious = count_holes(areas, reference)
     walls, shared = party_wall_lengths(areas, reference, matching)
@@ -178,7 +187,7 @@ def measure_quality(
         num_spurious=len(shapes) - len(matching.iou),
         num_split=int(matching.split.sum()),
         num_merged=int(matching.merging.sum()),
-        num_invalid=int((~usable).sum() + (~valid).sum()),
+        num_invalid=len(shapes) - int(shapely.is_valid(shapes[rows]).sum()),
         num_overlaps=overlaps,
         num_lost_holes=lost,
         num_spurious_holes=spurious,
@@ -207,49 +216,17 @@ def measure_quality(
             split=matching.split,
             merging=_scattered(matching.merging, rows, len(shapes)),
         ),
+        pairs=pairs,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _PairScores:
-    """Figures of matched pairs, as arrays over pairs or as sums."""
-
-    complexity: FloatArray
-    corners: FloatArray
-    true_corners: FloatArray
-    polis_m: FloatArray
-    hausdorff_m: FloatArray
-    tangent_angle_error_deg: FloatArray
-    wall_angle_error_deg: FloatArray
-    direction_error_deg: FloatArray
-    boundary_iou: FloatArray
-    parallel_share: float | None
-    num_near_corners: int
-    near_length: float
-    true_near_length: float
-
-    @classmethod
-    def of(cls, shapes: Polygons, areas: Polygons, reference: Polygons, matching: Matching) -> _PairScores:
-        ours, theirs = Outlines.of(shapes[matching.predicted]), Outlines.of(reference[matching.truth])
-        count, true_count = ours.corner_counts.astype(np.float64), theirs.corner_counts.astype(np.float64)
-        there, our_distances = outline_distances(ours, theirs)
-        back, their_distances = outline_distances(theirs, ours)
-        errors, wall_errors = tangent_angle_errors(ours, theirs)
-        return cls(
-            complexity=1 - np.abs(count - true_count) / (count + true_count),
-            corners=count,
-            true_corners=true_count,
-            polis_m=polis(ours, theirs),
-            hausdorff_m=np.maximum(there, back),
-            tangent_angle_error_deg=errors,
-            wall_angle_error_deg=wall_errors,
-            direction_error_deg=direction_errors(ours, theirs),
-            boundary_iou=boundary_iou(areas[matching.predicted], reference[matching.truth], BOUNDARY_IOU_M),
-            parallel_share=parallel_share(ours, theirs) if len(matching.iou) else None,
-            num_near_corners=matched_corners(ours, theirs, CORNER_M),
-            near_length=near_length(ours, our_distances, BOUNDARY_F_M),
-            true_near_length=near_length(theirs, their_distances, BOUNDARY_F_M),
-        )
+def sound_areas(shapes: Polygons) -> tuple[npt.NDArray[np.intp], Polygons]:
+    """Return which of the predicted shapes are polygons, and these made valid."""
+    rows = np.flatnonzero(_is_polygonal(shapes))
+    areas = shapes[rows]
+    broken = ~shapely.is_valid(areas)
+    areas[broken] = shapely.make_valid(areas[broken], method="structure", keep_collapsed=False)
+    return rows, areas
 
 
 def _is_polygonal(shapes: Polygons) -> npt.NDArray[np.bool_]:

@@ -29,7 +29,7 @@ def figures(quality: PolygonQuality) -> dict[str, float]:
     return {
         field.name: getattr(quality, field.name)
         for field in dataclasses.fields(quality)
-        if field.name not in ("matching", "detections")
+        if field.name not in ("matching", "pairs", "detections")
     }
 
 
