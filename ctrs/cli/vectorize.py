@@ -9,6 +9,7 @@ import typer
 
 from ctrs.cli import options
 from ctrs.cli.console import Console
+from ctrs.cli.polygon_quality import show_quality
 from ctrs.config import Connectivity, Regularization, Split, VectorizeConfig
 from ctrs.errors import InputNotFoundError, UsageError
 
@@ -70,6 +71,12 @@ def vectorize(
     connectivity: Annotated[
         str, typer.Option(help="Pixels that touch at a corner: two polygons (4) or one (8).", metavar="4|8")
     ] = str(_DEFAULT.connectivity),
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="True buildings, to judge the polygons by: MASK_quality.json and MASK_verdicts.gpkg."
+        ),
+    ] = None,
     qml: Annotated[bool, typer.Option("--qml", help="Also write a QGIS style beside each layer.")] = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Threads.", show_default="one for each core")
@@ -108,13 +115,22 @@ def vectorize(
     from ctrs.vector import polygons_path
     from ctrs.vector import vectorize as vectorize_mask
 
+    targets = [polygons_path(mask) for mask in masks]
+    if out is not None:
+        targets = [out if out.suffix else out / target.name for target in targets]
+    reference = None
+    if truth is not None:
+        from ctrs.vector.quality_report import check_outputs, judged_class, report_quality
+        from ctrs.vector.reference import read_reference
+
+        judged_class(config)
+        reference = read_reference(truth)
+        for target in targets:
+            check_outputs(target, reference)
     payload: list[dict[str, Any]] = []
     rows: list[list[str]] = []
     with console.progress() as progress:
-        for mask in masks:
-            target = polygons_path(mask)
-            if out is not None:
-                target = out if out.suffix else out / target.name
+        for mask, target in zip(masks, targets, strict=True):
             result = vectorize_mask(mask, target, config, progress=progress)
             payload.append(
                 {
@@ -124,6 +140,9 @@ def vectorize(
                     "skipped": result.skipped,
                 }
             )
+            if reference is not None:
+                report = report_quality(target, mask, reference, config, progress=progress)
+                payload[-1]["quality"] = {**report.content, "skipped": report.skipped}
             rows += [
                 [str(result.path), name, str(count), f"{result.area_m2[name]:.1f}"]
                 for name, count in result.counts.items()
@@ -131,8 +150,13 @@ def vectorize(
 
     def show() -> None:
         console.table("polygons", ["file", "class", "count", "area m²"], rows)
+        if reference is not None:
+            show_quality(console, [entry["quality"] for entry in payload])
         for entry in payload:
             console.line(entry["path"])
+            if "quality" in entry:
+                console.line(entry["quality"]["verdicts"])
+                console.line(entry["quality"]["report"])
 
     console.result({"layers": payload}, show)
 
