@@ -11,6 +11,7 @@ A unit of a projected CRS is not a metre on the ground everywhere: EPSG:3857 str
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -71,57 +72,85 @@ def ground_scale(crs: CRS | pyproj.CRS | None, x: float, y: float) -> tuple[floa
     return factor, factor
 
 
-def geometry_area_m2(geometries: geopandas.GeoSeries) -> npt.NDArray[np.float64]:
-    """Return the ground area of each geometry in square metres (see the module for what that means).
+@dataclass(frozen=True)
+class Ruler:
+    """Measures geometries on the ground (see the module for what that means).
 
-    Where units are not ground metres, polygons are measured in an equal-area cylindrical projection of the CRS's
-    ellipsoid, which is exact for areas.
+    Args:
+        crs: Horizontal CRS of the coordinates; None counts as metres.
+        unit_m: Metres of its unit, as far as that is known.
+        on_ellipsoid: Units are not ground metres.
     """
-    shapes = geometries.to_numpy()
-    known, factor, distorted = _measure_of(geometries, shapes)
-    if known is not None and distorted:
-        to_equal_area = pyproj.Transformer.from_crs(known, _equal_area_crs(known.to_wkt()), always_xy=True)
+
+    crs: pyproj.CRS | None
+    unit_m: float
+    on_ellipsoid: bool
+
+    @classmethod
+    def at(cls, crs: CRS | pyproj.CRS | None, x: float, y: float) -> Ruler:
+        """Return the ruler for a CRS around a place in it; a place that is not finite is none."""
+        known = _pyproj_crs(crs)
+        if known is None:
+            return cls(None, 1.0, on_ellipsoid=False)
+        factor = _unit_factor(known)
+        if not _is_geodetic(known):
+            return cls(known, factor, on_ellipsoid=False)
+        if known.is_geographic or _is_mercator(known):
+            return cls(known, factor, on_ellipsoid=True)
+        local = _local_scale(known, x, y) if np.isfinite(x) and np.isfinite(y) else None
+        return cls(known, factor, on_ellipsoid=local is not None and not _is_nominal(local, factor))
+
+    @classmethod
+    def of(cls, grid: Grid) -> Ruler:
+        """Return the ruler for all that lies on a grid, whichever part of it."""
+        x, y = grid.transform @ (grid.width / 2, grid.height / 2)
+        return cls.at(grid.crs, float(x), float(y))
+
+    def areas_m2(self, shapes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return the ground area of each geometry in square metres.
+
+        Where units are not ground metres, polygons are measured in an equal-area cylindrical projection of the CRS's
+        ellipsoid, which is exact for areas.
+        """
+        if self.crs is None or not self.on_ellipsoid:
+            return np.asarray(shapely.area(shapes) * self.unit_m**2, np.float64)
+        to_equal_area = pyproj.Transformer.from_crs(self.crs, _equal_area_crs(self.crs.to_wkt()), always_xy=True)
         shapes = shapely.transform(shapes, lambda xy: np.column_stack(to_equal_area.transform(xy[:, 0], xy[:, 1])))
-        factor = 1.0
-    return np.asarray(shapely.area(shapes) * factor**2, np.float64)
+        return np.asarray(shapely.area(shapes), np.float64)
+
+    def lengths_m(self, shapes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return the ground length of each geometry in metres: of lines, and of all rings of polygons."""
+        if self.crs is None or not self.on_ellipsoid:
+            return np.asarray(shapely.length(shapes) * self.unit_m, np.float64)
+        polygonal = np.isin(shapely.get_type_id(shapes), (3, 6))
+        lines = np.where(polygonal, shapely.boundary(shapes), shapes)
+        parts, owner = shapely.get_parts(lines, return_index=True)
+        xy, part = shapely.get_coordinates(parts, return_index=True)
+        lengths = np.zeros(len(shapes))
+        if len(xy) < 2:
+            return lengths
+        to_geodetic = pyproj.Transformer.from_crs(self.crs, self.crs.geodetic_crs, always_xy=True)
+        lon, lat = to_geodetic.transform(xy[:, 0], xy[:, 1])
+        inner = part[1:] == part[:-1]
+        ends = (lon[:-1][inner], lat[:-1][inner], lon[1:][inner], lat[1:][inner])
+        steps = _geod(self.crs).inv(*ends)[2]
+        np.add.at(lengths, owner[part[1:][inner]], steps)
+        return lengths
+
+
+def geometry_area_m2(geometries: geopandas.GeoSeries) -> npt.NDArray[np.float64]:
+    """Return the ground area of each geometry in square metres, as ``Ruler`` measures it around their middle."""
+    return _ruler_of(geometries).areas_m2(geometries.to_numpy())
 
 
 def geometry_length_m(geometries: geopandas.GeoSeries) -> npt.NDArray[np.float64]:
     """Return the ground length of each geometry in metres: of lines, and of all rings of polygons."""
-    shapes = geometries.to_numpy()
-    known, factor, distorted = _measure_of(geometries, shapes)
-    if known is None or not distorted:
-        return np.asarray(shapely.length(shapes) * factor, np.float64)
-    polygonal = np.isin(shapely.get_type_id(shapes), (3, 6))
-    lines = np.where(polygonal, shapely.boundary(shapes), shapes)
-    parts, owner = shapely.get_parts(lines, return_index=True)
-    xy, part = shapely.get_coordinates(parts, return_index=True)
-    lengths = np.zeros(len(shapes))
-    if len(xy) < 2:
-        return lengths
-    lon, lat = pyproj.Transformer.from_crs(known, known.geodetic_crs, always_xy=True).transform(xy[:, 0], xy[:, 1])
-    inner = part[1:] == part[:-1]
-    ends = (lon[:-1][inner], lat[:-1][inner], lon[1:][inner], lat[1:][inner])
-    steps = _geod(known).inv(*ends)[2]
-    np.add.at(lengths, owner[part[1:][inner]], steps)
-    return lengths
+    return _ruler_of(geometries).lengths_m(geometries.to_numpy())
 
 
-def _measure_of(geometries: geopandas.GeoSeries, shapes: npt.NDArray[Any]) -> tuple[pyproj.CRS | None, float, bool]:
-    """Return the CRS, the metres of its unit, and whether it must be measured on the ellipsoid."""
-    known = _pyproj_crs(geometries.crs)
-    if known is None:
-        return None, 1.0, False
-    factor = _unit_factor(known)
-    if not _is_geodetic(known):
-        return known, factor, False
-    if known.is_geographic or _is_mercator(known):
-        return known, factor, True
-    if not len(shapes) or not np.isfinite(shapely.total_bounds(shapes)).all():
-        return known, factor, False
-    left, bottom, right, top = shapely.total_bounds(shapes)
-    local = _local_scale(known, (left + right) / 2, (bottom + top) / 2)
-    return known, factor, local is not None and not _is_nominal(local, factor)
+def _ruler_of(geometries: geopandas.GeoSeries) -> Ruler:
+    left, bottom, right, top = shapely.total_bounds(geometries.to_numpy()).tolist() or [np.nan] * 4
+    return Ruler.at(geometries.crs, (left + right) / 2, (bottom + top) / 2)
 
 
 def _pyproj_crs(crs: CRS | pyproj.CRS | None) -> pyproj.CRS | None:

@@ -8,6 +8,7 @@ are joined. This goes on until nothing changes, smallest first, so that the outc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,14 @@ class RegionGraph:
     members: npt.NDArray[np.int32]
 
     @classmethod
-    def of(cls, runs: Runs, grid: Grid) -> RegionGraph:
-        """Build the graph of a raster's 4-connected regions."""
+    def of(cls, runs: Runs, grid: Grid, *, row_off: int = 0) -> RegionGraph:
+        """Build the graph of the 4-connected regions of a raster, or of its rows from ``row_off`` on.
+
+        Args:
+            runs: Class values of the rows.
+            grid: Of the whole raster.
+            row_off: First of the rows.
+        """
         width, height = ground_pixel_size(grid)
         upper, lower, shared = runs.stacked
         left = runs.beside
@@ -55,7 +62,7 @@ class RegionGraph:
         at_edge = (runs.rows == 0) | (runs.rows == runs.height - 1) | (column == 0) | (runs.ends % runs.width == 0)
         each_run = cls(
             classes=runs.values,
-            areas_m2=runs.lengths * pixel_areas_m2(grid)[runs.rows],
+            areas_m2=runs.lengths * pixel_areas_m2(grid)[runs.rows + row_off],
             at_edge=at_edge,
             borders=np.column_stack([np.concatenate([upper, left]), np.concatenate([lower, left + 1])]),
             border_lengths=np.concatenate([shared * width, np.full(len(left), height)]),
@@ -171,6 +178,7 @@ def ground_pixel_size(grid: Grid) -> tuple[float, float]:
     return float(np.hypot(grid.transform.a, grid.transform.d)), float(np.hypot(grid.transform.b, grid.transform.e))
 
 
+@lru_cache(maxsize=8)
 def pixel_areas_m2(grid: Grid) -> FloatArray:
     """Return the ground area of a pixel in each row, measured on sampled rows at the middle column."""
     rows = np.unique(np.linspace(0, grid.height - 1, _SAMPLED_ROWS).round().astype(int))
@@ -179,4 +187,6 @@ def pixel_areas_m2(grid: Grid) -> FloatArray:
         strip = grid.window(PixelWindow(col_off=0, row_off=row, width=grid.width, height=1))
         width, height = ground_pixel_size(strip)
         areas.append(width * height)
-    return np.interp(np.arange(grid.height), rows, areas)
+    by_row = np.interp(np.arange(grid.height), rows, areas)
+    by_row.flags.writeable = False
+    return by_row

@@ -1,11 +1,16 @@
-"""From the runs of a mask to a layer: cleaned, outlined, straightened or simplified, measured."""
+"""From a block of a mask to polygons: cleaned, outlined, straightened or simplified, measured.
+
+A block holds whole objects, so that what is drawn of one depends on no other block. Each step may look at what lies
+within ``INFLUENCE_M`` of an object, and no farther.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import geopandas
 import numpy as np
 import numpy.typing as npt
 import shapely
@@ -15,18 +20,99 @@ from ctrs.config import VectorizeConfig
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import MaskClass
 from ctrs.raster.geotiff import Grid
-from ctrs.raster.units import geometry_area_m2, geometry_length_m
+from ctrs.raster.units import Ruler
+from ctrs.raster.windows import PixelWindow
 from ctrs.vector.class_mask import ClassMask
 from ctrs.vector.cleaning import RegionGraph, clean, ground_pixel_size
+from ctrs.vector.layer_part import Columns, LayerPart
 from ctrs.vector.outlines import NO_REGION, trace
-from ctrs.vector.polygonize import Geometries, crs_text, place_on_grid
+from ctrs.vector.polygonize import Geometries, crs_text, first_members, place_on_grid
 from ctrs.vector.regularize.pixels import PixelRuns
-from ctrs.vector.runs import Runs
+from ctrs.vector.runs import IntArray, Runs
 from ctrs.vector.simplify import simplify_coverage
+
+if TYPE_CHECKING:
+    import geopandas
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TOLERANCE_PX = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Rows of a mask with all pixels of the objects that are to be drawn from it.
+
+    Args:
+        runs: Class values; ``IGNORE_INDEX`` stands for all that is not to be drawn: nodata, classes that were not asked
+            for, and objects of other blocks.
+        row_off: Row of the mask that is the first of the runs.
+        grid: Of the whole mask.
+    """
+
+    runs: Runs
+    row_off: int
+    grid: Grid
+
+    @property
+    def window(self) -> PixelWindow:
+        """Place of the block in the mask."""
+        return PixelWindow(col_off=0, row_off=self.row_off, width=self.runs.width, height=self.runs.height)
+
+
+def draw_block(
+    block: Block,
+    wanted: Sequence[MaskClass],
+    config: VectorizeConfig,
+    *,
+    all_wanted: bool = False,
+    jobs: int | None = None,
+    progress: Progress = no_progress,
+) -> LayerPart:
+    """Draw the objects of a block.
+
+    Args:
+        block: Whole objects.
+        wanted: Classes to draw.
+        config: How.
+        all_wanted: The mask has no other classes, so that what is drawn covers it without gaps.
+        jobs: Threads; None: as many as there are cores.
+        progress: Told after each unit of work.
+
+    Returns:
+        Polygons in the order of their first pixels.
+    """
+    runs, grid = block.runs, block.grid
+    graph = clean(
+        RegionGraph.of(runs, grid, row_off=block.row_off),
+        min_area_m2=config.smallest_polygon_m2,
+        min_hole_m2=config.smallest_hole_m2,
+        none=IGNORE_INDEX,
+        spare_none=all_wanted,
+    )
+    # Along the pixel axes in ground metres: there a tolerance is metres in any CRS.
+    scale = ground_pixel_size(grid)
+    outlined = _outline(block, graph, scale)
+    tolerance = tolerance_m(config, grid)
+    columns: Columns = {}
+    if config.regularize != "none":
+        # Compiled modules load their compiler: nobody else has to wait for it.
+        from ctrs.vector.regularize.buildings import regularize_buildings
+
+        straight = regularize_buildings(
+            outlined.polygons,
+            pixel_m=scale,
+            tolerance_m=tolerance,
+            right_angles_only=config.regularize == "fast",
+            pixels=PixelRuns.of(runs, graph, IGNORE_INDEX, row_off=block.row_off),
+            jobs=jobs,
+            progress=progress,
+        )
+        columns = {"method": straight.methods, "regularization_iou": straight.iou}
+        outlined = outlined.replaced(straight.polygons, straight.sources)
+    else:
+        outlined = outlined.replaced(simplify_coverage(outlined.polygons, tolerance, progress=progress))
+    return _as_part(outlined, columns, grid, scale, wanted)
 
 
 def draw_polygons(
@@ -36,7 +122,7 @@ def draw_polygons(
     *,
     progress: Progress = no_progress,
 ) -> geopandas.GeoDataFrame:
-    """Return the polygons of a mask as a layer: cleaned, simplified, measured.
+    """Return the polygons of a mask in memory as a layer, drawn as one block.
 
     Args:
         source: The mask.
@@ -44,71 +130,69 @@ def draw_polygons(
         config: Smallest areas and tolerance.
         progress: Told after each unit of work.
     """
+    import geopandas
+
     drawn = np.isin(source.runs.values, [entry.value for entry in wanted])
     runs = source.runs.with_values(np.where(drawn, source.runs.values, np.uint8(IGNORE_INDEX)))
-    graph = clean(
-        RegionGraph.of(runs, source.grid),
-        min_area_m2=config.smallest_polygon_m2,
-        min_hole_m2=config.smallest_hole_m2,
-        none=IGNORE_INDEX,
-        spare_none=len(wanted) == len(source.classes),
-    )
-    # Along the pixel axes in ground metres: there a tolerance is metres in any CRS.
-    scale = ground_pixel_size(source.grid)
-    polygons, values = _outline(runs, graph, scale)
-    tolerance = DEFAULT_TOLERANCE_PX * float(np.sqrt(scale[0] * scale[1]))
+    all_wanted = len(wanted) == len(source.classes)
+    block = Block(runs=runs, row_off=0, grid=source.grid)
+    part = draw_block(block, wanted, config, all_wanted=all_wanted, jobs=config.jobs, progress=progress)
+    ids = np.arange(1, len(part) + 1, dtype=np.int64)
+    return geopandas.GeoDataFrame({"id": ids, **part.columns}, geometry=part.polygons, crs=crs_text(source.grid))
+
+
+def tolerance_m(config: VectorizeConfig, grid: Grid) -> float:
+    """Return the tolerance of simplification in ground metres."""
     if config.tolerance_m is not None:
-        tolerance = config.tolerance_m
-    if config.regularize != "none":
-        # Compiled modules load their compiler: nobody else has to wait for it.
-        from ctrs.vector.regularize.buildings import regularize_buildings
-
-        straight = regularize_buildings(
-            polygons,
-            pixel_m=scale,
-            tolerance_m=tolerance,
-            right_angles_only=config.regularize == "fast",
-            pixels=PixelRuns.of(runs, graph, IGNORE_INDEX),
-            progress=progress,
-        )
-        layer = _as_layer(straight.polygons, values[straight.sources], source.grid, scale, wanted)
-        layer.insert(4, "method", straight.methods)
-        layer.insert(5, "regularization_iou", straight.iou)
-        return layer
-    simplified = simplify_coverage(polygons, tolerance, progress=progress)
-    return _as_layer(simplified, values, source.grid, scale, wanted)
+        return config.tolerance_m
+    width, height = ground_pixel_size(grid)
+    return DEFAULT_TOLERANCE_PX * float(np.sqrt(width * height))
 
 
-def _outline(runs: Runs, graph: RegionGraph, scale: tuple[float, float]) -> tuple[Geometries, npt.NDArray[np.uint8]]:
-    """Trace the regions of a cleaned mask; returns polygons, by first pixel, and their class values."""
+@dataclass(frozen=True)
+class _Outlined:
+    """Polygons in ground metres along the pixel axes of the mask, their class values and first pixels."""
+
+    polygons: Geometries
+    values: npt.NDArray[np.uint8]
+    firsts: IntArray
+
+    def replaced(self, polygons: Geometries, sources: IntArray | None = None) -> _Outlined:
+        """Return other polygons in the place of these; ``sources`` says which of these each comes from."""
+        if sources is None:
+            return _Outlined(polygons, self.values, self.firsts)
+        return _Outlined(polygons, self.values[sources], self.firsts[sources])
+
+
+def _outline(block: Block, graph: RegionGraph, scale: tuple[float, float]) -> _Outlined:
+    """Trace the regions of a cleaned block."""
+    runs = block.runs
     values = graph.classes[graph.members]
     regions = np.where(values == IGNORE_INDEX, np.int32(NO_REGION), graph.members)
     merged = runs.with_values(regions)
     outlines = trace(merged, merged.values, junctions=True)
-    return outlines.polygons(scale), graph.classes[outlines.regions]
+    firsts = merged.firsts[first_members(merged.values)[outlines.regions]] + block.row_off * runs.width
+    return _Outlined(outlines.polygons(scale, row_off=block.row_off), graph.classes[outlines.regions], firsts)
 
 
-def _as_layer(
-    geometries: Geometries,
-    values: npt.NDArray[np.uint8],
+def _as_part(
+    outlined: _Outlined,
+    columns: Columns,
     grid: Grid,
     scale: tuple[float, float],
     wanted: Sequence[MaskClass],
-) -> geopandas.GeoDataFrame:
-    placed = place_on_grid(geometries, grid, scale)
+) -> LayerPart:
+    placed = place_on_grid(outlined.polygons, grid, scale)
     invalid = int((~shapely.is_valid(placed)).sum())
     if invalid:
         logger.warning("%d polygons are invalid after rounding to coordinates of the CRS", invalid)
     names = np.full(256, "", object)
     for entry in wanted:
         names[entry.value] = entry.name
-    series = geopandas.GeoSeries(placed, crs=crs_text(grid))
-    return geopandas.GeoDataFrame(
-        {
-            "id": np.arange(1, len(placed) + 1, dtype=np.int64),
-            "class": names[values],
-            "area_m2": geometry_area_m2(series),
-            "perimeter_m": geometry_length_m(series),
-        },
-        geometry=series,
-    )
+    ruler = Ruler.of(grid)
+    measured: Columns = {
+        "class": names[outlined.values],
+        "area_m2": ruler.areas_m2(placed),
+        "perimeter_m": ruler.lengths_m(placed),
+    }
+    return LayerPart(polygons=placed, columns=measured | columns, firsts=outlined.firsts)

@@ -49,9 +49,9 @@ class Outlines:
     polygon_offsets: IntArray
     regions: RegionIds
 
-    def polygons(self, scale: tuple[float, float] = (1.0, 1.0)) -> npt.NDArray[np.object_]:
-        """Return shapely polygons; columns and rows are multiplied by ``scale``."""
-        coordinates = self.corners * np.array(scale, float)
+    def polygons(self, scale: tuple[float, float] = (1.0, 1.0), *, row_off: int = 0) -> npt.NDArray[np.object_]:
+        """Return shapely polygons; columns and rows, these from ``row_off`` on, are multiplied by ``scale``."""
+        coordinates = (self.corners + np.array([0, row_off])) * np.array(scale, float)
         geometries: npt.NDArray[np.object_] = shapely.from_ragged_array(
             shapely.GeometryType.POLYGON, coordinates, (self.ring_offsets, self.polygon_offsets)
         )

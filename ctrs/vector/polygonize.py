@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
 import numpy.typing as npt
 import shapely
@@ -17,6 +16,9 @@ from ctrs.raster.geotiff import Grid
 from ctrs.vector.class_mask import read_class_mask
 from ctrs.vector.outlines import NO_REGION, trace
 from ctrs.vector.runs import Connectivity, Runs
+
+if TYPE_CHECKING:
+    import geopandas
 
 Geometries = npt.NDArray[np.object_]
 
@@ -47,6 +49,8 @@ def polygonize(
         LabelError: It is no class mask.
         RasterError: It cannot be read.
     """
+    import geopandas
+
     source = read_class_mask(mask, band_rows=band_rows, progress=progress)
     values, geometries = polygonize_runs(source.runs, connectivity=connectivity)
     placed = place_on_grid(geometries, source.grid)

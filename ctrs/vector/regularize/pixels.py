@@ -27,13 +27,14 @@ class PixelRuns:
     offsets: IntArray
 
     @classmethod
-    def of(cls, runs: Runs, cleaned: RegionGraph, none: int) -> PixelRuns:
+    def of(cls, runs: Runs, cleaned: RegionGraph, none: int, *, row_off: int = 0) -> PixelRuns:
         """Take the runs of a mask that are foreground and lie in a region of its cleaned form that is foreground too.
 
         Args:
             runs: Of the mask, before cleaning.
             cleaned: Regions after cleaning; those of a class make the polygons, in their order.
             none: Value of what is no class.
+            row_off: Number of the first row.
         """
         wanted = cleaned.classes != none
         polygon = np.cumsum(wanted) - 1
@@ -43,7 +44,7 @@ class PixelRuns:
         found, owner = found[order], owner[order]
         begins = runs.firsts[found] - runs.rows[found] * runs.width
         return cls(
-            rows=runs.rows[found],
+            rows=runs.rows[found] + row_off,
             begins=begins,
             ends=begins + runs.lengths[found],
             offsets=np.searchsorted(owner, np.arange(int(wanted.sum()) + 1)).astype(np.int64),
