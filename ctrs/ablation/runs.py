@@ -40,6 +40,7 @@ class RunStatus:
         changed: In what it differs from the run of the grid; empty where it is the same.
         epochs: Finished epochs.
         seconds: Time spent on them.
+        history: Each epoch as in the run's ``metrics.csv``.
         best_epoch: Epoch that is scored, 0 before the first.
         val_mean_iou: Its mean IoU on the validation places, by which it was chosen; NaN where there are none.
         report: Scores, once it is finished.
@@ -56,12 +57,33 @@ class RunStatus:
     best_epoch: int = 0
     val_mean_iou: float = math.nan
     report: EvaluationReport | None = None
+    history: tuple[Mapping[str, float], ...] = ()
     error: str | None = None
 
     @property
     def is_finished(self) -> bool:
         """Whether it is trained and scored."""
         return self.state == "finished"
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Most memory that an epoch held, in 10⁶ bytes; NaN where the run did not measure it."""
+        found = [row.get("peak_memory_mb", math.nan) for row in self.history]
+        return max((value for value in found if value > 0), default=math.nan)
+
+    @property
+    def share_at_bound(self) -> float:
+        """Share of the steps in which a contrast term stood at its bound; NaN for losses without one."""
+        found = [value for row in self.history for key, value in row.items() if key.endswith("_clip_active")]
+        return sum(found) / len(found) if found else math.nan
+
+    @property
+    def mean_boundary_iou(self) -> float:
+        """Mean boundary IoU over the scored classes; NaN where it was not measured."""
+        outlines = None if self.report is None else self.report.outlines
+        if self.report is None or outlines is None:
+            return math.nan
+        return outlines.mean_boundary_iou(self.report.scored_indices)
 
     def describe(self) -> str:
         """Say it in a few words."""
@@ -88,6 +110,9 @@ class RunStatus:
             "best_epoch": self.best_epoch,
             "val_mean_iou": plain_number(self.val_mean_iou),
             "training_seconds": round(self.seconds, 3),
+            "peak_memory_mb": plain_number(self.peak_memory_mb),
+            "share_at_bound": plain_number(self.share_at_bound),
+            "mean_boundary_iou": plain_number(self.mean_boundary_iou),
             "test_openings": None if report is None else report.test_openings,
             "protocols": [] if report is None else [entry.to_json() for entry in report.protocols],
             "config": to_plain(run.config if self.record is None else self.record.config),
@@ -125,6 +150,7 @@ def read_status(run: AblationRun, out_dir: Path, split: SplitName, manifest: Man
         seconds=sum(row["seconds"] for row in rows),
         best_epoch=int(best.get("epoch", 0)),
         val_mean_iou=best.get("val_mean_iou", math.nan),
+        history=tuple(rows),
         error=error,
     )
     if changed or len(rows) < run.config.epochs:
@@ -206,7 +232,7 @@ def _report(path: Path, record: RunRecord, manifest: Manifest | None) -> Evaluat
         report = read_report(path)
     except DataError:
         return None  # evaluate says what is wrong with it
-    places = {record.data_dir} if manifest is None else {record.data_dir, manifest.root}
+    places = {record.data_dir.absolute()} | ({manifest.root.absolute()} if manifest else set())
     return report if report.data.absolute() in places else None
 
 

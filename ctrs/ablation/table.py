@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ctrs
+from ctrs.ablation.gain import CONFIDENCE, SAMPLES, Gain, paired_gain
 from ctrs.ablation.runs import RunStatus
-from ctrs.ablation.spread import Spread, paired_differences
+from ctrs.ablation.spread import Spread
 from ctrs.config import AblationConfig, SplitName, ablation_to_plain
+from ctrs.evaluation.score_report import EvaluationReport
 from ctrs.evaluation.score_tables import ScoreTable
 from ctrs.jobs import write_text
 from ctrs.progress import format_duration
@@ -24,9 +26,12 @@ KIND = "ctrs ablation"
 FORMAT_VERSION = 1
 _EXPLANATION = (
     "Mean ± sample standard deviation over seeds. Differences are those of pairs of runs with the same network and "
-    "seed, which saw the same batches. The epoch that is scored is the best one on validation places, or the last one "
-    "where there are none. Training is the mean time of all epochs, on the machine that ran them."
+    "seed, which saw the same batches; in brackets their {confidence:.0%} interval over scenes and seeds ({samples} "
+    "bootstrap samples of both). The epoch that is scored is the best one on validation places, or the last one where "
+    "there are none. At its bound: share of steps in which a contrast term stood there. Training is the mean time of "
+    "all epochs and memory the mean of their peaks, on the machine that ran them."
 )
+_EFFORT = ("at its bound", "training", "memory", "runs")
 TABLE_FILE, CSV_FILE, JSON_FILE = "table.md", "table.csv", "ablation.json"
 
 
@@ -43,9 +48,12 @@ class AblationRow:
         num_failed: Runs whose last attempt failed.
         mean_iou: Of the headline protocol.
         class_iou: IoU of each class of that protocol.
+        boundary_iou: Mean boundary IoU over the scored classes.
         difference: Mean IoU minus that of the run without contrast with the same network and seed; None where the row
             is compared with nothing.
+        at_bound: Share of the steps in which a contrast term stood at its bound.
         seconds: Training time of the finished runs.
+        memory_mb: Their peak memory in 10⁶ bytes.
     """
 
     network: str
@@ -56,16 +64,19 @@ class AblationRow:
     num_failed: int
     mean_iou: Spread
     class_iou: Mapping[str, Spread]
-    difference: Spread | None
+    boundary_iou: Spread
+    difference: Gain | None
+    at_bound: Spread
     seconds: Spread
+    memory_mb: Spread
 
     @property
     def difference_text(self) -> str:
         """The paired difference; the number of pairs where it is not that of the finished runs."""
         if self.difference is None:
             return ""
-        text = self.difference.describe(signed=True)
-        pairs = self.difference.count
+        text = self.difference.describe()
+        pairs = self.difference.spread.count
         return f"{text} (n = {pairs})" if 1 < pairs < self.num_finished else text
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +90,9 @@ class AblationRow:
             "failed": self.num_failed,
             "mean_iou": self.mean_iou.to_json(),
             "iou": {name: spread.to_json() for name, spread in self.class_iou.items()},
+            "boundary_iou": self.boundary_iou.to_json(),
+            "share_at_bound": self.at_bound.to_json(),
+            "peak_memory_mb": self.memory_mb.to_json(),
             "difference_to_none": None if self.difference is None else self.difference.to_json(),
             "training_seconds": self.seconds.to_json(),
         }
@@ -134,16 +148,22 @@ class AblationResult:
     def tables(self) -> tuple[ScoreTable, ...]:
         """Return the scores, and the IoU of each class, for a terminal."""
         columns = self._columns()
-        header = (*columns, "mean IoU", *self._difference_column(), "training", "runs")
+        header = (*columns, "mean IoU", *self._difference_column(), *_EFFORT)
         scores = [(*labels, *self._score_cells(row), *_effort_cells(row)) for labels, row in self._labelled()]
         tables = [ScoreTable(title=self.title, header=header, rows=tuple(scores))]
         if self.class_names:
             classes = [
-                (*labels, *(_short(row.class_iou[name].mean) for name in self.class_names))
+                (
+                    *labels,
+                    *(_short(row.class_iou[name].mean) for name in self.class_names),
+                    _short(row.boundary_iou.mean),
+                )
                 for labels, row in self._labelled()
             ]
-            title = "IoU of each class, mean over seeds"
-            tables.append(ScoreTable(title=title, header=(*columns, *self.class_names), rows=tuple(classes)))
+            title = "IoU of each class and mean boundary IoU, mean over seeds"
+            tables.append(
+                ScoreTable(title=title, header=(*columns, *self.class_names, "boundary IoU"), rows=tuple(classes))
+            )
         return tuple(tables)
 
     @property
@@ -153,14 +173,19 @@ class AblationResult:
 
     def to_markdown(self) -> str:
         """Return the whole table as Markdown, with what it means and which runs failed."""
-        header = (*self._columns(), "mean IoU", *self._difference_column(), *self.class_names, "training", "runs")
+        header = (*self._columns(), "mean IoU", *self._difference_column(), *self.class_names, "boundary IoU", *_EFFORT)
         lines = [_markdown_row(header), "|" + "---|" * len(header)]
         for labels, row in self._labelled():
             iou = [row.class_iou[name].describe() for name in self.class_names]
-            lines.append(_markdown_row((*labels, *self._score_cells(row), *iou, *_effort_cells(row))))
+            lines.append(
+                _markdown_row(
+                    (*labels, *self._score_cells(row), *iou, row.boundary_iou.describe(), *_effort_cells(row))
+                )
+            )
         what = f"{self.split} split of {self.config.data.name}" + (f", {self.protocol}" if self.protocol else "")
         seeds = ", ".join(map(str, self.config.seeds))
-        text = f"IoU on the {what}, seeds {seeds}. {_EXPLANATION}\n\n{chr(10).join(lines)}\n"
+        explanation = _EXPLANATION.format(confidence=CONFIDENCE, samples=SAMPLES)
+        text = f"IoU on the {what}, seeds {seeds}. {explanation}\n\n{chr(10).join(lines)}\n"
         if self.failed:
             failures = "\n".join(f"- `{status.run.name}`: {status.error}" for status in self.failed)
             text += f"\nFailed runs, which are left out:\n\n{failures}\n"
@@ -191,13 +216,8 @@ class AblationResult:
 
     def _row(self, row: tuple[str, str, str]) -> AblationRow:
         mine = [status for status in self.runs if status.run.row == row]
-        scores = self._scores(row)
-        reference = self.config.reference(row)
-        difference = None
-        if reference is not None:
-            difference = Spread.of(list(paired_differences(scores, self._scores(reference)).values()))
+        finished = [status for status in mine if status.is_finished]
         heads = [status.report.headline for status in mine if status.report is not None]
-        seconds = [status.seconds for status in mine if status.is_finished]
         network, loss, variant = row
         return AblationRow(
             network=network,
@@ -206,16 +226,25 @@ class AblationResult:
             num_runs=len(mine),
             num_finished=len(heads),
             num_failed=sum(status.error is not None for status in mine),
-            mean_iou=Spread.of(list(scores.values())),
+            mean_iou=Spread.of([head.mean_iou for head in heads]),
             class_iou={name: Spread.of([head.class_score(name).iou for head in heads]) for name in self.class_names},
-            difference=difference,
-            seconds=Spread.of(seconds),
+            boundary_iou=Spread.of([status.mean_boundary_iou for status in finished]),
+            difference=self._gain(row),
+            at_bound=Spread.of([status.share_at_bound for status in finished]),
+            seconds=Spread.of([status.seconds for status in finished]),
+            memory_mb=Spread.of([status.peak_memory_mb for status in finished]),
         )
 
-    def _scores(self, row: tuple[str, str, str]) -> dict[int, float]:
-        """Return the mean IoU by seed."""
+    def _gain(self, row: tuple[str, str, str]) -> Gain | None:
+        reference = self.config.reference(row)
+        if reference is None:
+            return None
+        return paired_gain(self.reports(row), self.reports(reference))
+
+    def reports(self, row: tuple[str, str, str]) -> dict[int, EvaluationReport]:
+        """Return the reports of the finished runs of a row by seed."""
         found = [status for status in self.runs if status.run.row == row]
-        return {status.run.seed: status.report.headline.mean_iou for status in found if status.report is not None}
+        return {status.run.seed: status.report for status in found if status.report is not None}
 
     def _columns(self) -> tuple[str, ...]:
         return ("network", "loss", "variant") if self.config.variants else ("network", "loss")
@@ -244,11 +273,13 @@ def write_tables(result: AblationResult) -> None:
     write_text(result.out_dir / JSON_FILE, json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
 
 
-def _effort_cells(row: AblationRow) -> tuple[str, str]:
-    """Return mean training time, and finished and failed runs."""
+def _effort_cells(row: AblationRow) -> tuple[str, ...]:
+    """Return share of steps at the bound, mean training time and memory, and finished and failed runs."""
     failed = f", {row.num_failed} failed" if row.num_failed else ""
     time = format_duration(row.seconds.mean) if row.seconds.count else "–"
-    return time, f"{row.num_finished}/{row.num_runs}{failed}"
+    bound = f"{row.at_bound.mean:.0%}" if row.at_bound.count else "–"
+    memory = f"{row.memory_mb.mean:.0f} MB" if row.memory_mb.count else "–"
+    return bound, time, memory, f"{row.num_finished}/{row.num_runs}{failed}"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -262,6 +293,8 @@ def _csv_cells(status: RunStatus) -> Iterator[tuple[str, str | int]]:
     yield from (("seed", run.seed), ("state", status.state), ("error", status.error or ""))
     yield from (("epochs", status.epochs), ("best_epoch", status.best_epoch))
     yield from (("val_mean_iou", _exact(status.val_mean_iou)), ("training_seconds", f"{status.seconds:.3f}"))
+    yield from (("peak_memory_mb", _exact(status.peak_memory_mb)), ("share_at_bound", _exact(status.share_at_bound)))
+    yield "mean_boundary_iou", _exact(status.mean_boundary_iou)
     if report is None:
         return
     head = report.headline

@@ -168,8 +168,8 @@ def test_the_table_is_what_the_reports_say(town: Path, whole: Path, monkeypatch:
             assert row.difference is None
         else:
             assert row.difference is not None
-            assert row.difference.mean == pytest.approx(np.subtract(scores, without).mean(), abs=1e-12)
-            assert row.difference.sd == pytest.approx(np.subtract(scores, without).std(ddof=1), abs=1e-12)
+            assert row.difference.spread.mean == pytest.approx(np.subtract(scores, without).mean(), abs=1e-12)
+            assert row.difference.spread.sd == pytest.approx(np.subtract(scores, without).std(ddof=1), abs=1e-12)
         building = [reports[f"{row.network}-{row.loss}-seed{s}"].headline.class_score("building").iou for s in (0, 1)]
         assert row.class_iou["building"].mean == pytest.approx(np.mean(building), abs=1e-12)
         assert (row.num_finished, row.num_runs, row.num_failed) == (2, 2, 0)
@@ -177,10 +177,19 @@ def test_the_table_is_what_the_reports_say(town: Path, whole: Path, monkeypatch:
     cl = result.rows[1]
     assert f"| a | cl | {cl.mean_iou.describe()} | {cl.difference_text} |" in result.to_markdown()
     table, classes = result.tables()
-    assert table.header == ("network", "loss", "mean IoU", "difference to none", "training", "runs")
+    assert table.header == (
+        "network",
+        "loss",
+        "mean IoU",
+        "difference to none",
+        "at its bound",
+        "training",
+        "memory",
+        "runs",
+    )
     assert table.rows[1][:4] == ("a", "cl", cl.mean_iou.describe(), cl.difference_text)
     assert table.rows[1][-1] == "2/2"
-    assert classes.header == ("network", "loss", "ground", "building")
+    assert classes.header == ("network", "loss", "ground", "building", "boundary IoU")
     rows = csv_rows(result.to_csv())
     assert [row["run"] for row in rows] == NAMES
     assert float(rows[1]["mean_iou"]) == pytest.approx(reports["a-cl-seed0"].mean_iou, abs=1e-7)
@@ -241,8 +250,9 @@ def test_a_failing_run_is_shown_and_does_not_cost_the_others(
     assert again.failed == ()
     assert list((copy / "failures").iterdir()) == []
     for old, new in zip(csv_rows(before), csv_rows((copy / "table.csv").read_text()), strict=True):
-        assert {key: new[key] for key in new if key != "training_seconds"} == {
-            key: old[key] for key in old if key != "training_seconds"
+        measured = {"training_seconds", "peak_memory_mb"}
+        assert {key: new[key] for key in new if key not in measured} == {
+            key: old[key] for key in old if key not in measured
         }
 
 
@@ -264,7 +274,7 @@ def test_a_half_trained_run_goes_on_at_its_last_epoch(
     result = ablate(config, tmp_path / "out", progress=lambda done, total, what: phases.append(what))
     assert list(dict.fromkeys(phases)) == ["reading tiles", "training", "scoring scenes", "runs"]
     assert [(entry.resumed_at, entry.epochs) for entry in results] == [(1, 2)]
-    assert result.tables()[0].header == ("network", "loss", "mean IoU", "training", "runs")
+    assert result.tables()[0].header == ("network", "loss", "mean IoU", "at its bound", "training", "memory", "runs")
     (row,) = result.rows
     assert (row.mean_iou.count, row.mean_iou.sd, row.difference) == (1, None, None)
     assert "±" not in "".join(cell for table in result.tables() for line in table.rows for cell in line)
