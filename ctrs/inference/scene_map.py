@@ -37,6 +37,7 @@ from ctrs.inference.rows import FinishedRows
 from ctrs.inference.scene_source import SceneSource, open_scene
 from ctrs.inference.window_plan import WindowPlan
 from ctrs.jobs import PartialWork, fingerprint, partial_work
+from ctrs.memory import kept_memory
 from ctrs.progress import Progress
 from ctrs.raster.cog import JOB_TAG
 from ctrs.raster.creation_options import check_creation_options
@@ -117,7 +118,7 @@ def map_scene(
                 _discard(work)
             files = RowFiles(work.folder, products, [part.columns for part in parts])
             source.record_unreadable(work.folder / UNREADABLE_FILE)
-            with cpu_threads(config.threads), counts.clock.phase("mapping"):
+            with cpu_threads(config.threads), kept_memory(), counts.clock.phase("mapping"):
                 for number, part in enumerate(parts):
                     _map_block(predictor, source, part, number, config, files, counts, progress, dst)
             tags = {
