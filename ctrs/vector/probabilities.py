@@ -62,7 +62,11 @@ class ClassProbabilities:
         Returns:
             float32 (classes, rows, columns), NaN where they are not known.
         """
-        window = PixelWindow(col_off=0, row_off=first_row, width=self.grid.width, height=last_row - first_row)
+        rows = PixelWindow(col_off=0, row_off=first_row, width=self.grid.width, height=last_row - first_row)
+        return self.window(rows, values)
+
+    def window(self, window: PixelWindow, values: Sequence[int] | None = None) -> Probabilities:
+        """Return the probabilities of a window, as ``read`` does."""
         with open_raster(self.path) as dataset:
             if values is None:
                 return read_probabilities(dataset, window)
@@ -81,7 +85,7 @@ class ClassProbabilities:
     def blocks(
         self, first_row: int = 0, last_row: int | None = None, *, block_rows: int | None = None
     ) -> Iterator[tuple[int, Probabilities]]:
-        """Yield blocks of rows with their first row, counted from ``first_row``.
+        """Yield blocks of rows with their first row of the mask.
 
         Each block holds one row of the next one too, so that what lies between two rows is in one block.
 
@@ -93,7 +97,7 @@ class ClassProbabilities:
         end = self.grid.height if last_row is None else last_row
         step = block_rows or max(1, _BAND_VALUES // (self.grid.width * len(self.names)))
         for row in range(first_row, end, step):
-            yield row - first_row, self.read(row, min(row + step + 1, end))
+            yield row, self.read(row, min(row + step + 1, end))
 
 
 def find_probabilities(mask: Path, config: VectorizeConfig) -> Path | None:

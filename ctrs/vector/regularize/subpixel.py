@@ -76,6 +76,8 @@ def refine_outlines(
     blocks: Iterable[tuple[int, Probabilities]] = (),
     *,
     complete: bool = True,
+    row_off: int = 0,
+    num_rows: int | None = None,
 ) -> SubpixelOutlines:
     """Move the edges of exact outlines to where classes are equally probable.
 
@@ -86,7 +88,11 @@ def refine_outlines(
         blocks: Blocks of rows with their first row, from top to bottom, each (K, rows, columns), NaN where they are
             not known; each holds the first row of the next one too. None: the outlines stay as they are.
         complete: The K classes are all there are; else what they lack to 1 counts as band K.
+        row_off: Row of the raster that is the first of the runs; outlines and results count from there, blocks count
+            from the raster's first row.
+        num_rows: Rows of the raster; None: it ends with the runs. In rows that the runs leave out nothing is drawn.
     """
+    above, below = row_off, 0 if num_rows is None else num_rows - row_off - regions.height
     if not len(outlines.regions):
         return SubpixelOutlines(
             points=np.empty((0, 2)),
@@ -98,9 +104,10 @@ def refine_outlines(
     corner, direction, ring_offsets = _edges(outlines)
     inside, outside = corner + _INSIDE[direction], corner + _OUTSIDE[direction]
     own_region = np.repeat(outlines.regions, np.diff(ring_offsets[outlines.polygon_offsets]))
-    neighbour = _region_at(regions, outside)
+    neighbour = _region_at(regions, outside, above, below)
     known = np.append(bands, [NO_BAND, NO_BAND])  # the last two: outside the raster, and NO_REGION
-    share, located = _crossings(inside, outside, known[own_region], known[neighbour], blocks, complete=complete)
+    moved = ((first - row_off, values) for first, values in blocks)
+    share, located = _crossings(inside, outside, known[own_region], known[neighbour], moved, complete=complete)
     points = np.minimum(inside, outside) + 0.5 + share[:, None] * np.abs(outside - inside)
     # Where two exact edges meet, their corner stays. Where three regions meet, or two and the raster's edge, all go
     # through the corner between their pixels: no gap and no overlap is left there.
@@ -128,11 +135,12 @@ def _edges(outlines: Outlines) -> tuple[IntArray, npt.NDArray[np.int64], IntArra
     return corner, direction[side], first_edge[first_side]
 
 
-def _region_at(regions: Runs, pixels: IntArray) -> RegionIds:
-    """Return the region of pixels (column, row)."""
+def _region_at(regions: Runs, pixels: IntArray, above: int, below: int) -> RegionIds:
+    """Return the region of pixels (column, row) of a raster with more rows above and below the runs."""
     column, row = pixels.T
-    within = (column >= 0) & (column < regions.width) & (row >= 0) & (row < regions.height)
-    found = np.full(len(pixels), _OUTSIDE_RASTER, np.int32)
+    within = (column >= 0) & (column < regions.width) & (row >= -above) & (row < regions.height + below)
+    found = np.where(within, np.int32(NO_REGION), np.int32(_OUTSIDE_RASTER))
+    within &= (row >= 0) & (row < regions.height)
     found[within] = regions.values[regions.run_at(row[within] * regions.width + column[within])]
     return found
 

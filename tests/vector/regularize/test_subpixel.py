@@ -175,3 +175,18 @@ def test_nothing_to_refine() -> None:
     outlines, regions, label = traced(np.zeros((3, 3), bool))
     found = refine_outlines(outlines, regions, label, [(0, np.zeros((2, 3, 3), np.float32))])
     assert len(found.points) == len(found.polygons()) == 0
+
+
+def test_rows_that_are_looked_at_alone_give_the_same_points() -> None:
+    field = np.full((20, 12), -0.4, np.float32)
+    field[6:12, 3:9] = 0.3
+    field[7, 4] = 0.05
+    both = np.stack([0.5 - field / 2, 0.5 + field / 2])
+    whole = refined(field)
+    outlines, regions, label = traced(field[6:12] > 0)
+    part = refine_outlines(outlines, regions, label, blocks_of(both, 4), row_off=6, num_rows=20)
+    np.testing.assert_array_equal(part.points + [0, 6], whole.points)
+    assert part.located.all()
+    outlines, regions, label = traced(field[6:12] > 0)
+    cut = refine_outlines(outlines, regions, label, blocks_of(both[:, 6:12], 4))  # there the raster ends
+    assert not cut.located.all()
