@@ -3,6 +3,7 @@
     python benchmarks/vectorize
     python benchmarks/vectorize --levels medium --pixel 0.1 --size 4000 --methods ctrs
     python benchmarks/vectorize --footprints buildings.geojson --pixel 0.13 --methods shapes-dp ctrs
+    python benchmarks/vectorize --peers /opt/peers           # other toolkits; peers.py says how to install them
     python benchmarks/vectorize --outside "study=/opt/venv/bin/python study.py --mask {mask} --out {out}"
 
 1250 footprints for each square kilometre (5,000 on 10 000 x 10 000 px of 0.2 m) are placed at random, or real ones are
@@ -30,6 +31,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from noise_floor import fit_walls
+from peers import PEERS
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
@@ -109,6 +111,17 @@ def run_method(command: Sequence[str], *, measures_itself: bool) -> tuple[float,
     return seconds, None
 
 
+def installed_peers(folder: Path | None) -> dict[str, Path]:
+    """Return the interpreter of each peer that is installed; the others are named on stderr."""
+    if folder is None:
+        return {}
+    found = {name: folder.absolute() / name / "bin" / "python" for name in PEERS}
+    for name, python in found.items():
+        if not python.exists():
+            print(f"{name}: not run, no {python}; peers.py says how to install it", file=sys.stderr)
+    return {name: python for name, python in found.items() if python.exists()}
+
+
 def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
     """Make masks, run all methods on them, judge what they draw."""
     if args.footprints is not None:
@@ -120,6 +133,7 @@ def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
     truth.to_file(folder / "truth.gpkg")
     units.to_file(folder / "units.gpkg")
     outside = dict(text.split("=", 1) for text in args.outside)
+    peers = installed_peers(args.peers)
     runs: list[Run] = []
     for level in args.levels:
         noisy = NoisyMask(units.to_numpy(), grid, NOISE_LEVELS[level], seed=args.seed)
@@ -127,7 +141,7 @@ def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
         started = time.perf_counter()
         write_mask(noisy, mask)
         print(f"{mask}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
-        for method in [*args.methods, *outside]:
+        for method in [*args.methods, *peers, *outside]:
             out = folder / f"{level}_{method}.gpkg"
             out.unlink(missing_ok=True)
             seconds: float | None = None
@@ -138,8 +152,9 @@ def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
                 command = shlex.split(outside[method].format(mask=mask, out=out))
                 seconds, peak_mb = run_method(command, measures_itself=False)
             else:
-                script = str(Path(__file__).parent / "methods.py")
-                command = [sys.executable, script, method, str(mask), str(out)]
+                script = "peers.py" if method in peers else "methods.py"
+                python = str(peers.get(method, sys.executable))
+                command = [python, str(Path(__file__).parent / script), method, str(mask), str(out)]
                 seconds, peak_mb = run_method(command, measures_itself=True)
             quality = measure_quality(geopandas.read_file(out), truth)
             runs.append(Run(level, method, quality, seconds, peak_mb))
@@ -213,6 +228,7 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", default=["low", "medium", "high"], choices=list(NOISE_LEVELS))
     parser.add_argument("--methods", nargs="*", default=["shapes-dp", "ctrs", "ctrs-full", FLOOR])
     parser.add_argument("--outside", nargs="*", default=[], help="NAME=COMMAND with {mask} and {out}")
+    parser.add_argument("--peers", type=Path, help="folder of virtual environments, one for each of peers.py")
     parser.add_argument("--footprints", type=Path, help="file of real footprints; default: drawn at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for masks and layers; default: a temporary one")
