@@ -14,7 +14,7 @@ import rasterio
 
 from ctrs.errors import RasterError
 from ctrs.raster.geotiff import SEQUENTIAL_DRIVERS, error_line, open_dataset, open_raster, read_window
-from ctrs.raster.names import shown
+from ctrs.raster.names import is_remote, shown
 from ctrs.raster.rectangles import overlap
 from ctrs.raster.windows import PixelWindow
 
@@ -170,10 +170,12 @@ class DamageReader:
         if not self._skip:
             cell = self._lattice.cell(row, col)
             reason = error_line(error.__cause__ or error)
+            remedy = "the file is damaged or cut short: get it again"
+            if is_remote(self._dataset.name):
+                remedy = "the connection was lost, or the file is damaged: run the same command again"
             raise RasterError(
                 f"{shown(self._dataset.name)}: block of {cell.width} x {cell.height} px at row {cell.row_off}, column "
-                f"{cell.col_off} not readable ({reason}); the file is damaged or cut short: get it again, or leave "
-                "such blocks nodata with --skip-unreadable"
+                f"{cell.col_off} not readable ({reason}); {remedy}, or leave such blocks nodata with --skip-unreadable"
             ) from error
         self._found = True
         self._broken[row, col] = True
