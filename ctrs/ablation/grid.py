@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ctrs.ablation.pictures import draw_pictures
 from ctrs.ablation.runs import RUNS, RunStatus, note_failure, read_status
 from ctrs.ablation.table import AblationResult, write_tables
 from ctrs.config import AblationConfig, AblationRun, EvalConfig, PredictConfig, SplitName
@@ -98,8 +99,8 @@ def ablate(
 
     Each run is an ordinary one in ``out_dir/runs/NAME``. Runs that are finished are left as they are, those that were
     stopped go on at their last finished epoch. A run that fails is noted, left out of the table, and tried again by the
-    next call. ``table.md``, ``table.csv`` and ``ablation.json`` are made from the runs' files after each run; once all
-    are finished, neither data nor weights are needed for that.
+    next call. ``table.md``, ``table.csv`` and ``ablation.json`` are made from the runs' files after each run, the
+    folder ``pictures`` at the end; once all are finished, neither data nor weights are needed for that.
 
     Args:
         config: The grid.
@@ -130,7 +131,9 @@ def ablate(
             _work_off(config, out_dir, split, manifest, len(runs), overwrite=overwrite, progress=progress)
     else:
         logger.info("all %d runs are finished; nothing to train", len(runs))
-    return _write(config, out_dir, split, manifest)
+    result = _write(config, out_dir, split, manifest)
+    draw_pictures(result)
+    return result
 
 
 def check_networks(runs: Sequence[AblationRun], manifest: Manifest, *, with_weights: bool = False) -> dict[str, int]:

@@ -35,6 +35,13 @@ def ablate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs and how far they are; train nothing, write nothing.")
     ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also copy the small files that the table is made from, without data and weights, to this folder.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
@@ -54,14 +61,19 @@ def ablate(
         return
 
     from ctrs.ablation import ablate as ablate_grid
+    from ctrs.ablation import keep_results
 
     with console.progress() as progress:
         result = ablate_grid(config, folder, overwrite=overwrite, progress=progress)
+
+    kept = keep_results(result, keep) if keep is not None and not result.failed else ()
 
     def show() -> None:
         for table in result.tables():
             console.table(table.title, table.header, table.rows)
         for path in result.paths:
+            console.line(str(path))
+        for path in kept:
             console.line(str(path))
 
     console.result(result.to_json(), show)

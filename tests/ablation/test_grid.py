@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctrs.ablation import ablate, grid, plan_ablation
+from ctrs.ablation import ablate, grid, keep_results, plan_ablation
+from ctrs.ablation.pictures import draw_pictures, varied_number
 from ctrs.ablation.runs import read_status
-from ctrs.config import AblationConfig, TrainConfig, ablation_from_mapping, merge
+from ctrs.config import AblationConfig, TrainConfig, ablation_from_mapping, merge, read_ablation
 from ctrs.errors import (
     DataError,
     InputNotFoundError,
@@ -135,7 +136,7 @@ def copy(whole: Path, tmp_path: Path) -> Path:
 
 
 def test_a_stopped_grid_goes_on_and_each_run_is_an_ordinary_one(whole: Path) -> None:
-    assert {path.name for path in whole.iterdir()} == {"runs", "table.md", "table.csv", "ablation.json"}
+    assert {path.name for path in whole.iterdir()} == {"runs", "pictures", "table.md", "table.csv", "ablation.json"}
     assert sorted(path.name for path in (whole / "runs").iterdir() if path.name != "lock") == sorted(NAMES)
     for name in NAMES:
         assert (whole / "runs" / name / "best" / "model.safetensors").is_file()
@@ -216,6 +217,62 @@ def test_the_table_comes_back_without_data_weights_or_training(
     assert result.num_finished == 8
     plan = plan_ablation(config, copy)
     assert (plan.num_finished, plan.parameters, plan.split) == (8, {}, "test")
+
+
+def test_what_is_kept_makes_the_same_table_without_places_of_this_machine(
+    town: Path, whole: Path, tmp_path: Path
+) -> None:
+    result = ablate(grid_of(town, split="test"), whole)
+    kept = tmp_path / "kept"
+    grid_file, *tables = keep_results(result, kept)
+    assert [path.name for path in tables] == ["table.md", "table.csv", "ablation.json"]
+    files = [path for path in kept.rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix == ".safetensors"]
+    for path in files:
+        assert str(whole) not in path.read_text(), path
+        assert str(town.parent) not in path.read_text(), path
+    before = {path: path.read_text() for path in tables}
+    for path in tables:
+        path.unlink()
+    again = ablate(read_ablation(grid_file), kept)  # neither data nor weights are there
+    assert {path: path.read_text() for path in again.paths} == before
+    assert (kept / "table.csv").read_text() == (whole / "table.csv").read_text()
+    assert [row.difference for row in again.rows] == [row.difference for row in result.rows]
+    with pytest.raises(OutputExistsError, match="--keep"):
+        keep_results(result, whole)
+
+
+def test_an_unfinished_ablation_is_not_kept(town: Path, whole: Path, tmp_path: Path) -> None:
+    result = ablate(grid_of(town), whole)
+    unfinished = replace(result, runs=(*result.runs[:-1], replace(result.runs[-1], state="trained")))
+    with pytest.raises(DataError, match=f"{NAMES[-1]} not finished"):
+        keep_results(unfinished, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_gains_and_learning_curves_are_drawn(town: Path, whole: Path) -> None:
+    pictures = draw_pictures(ablate(grid_of(town), whole))
+    assert [path.name for path in pictures] == ["gain-a.png", "curves-a.png", "gain-b.png", "curves-b.png"]
+    for path in pictures:
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "axis", "places"),
+    [
+        ({"contrast": {"num_pairs": 10}}, {"contrast": {"num_pairs": 40}}, "contrast.num_pairs", [10, 40]),
+        ({"train_share": 1.0, "epochs": 2}, {"train_share": 0.1, "epochs": 20}, "train_share", [1, 0.1]),
+        ({}, {"train_share": 0.1}, "train_share", [1, 0.1]),
+        ({"contrast": {"clip_mode": "hard"}}, {"contrast": {"clip_mode": "none"}}, "", []),
+        ({"train_share": 0.5, "ema": 0.9}, {"train_share": 0.1, "ema": 0.99}, "", []),
+    ],
+)
+def test_variants_that_differ_in_one_number_stand_along_it(
+    first: dict[str, Any], second: dict[str, Any], axis: str, places: list[float]
+) -> None:
+    variants = [{"name": "a", **first}, {"name": "b", **second}]
+    found, numbers = varied_number(grid_of(Path("town"), variant=variants))
+    assert (found, list(numbers.values())) == (axis, places)
 
 
 def test_a_failing_run_is_shown_and_does_not_cost_the_others(
