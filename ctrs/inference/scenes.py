@@ -21,6 +21,9 @@ _OWN_SUFFIXES = (_MASK_SUFFIX, "_confidence", "_probabilities")
 _OWN_TAGS = frozenset({CLASSES_TAG, CONFIDENCE_TAG, "CTRS_PROBABILITIES"})
 _GEOTIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 
+_PACKED = ("zip://", "zip+", "/vsizip/")
+"""Beginnings of names of archives and their members, in the manner of rasterio and GDAL."""
+
 _HEAD_BYTES = 2**16
 """Beginning of a GeoTIFF in which the names of its tags are looked for; ctrs writes them there."""
 
@@ -103,7 +106,8 @@ def scenes_in(paths: Iterable[Path | str]) -> list[Path | str]:
         InputNotFoundError: A folder or archive holds no raster, or a pattern fits none.
     """
     scenes: list[Path | str] = []
-    for path in paths:
+    for given in paths:
+        path = source_path(given) if isinstance(given, str) and given.lower().startswith(_PACKED) else given
         if "://" in str(path) or is_virtual(path) or Path(path).is_file():
             archive = is_zip(Path(path)) and Path(path).is_file()
             scenes.extend(_scenes_in_archive(Path(path)) if archive else [path])

@@ -20,7 +20,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ctrs.errors import InputNotFoundError, MissingCrsWarning, RasterError
-from ctrs.raster.names import gdal_name, in_archive, is_remote, is_virtual, shown, source_path
+from ctrs.raster.names import gdal_name, in_archive, is_remote, is_virtual, local_file, shown, source_path
 from ctrs.raster.windows import PixelWindow
 
 GDAL_CACHE_BYTES = 64 * 2**20
@@ -191,6 +191,9 @@ def open_dataset(path: Path | str) -> rasterio.DatasetReader:
     path = source_path(path) if isinstance(path, str) else path
     if _is_local(path) and not path.exists():
         raise InputNotFoundError(f"{shown(path)}: not found; check the path")
+    archive = local_file(path) if in_archive(path) else None
+    if archive is not None and not archive.exists():
+        raise InputNotFoundError(f"{archive}: not found, so there is no {shown(path)}; check the path")
     if _is_local(path) and path.is_dir():
         raise RasterError(f"{shown(path)}: is a folder, expected a raster file; name a file in it")
     try:

@@ -18,6 +18,7 @@ _REMOTE = {
 }
 
 _ARCHIVE = "/vsizip/{"
+_ZIP_SCHEME = "zip"
 _LAYER = "|layername="
 _MEMORY = "/vsimem/"
 
@@ -27,7 +28,12 @@ def source_path(text: str) -> Path:
 
     >>> source_path("s3://imagery/town.tif").as_posix(), source_path("https://host/town.tif").name
     ('/vsis3/imagery/town.tif', 'town.tif')
+    >>> source_path("zip://maps/a.zip!top/x.tif").as_posix(), source_path("/vsizip//data/a.zip/x.tif").as_posix()
+    ('/vsizip/{maps/a.zip}/top/x.tif', '/vsizip/{/data/a.zip}/x.tif')
     """
+    packed = _packed(text)
+    if packed is not None:
+        return packed
     scheme, mark, rest = text.partition("://")
     if mark and scheme.lower() in _REMOTE:
         # A Path would join two slashes into one; inside a URL the second can be written as its code.
@@ -44,6 +50,21 @@ def archive_member(archive: Path, member: str) -> Path:
     '/vsizip/{/data/a.zip}/top/x.tif'
     """
     return Path(f"{_ARCHIVE}{archive.as_posix()}}}/{member}")
+
+
+def _packed(text: str) -> Path | None:
+    """Return the path of a member of an archive, or of the archive, given in the manner of rasterio or GDAL."""
+    scheme, mark, rest = text.partition("://")
+    if mark and scheme.lower().partition("+")[0] == _ZIP_SCHEME:
+        inner = scheme.partition("+")[2]
+        archive, _, member = rest.partition("!")
+        place = source_path(f"{inner}://{archive}" if inner else archive)
+        return archive_member(place, member.lstrip("/")) if member.strip("/") else place
+    found = re.fullmatch(r"/vsizip/([^{].*?\.zip)(?:/+(.*))?", text, flags=re.IGNORECASE)
+    if found is None:
+        return None
+    place = Path(f"/{found[1]}" if found[1].startswith("vsi") else found[1])
+    return archive_member(place, found[2]) if found[2] else place
 
 
 def is_virtual(path: Path | str) -> bool:

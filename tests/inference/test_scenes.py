@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctrs.errors import InputNotFoundError, UsageError
+from ctrs.errors import CtrsError, InputNotFoundError, UsageError
 from ctrs.inference.scenes import mask_path, mask_paths, scenes_in
 from ctrs.raster.geotiff import open_raster
 
@@ -141,3 +141,50 @@ def test_archives_hold_scenes(tmp_path, write_scene):
         file.writestr("readme.txt", "")
     with pytest.raises(InputNotFoundError, match=r"city\.zip: no rasters found"):
         scenes_in([archive])
+
+
+class TestNamesOfArchives:
+    @pytest.fixture
+    def packed(self, tmp_path, write_scene, monkeypatch):
+        """An archive of one scene in the current folder, and the scene's pixels."""
+        pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 30)).astype(np.uint8)
+        (tmp_path / "maps").mkdir()
+        with zipfile.ZipFile(tmp_path / "maps" / "a.zip", "w") as archive:
+            archive.write(write_scene(pixels, "town.tif"), "top/town.tif")
+        monkeypatch.chdir(tmp_path)
+        return pixels
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "zip://maps/a.zip!top/town.tif",
+            "zip://maps/a.zip!/top/town.tif",
+            "zip://{folder}/maps/a.zip!/top/town.tif",
+            "zip://maps/a.zip",
+            "/vsizip/maps/a.zip/top/town.tif",
+            "/vsizip/{folder}/maps/a.zip/top/town.tif",
+            "/vsizip/{{maps/a.zip}}/top/town.tif",
+            "/vsizip/maps/a.zip",
+        ],
+    )
+    def test_a_member_is_mapped_beside_its_archive(self, packed, make_identity, tmp_path, name):
+        ((scene, out),) = mask_paths([name.format(folder=tmp_path)])
+        assert out.absolute() == tmp_path / "maps" / "town_mask.tif"
+        with open_raster(make_identity().predict_raster(scene, out)) as dataset:
+            np.testing.assert_array_equal(dataset.read(1), packed.argmax(axis=0))
+            assert dataset.tags()["CTRS_INPUT"].startswith("sha256:")
+
+    @pytest.mark.parametrize(
+        ("name", "part"),
+        [
+            ("zip://maps/a.zip!top/absent.tif", r"maps/a.zip/top/absent.tif: not readable as a raster"),
+            ("zip://maps/b.zip!top/town.tif", r"maps/b.zip: not found, so there is no maps/b.zip/top/town.tif; check"),
+            ("/vsizip/maps/b.zip/top/town.tif", r"maps/b.zip: not found"),
+        ],
+    )
+    def test_what_is_not_there_is_named(self, packed, make_identity, tmp_path, name, part):
+        ((scene, out),) = mask_paths([name])
+        with pytest.raises(CtrsError, match=part) as caught:
+            make_identity().predict_raster(scene, out)
+        assert "\n" not in str(caught.value)
+        assert not out.exists()
