@@ -63,6 +63,29 @@ class _Counts:
     clock: PhaseClock = field(default_factory=PhaseClock)
 
 
+class _OverBlocks:
+    """Progress over all blocks of columns, those that an earlier attempt finished included.
+
+    Args:
+        progress: Told of it.
+        total: Windows of all blocks.
+        what: The phase.
+    """
+
+    def __init__(self, progress: Progress, total: int, what: str) -> None:
+        self._progress, self._total, self._what = progress, total, what
+        self._before = 0
+
+    def tell(self, done: int) -> None:
+        """Tell of windows that are done in the block at hand."""
+        self._progress(self._before + done, self._total, self._what)
+
+    def finish(self, num_windows: int) -> None:
+        """Go on to the next block, after one of so many windows."""
+        self._before += num_windows
+        self.tell(0)
+
+
 def map_scene(
     predictor: Predictor,
     src: Path | str,
@@ -119,8 +142,10 @@ def map_scene(
             files = RowFiles(work.folder, products, [part.columns for part in parts])
             source.record_unreadable(work.folder / UNREADABLE_FILE)
             with cpu_threads(config.threads), kept_memory(), counts.clock.phase("mapping"):
+                shown = _OverBlocks(progress, sum(part.num_windows for part in parts), f"predicting {source.name}")
                 for number, part in enumerate(parts):
-                    _map_block(predictor, source, part, number, config, files, counts, progress, dst)
+                    _map_block(predictor, source, part, number, config, files, counts, shown, dst)
+                    shown.finish(part.num_windows)
             tags = {
                 JOB_TAG: job,
                 MODEL_TAG: predictor.model_hash,
@@ -159,7 +184,7 @@ def _map_block(
     config: PredictConfig,
     files: RowFiles,
     counts: _Counts,
-    progress: Progress,
+    progress: _OverBlocks,
     dst: Path,
 ) -> None:
     """Predict the rows of a block of columns that are still missing on disk."""
@@ -172,14 +197,13 @@ def _map_block(
         log.info("%s: going on at row %d of %d", dst, begun, plan.height)
     first_row = plan.first_row_for(begun)
     num_cols = len(plan.col_starts)
-    what = f"predicting {source.name}"
     counts.windows += plan.num_windows - first_row * num_cols
-    progress(first_row * num_cols, plan.num_windows, what)
+    progress.tell(first_row * num_cols)
 
     def report(batch: WindowBatch) -> None:
         counts.seen += len(batch.places)
         row, col = batch.places[-1]
-        progress(row * num_cols + col + 1, plan.num_windows, what)
+        progress.tell(row * num_cols + col + 1)
 
     def append(rows: FinishedRows) -> None:
         files.append(rows, number)
@@ -198,7 +222,6 @@ def _map_block(
             for finished in rows_of_scene:
                 writer.put(finished)
     files.flush()
-    progress(plan.num_windows, plan.num_windows, what)
 
 
 def _settled(

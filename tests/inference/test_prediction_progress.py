@@ -1,0 +1,50 @@
+"""What whoever waits is told: one count over all windows, which goes on where an earlier attempt ended."""
+
+import numpy as np
+import pytest
+
+from ctrs.config import PredictConfig
+from ctrs.inference.footprint import fitting_blocks
+from ctrs.inference.products import Products
+from ctrs.jobs import partial_dir
+
+
+@pytest.fixture
+def in_blocks(edges, write_scene):
+    """A scene, options by which it is mapped in several blocks of columns, and the number of windows of each."""
+    pixels = np.random.default_rng(4).integers(0, 256, (3, 700, 1500)).astype(np.uint8)
+    config = PredictConfig(overlap=0.25)
+    plan, products = edges.plan(700, 1500, config), Products.for_config(edges.classes, config)
+    whole = fitting_blocks(plan, products, count=3, dtype="uint8")[1]
+    config = PredictConfig(overlap=0.25, max_memory=whole.total - 10**6)
+    parts, _ = fitting_blocks(plan, products, count=3, dtype="uint8", max_memory=config.max_memory)
+    assert len(parts) > 1
+    return write_scene(pixels), config, [part.num_windows for part in parts]
+
+
+def test_blocks_of_columns_are_one_count(edges, in_blocks, tmp_path):
+    scene, config, windows = in_blocks
+    told = []
+    edges.predict_raster(scene, tmp_path / "m.tif", config, progress=lambda *args: told.append(args))
+    assert {(total, what) for _, total, what in told} == {(sum(windows), "predicting scene.tif")}
+    done = [number for number, _, _ in told]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, sum(windows))
+
+
+def test_it_goes_on_where_an_earlier_attempt_ended(edges, in_blocks, tmp_path):
+    scene, config, windows = in_blocks
+    out = tmp_path / "m.tif"
+
+    def stop(done, total, what):
+        if done > windows[0] + 0.8 * windows[1]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edges.predict_raster(scene, out, config, progress=stop)
+    told = []
+    edges.predict_raster(scene, out, config, progress=lambda done, *_: told.append(done))
+    assert told[0] >= windows[0]
+    assert next(done for done in told if done > windows[0]) > windows[0] + 0.2 * windows[1]
+    assert told[-1] == sum(windows)
+    assert not partial_dir(out).exists()
