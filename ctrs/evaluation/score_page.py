@@ -162,17 +162,28 @@ def _times(number: int) -> str:
 def _place_sections(gallery: PlaceGallery, runs: list[str]) -> list[Section]:
     kinds = [
         ("worst", "Worst places", gallery.worst, "the greatest share of wrong pixels", "W"),
-        ("disputed", "Most disputed places", gallery.disputed, "the greatest difference between the runs", "D"),
+        *_disputed(gallery, runs),
         ("best", "Best places", gallery.best, "more than one class and the least share of wrong pixels", "B"),
     ]
     sections = []
     for key, title, places, what, letter in kinds:
-        if key == "disputed" and len(runs) < 2:
-            continue
         content = _places(gallery.classes, places, what, key, letter, cell_px=gallery.cell_px)
         sections.append(Section(key=key, title=title, content=content))
     sections.append(Section(key="map", title="Where these places lie", content=_maps(gallery)))
     return sections
+
+
+def _disputed(gallery: PlaceGallery, runs: list[str]) -> list[tuple[str, str, list[ShownPlace], str, str]]:
+    """Return the kinds of places that tell runs apart."""
+    if len(runs) < 2:
+        return []
+    if len(runs) > 2:
+        return [("disputed", "Most disputed places", gallery.disputed, "the greatest difference between the runs", "D")]
+    first, second = runs
+    return [
+        ("better", f"Places that {second} maps better", gallery.better, f"most fewer errors than {first}", "G"),
+        ("worse", f"Places that {second} maps worse", gallery.worse, f"most more errors than {first}", "L"),
+    ]
 
 
 def _places(classes: ClassMap, places: list[ShownPlace], what: str, key: str, letter: str, *, cell_px: int) -> Html:
@@ -233,14 +244,15 @@ def _maps(gallery: PlaceGallery) -> Html:
     if not gallery.maps:
         return paragraph("There are none.")
     marks: dict[str, list[PlaceMark]] = {}
-    kinds: list[tuple[MarkKind, list[ShownPlace]]] = [
-        ("best", gallery.best), ("disputed", gallery.disputed), ("worst", gallery.worst)
+    kinds: list[tuple[str, MarkKind, list[ShownPlace]]] = [
+        ("B", "best", gallery.best), ("D", "disputed", gallery.disputed), ("G", "disputed", gallery.better),
+        ("L", "disputed", gallery.worse), ("W", "worst", gallery.worst),
     ]  # fmt: skip
-    for kind, places in kinds:
+    for letter, kind, places in kinds:
         for place, shown in enumerate(places, 1):
             at = shown.place
             mark = PlaceMark(
-                label=f"{kind[0].upper()}{place}", row_off=at.row_off, col_off=at.col_off, height=at.height,
+                label=f"{letter}{place}", row_off=at.row_off, col_off=at.col_off, height=at.height,
                 width=at.width, kind=kind,
             )  # fmt: skip
             marks.setdefault(at.scene, []).append(mark)

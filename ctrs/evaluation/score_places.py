@@ -138,6 +138,8 @@ def gallery_for(
 class PlaceGallery:
     """Keeps the worst, the best, and, of several runs, the most disputed places of all scenes added so far.
 
+    Of two runs it keeps, in place of the disputed ones, those that the second maps better, and those it maps worse.
+
     Args:
         classes: Class table of the masks.
         num_places: How many are kept of each kind.
@@ -151,7 +153,8 @@ class PlaceGallery:
         self.cell_px = cell_px
         self._bands = bands
         self._counted = np.isin(np.arange(256), classes.scored_indices or range(classes.num_classes))
-        self._places: dict[str, list[Place]] = {"worst": [], "best": [], "disputed": []}
+        self._places: dict[str, list[Place]] = {kind: [] for kind in ("worst", "best", "disputed", "better", "worse")}
+        self._differences: dict[str, dict[Place, int]] = {kind: {} for kind in ("disputed", "better", "worse")}
         self._shown: dict[Place, ShownPlace] = {}
         self._maps: dict[str, SceneMap] = {}
 
@@ -189,8 +192,14 @@ class PlaceGallery:
         }
         self._places["worst"] = worst_places([*self._places["worst"], *pooled], self.num_places)
         self._places["best"] = best_places([*self._places["best"], *pooled], self.num_places)
-        if len(runs) > 1:
-            self._places["disputed"] = self._most_disputed(errors)
+        if len(runs) == 2:
+            first, second = runs
+            less = {place: by_run[first] - by_run[second] for place, by_run in errors.items()}
+            self._places["better"] = self._greatest("better", less)
+            self._places["worse"] = self._greatest("worse", {place: -number for place, number in less.items()})
+        elif len(runs) > 2:
+            spreads = {place: max(by_run.values()) - min(by_run.values()) for place, by_run in errors.items()}
+            self._places["disputed"] = self._greatest("disputed", spreads)
         kept = {place for places in self._places.values() for place in places}
         fresh = [place for place in pooled if place in kept]
         for place in fresh:
@@ -208,11 +217,13 @@ class PlaceGallery:
         named = {place.scene for place in kept}
         self._maps = {name: entry for name, entry in self._maps.items() if name in named}
 
-    def _most_disputed(self, errors: Mapping[Place, Mapping[str, int]]) -> list[Place]:
-        spreads = {place: self._shown[place].spread for place in self._places["disputed"]}
-        spreads |= {place: max(by_run.values()) - min(by_run.values()) for place, by_run in errors.items()}
-        differing = [place for place, spread in spreads.items() if spread]
-        return sorted(differing, key=lambda place: -spreads[place] / place.counted)[: self.num_places]
+    def _greatest(self, kind: str, fresh: Mapping[Place, int]) -> list[Place]:
+        """Return the places with the greatest difference of errors above 0, as a share of what counts there."""
+        self._differences[kind] |= {place: number for place, number in fresh.items() if number > 0}
+        found = self._differences[kind]
+        chosen = sorted(found, key=lambda place: -found[place] / place.counted)[: self.num_places]
+        self._differences[kind] = {place: found[place] for place in chosen}
+        return chosen
 
     @property
     def worst(self) -> list[ShownPlace]:
@@ -227,8 +238,18 @@ class PlaceGallery:
 
     @property
     def disputed(self) -> list[ShownPlace]:
-        """Places in which the runs differ most in their errors."""
+        """Places in which three or more runs differ most in their errors."""
         return [self._shown[place] for place in self._places["disputed"]]
+
+    @property
+    def better(self) -> list[ShownPlace]:
+        """Places in which the second of two runs has most fewer errors than the first."""
+        return [self._shown[place] for place in self._places["better"]]
+
+    @property
+    def worse(self) -> list[ShownPlace]:
+        """Places in which the second of two runs has most more errors than the first."""
+        return [self._shown[place] for place in self._places["worse"]]
 
     @property
     def maps(self) -> list[SceneMap]:

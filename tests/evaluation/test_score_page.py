@@ -246,14 +246,40 @@ def test_runs_stand_side_by_side(scenes, image):
     assert shown in text
     assert "90 % interval" in text
     assert re.search(r"scene truth alpha errors of alpha beta errors of beta", text)
+    gains = gains_of(scenes, pred_a, pred_b)
+    assert rate(gallery.better[0], "alpha", "beta") == pytest.approx(max(gains))
+    assert all(rate(shown, "alpha", "beta") > 0 for shown in gallery.better)
+    assert "Places that beta maps better" in text
+    assert "Places that beta maps worse" in text
+    swapped = make_gallery(scenes, {"beta": pred_b, "alpha": pred_a})
+    assert [shown.place for shown in swapped.worse] == [shown.place for shown in gallery.better]
+    assert [shown.place for shown in swapped.better] == [shown.place for shown in gallery.worse]
+    assert gallery.disputed == []
+
+
+def test_of_three_runs_the_most_disputed_places_are_shown(scenes):
+    preds = {name: make_report(scenes, name, share)[1] for name, share in (("a", 0.5), ("b", 0.2), ("c", 0.35))}
+    gallery = make_gallery(scenes, preds)
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    runs = list(preds.values())
+    spreads = np.max([np.abs(gains_of(scenes, runs[first], runs[second])) for first, second in pairs], axis=0)
     disputed = gallery.disputed[0]
-    spreads = [
-        abs(int(((pred_a[s] != t) & (t < 3))[cell].sum()) - int(((pred_b[s] != t) & (t < 3))[cell].sum()))
+    assert disputed.spread / (disputed.place.counted / 3) == pytest.approx(spreads.max())
+    assert gallery.better == gallery.worse == []
+
+
+def gains_of(scenes, first, second):
+    """Errors of the first less those of the second, as a share of what counts, for each place."""
+    return [
+        (int(((first[s] != t) & (t < 3))[cell].sum()) - int(((second[s] != t) & (t < 3))[cell].sum()))
         / int((t < 3)[cell].sum())
         for s, t in scenes.items()
         for cell in [(slice(r, r + CELL), slice(c, c + CELL)) for r in range(0, 128, CELL) for c in range(0, 160, CELL)]
     ]
-    assert disputed.spread / (disputed.place.counted / 2) == pytest.approx(max(spreads))
+
+
+def rate(shown, first, second):
+    return (shown.errors[first] - shown.errors[second]) / (shown.place.counted / len(shown.errors))
 
 
 def test_what_was_not_scored_has_no_section(scenes):
