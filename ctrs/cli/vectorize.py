@@ -73,9 +73,7 @@ def vectorize(
     ] = str(_DEFAULT.connectivity),
     truth: Annotated[
         Path | None,
-        typer.Option(
-            help="True buildings, to judge the polygons by: MASK_quality.json and MASK_verdicts.gpkg."
-        ),
+        typer.Option(help="True buildings, to judge the polygons by: MASK_quality.json and MASK_verdicts.gpkg."),
     ] = None,
     qml: Annotated[bool, typer.Option("--qml", help="Also write a QGIS style beside each layer.")] = False,
     jobs: Annotated[
@@ -120,13 +118,13 @@ def vectorize(
         targets = [out if out.suffix else out / target.name for target in targets]
     reference = None
     if truth is not None:
-        from ctrs.vector.quality_report import check_outputs, judged_class, report_quality
+        from ctrs.vector.quality_report import check_report, judged_class, report_quality
         from ctrs.vector.reference import read_reference
 
         judged_class(config)
         reference = read_reference(truth)
-        for target in targets:
-            check_outputs(target, reference)
+        for mask, target in zip(masks, targets, strict=True):
+            check_report(target, mask, reference)
     payload: list[dict[str, Any]] = []
     rows: list[list[str]] = []
     with console.progress() as progress:

@@ -84,13 +84,26 @@ def judged_class(config: VectorizeConfig) -> str:
     )
 
 
-def check_outputs(layer: Path, reference: Reference) -> None:
-    """Refuse, before anything is drawn, to write where the reference or a file of others stands.
+def check_report(layer: Path, mask: Path, reference: Reference) -> None:
+    """Refuse, before anything is drawn, what could not be judged or written.
+
+    Args:
+        layer: Where the layer is drawn.
+        mask: The mask that it is drawn from.
+        reference: True buildings.
 
     Raises:
+        InputNotFoundError: There is no such mask.
+        LabelError: The reference does not lie on the mask, or one of the two has no CRS.
         UsageError: The reference is one of the files that are written.
         OutputExistsError: Something that ctrs did not write stands where the report goes.
     """
+    with open_raster(mask) as dataset:
+        on_grid(reference, Grid.of(dataset), mask)
+    _check_outputs(layer, reference)
+
+
+def _check_outputs(layer: Path, reference: Reference) -> None:
     truth = split_layer(reference.path)[0]
     report, verdicts, style = report_paths(layer)
     for path in (layer, report, verdicts, style):
@@ -132,7 +145,7 @@ def report_quality(
     """
     config = config or VectorizeConfig()
     name = judged_class(config)
-    check_outputs(layer, reference)
+    _check_outputs(layer, reference)
     if not layer.exists():
         raise InputNotFoundError(f"{layer}: not found; draw it first with ctrs vectorize {mask}")
     report, verdicts, style = report_paths(layer)

@@ -119,8 +119,8 @@ def on_grid(reference: Reference, grid: Grid, mask: Path) -> geopandas.GeoSeries
     polygons = polygons[np.isfinite(polygons.bounds.to_numpy()).all(axis=1)]
     bounds = polygons.total_bounds
     if not (np.isfinite(bounds).all() and shapely.intersects(shapely.box(*bounds), extent)):
-        found = ", ".join(f"{value:.6g}" for value in bounds)
-        expected = ", ".join(f"{value:.6g}" for value in extent.bounds)
+        found = ", ".join(f"{value:.8g}" for value in bounds)
+        expected = ", ".join(f"{value:.8g}" for value in extent.bounds)
         raise LabelError(
             f"{reference.path}: no overlap with {mask}: it covers {found} in the mask's CRS, the mask {expected}; "
             "check that they show the same place and name the right CRS"

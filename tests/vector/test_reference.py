@@ -44,12 +44,12 @@ def test_multipolygons_are_taken_apart_and_broken_ones_mended(tmp_path: Path) ->
 
 
 def test_faults_of_the_file(tmp_path: Path) -> None:
-    with pytest.raises(InputNotFoundError, match="absent.gpkg: not found"):
+    with pytest.raises(InputNotFoundError, match=r"absent.gpkg: not found"):
         read_reference(tmp_path / "absent.gpkg")
     (tmp_path / "text.gpkg").write_text("no layer")
-    with pytest.raises(LabelError, match="text.gpkg: not readable as polygons"):
+    with pytest.raises(LabelError, match=r"text.gpkg: not readable as polygons"):
         read_reference(tmp_path / "text.gpkg")
-    with pytest.raises(LabelError, match="no polygons found .1 features of other kinds., expected the true buildings"):
+    with pytest.raises(LabelError, match=r"no polygons found .1 features of other kinds., expected the true buildings"):
         read_reference(save(tmp_path, [shapely.Point(0, 0)]))
 
 
@@ -63,23 +63,23 @@ def test_another_crs_is_brought_to_the_masks(tmp_path: Path) -> None:
 
 def test_without_crs_or_elsewhere(tmp_path: Path) -> None:
     nowhere = Grid(crs=None, transform=GRID.transform, width=200, height=200)
-    with pytest.warns(UserWarning, match="'crs' was not provided"):
+    with pytest.warns(UserWarning, match=r"'crs' was not provided"):
         path = save(tmp_path, [at(0, 0)], crs=None)
     reference = read_reference(path)
-    with pytest.raises(LabelError, match="truth.gpkg: no CRS found, so nobody knows.*the mask is in EPSG:32633"):
+    with pytest.raises(LabelError, match=r"truth.gpkg: no CRS found, so nobody knows.*the mask is in EPSG:32633"):
         on_grid(reference, GRID, MASK)
     assert on_grid(reference, nowhere, MASK).crs is None
     (tmp_path / "truth.gpkg").unlink()
     reference = read_reference(save(tmp_path, [at(0, 0), at(500, 0)]))
-    with pytest.raises(LabelError, match="truth.gpkg: in WGS 84 / UTM zone 33N, but town_mask.tif has no CRS"):
+    with pytest.raises(LabelError, match=r"truth.gpkg: in WGS 84 / UTM zone 33N, but town_mask.tif has no CRS"):
         on_grid(reference, nowhere, MASK)
     (tmp_path / "truth.gpkg").unlink()
     reference = read_reference(save(tmp_path, [at(500, 0)]))
-    with pytest.raises(LabelError, match="no overlap with town_mask.tif: it covers 400500, .*the mask 400000, .*CRS"):
+    with pytest.raises(LabelError, match=r"no overlap with town_mask.tif: it covers 400500, .*the mask 400000, .*CRS"):
         on_grid(reference, GRID, MASK)
     (tmp_path / "truth.gpkg").unlink()
     antarctica = read_reference(save(tmp_path, [shapely.box(-170, -90, 170, -80)], crs="EPSG:4326"))
-    with pytest.raises(LabelError, match="no overlap"):
+    with pytest.raises(LabelError, match=r"no overlap"):
         on_grid(antarctica, GRID, MASK)
 
 
