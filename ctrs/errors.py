@@ -21,6 +21,7 @@
     CtrsWarning (UserWarning)
     ├── MissingCrsWarning           pixel coordinates are used instead
     ├── LabelWarning                labels were changed or look odd; counted
+    ├── LayerWarning                a format that cannot hold all of a layer
     └── DataWarning                 imagery that looks odd
 
 A message is one line that says what is wrong, where, what was found, what was expected and what to do next.
@@ -111,6 +112,10 @@ class MissingCrsWarning(CtrsWarning):
 
 class LabelWarning(CtrsWarning):
     """Labels were changed (and counted) or look odd."""
+
+
+class LayerWarning(CtrsWarning):
+    """A polygon layer in a format that cannot hold all of it as it is."""
 
 
 class DataWarning(CtrsWarning):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,65 @@ class ClassMask:
     tagged: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskFile:
+    """A class mask that is open, to be read in bands of rows.
+
+    Args:
+        path: The file.
+        dataset: Open.
+        grid: The mask's grid.
+        classes: What the values mean.
+        tagged: True if the file says so; else 0 is taken for background and 1 for building.
+    """
+
+    path: Path
+    dataset: rasterio.DatasetReader
+    grid: Grid
+    classes: tuple[MaskClass, ...]
+    tagged: bool
+
+    def bands(self, band_rows: int | None = None, progress: Progress = no_progress) -> Iterator[Mask]:
+        """Read consecutive bands of rows (h, W); None: some 4 million pixels at a time.
+
+        Raises:
+            LabelError: Values are no class values.
+            RasterError: They cannot be read.
+        """
+        return _read_bands(self.dataset, self.path, band_rows or _rows_at_a_time(self.dataset), progress)
+
+    def checked_runs(self, band_rows: int | None = None, progress: Progress = no_progress) -> Iterator[Runs]:
+        """Read the runs of each band, and refuse values without a meaning; warn last where the meaning is assumed.
+
+        Raises:
+            LabelError: With the values of the first band that has such.
+            RasterError: They cannot be read.
+        """
+        for band in self.bands(band_rows, progress):
+            runs = Runs.from_array(band)
+            _check_found(np.flatnonzero(np.bincount(runs.values, minlength=256)), self)
+            yield runs
+        _warn_untagged(self)
+
+
+@contextmanager
+def open_class_mask(mask: Path) -> Iterator[MaskFile]:
+    """Open a class mask.
+
+    Args:
+        mask: Raster with one band of integers from 0 to 254; nodata may have any value.
+
+    Raises:
+        InputNotFoundError: There is no such file.
+        LabelError: It is no class mask.
+        RasterError: It cannot be read.
+    """
+    with open_raster(mask) as dataset:
+        _check_bands(dataset, mask)
+        tagged = CLASSES_TAG in dataset.tags()
+        yield MaskFile(path=mask, dataset=dataset, grid=Grid.of(dataset), classes=named_classes(dataset), tagged=tagged)
+
+
 def read_class_mask(mask: Path, *, band_rows: int | None = None, progress: Progress = no_progress) -> ClassMask:
     """Read a class mask in bands of rows; the bands leave no trace in the result.
 
@@ -52,16 +112,12 @@ def read_class_mask(mask: Path, *, band_rows: int | None = None, progress: Progr
         LabelError: It is no class mask.
         RasterError: It cannot be read.
     """
-    with open_raster(mask) as dataset:
-        _check_bands(dataset, mask)
-        grid = Grid.of(dataset)
-        tagged = CLASSES_TAG in dataset.tags()
-        classes = named_classes(dataset)
-        bands = _read_bands(dataset, mask, band_rows or _rows_at_a_time(dataset), progress)
-        runs = Runs.from_bands(bands, height=grid.height, width=grid.width)
+    with open_class_mask(mask) as file:
+        grid = file.grid
+        runs = Runs.from_bands(file.bands(band_rows, progress), height=grid.height, width=grid.width)
     if grid.crs is None:
         warn_missing_crs(mask, stacklevel=3)
-    return ClassMask(runs=runs, grid=grid, classes=classes, tagged=tagged)
+    return ClassMask(runs=runs, grid=grid, classes=file.classes, tagged=file.tagged)
 
 
 def named_classes(dataset: rasterio.DatasetReader) -> tuple[MaskClass, ...]:
@@ -74,13 +130,9 @@ def named_classes(dataset: rasterio.DatasetReader) -> tuple[MaskClass, ...]:
     )
 
 
-def check_values(mask: ClassMask, path: Path) -> None:
-    """Refuse values without a meaning; warn where 0 and 1 are taken for background and building.
-
-    Raises:
-        LabelError: With the values.
-    """
-    found = np.flatnonzero(np.bincount(mask.runs.values, minlength=256))
+def _check_found(found: npt.NDArray[Any], mask: MaskFile) -> None:
+    """Refuse values without a meaning."""
+    path = mask.path
     known = [IGNORE_INDEX, *(entry.value for entry in mask.classes)]
     unknown = found[~np.isin(found, known)]
     if len(unknown) and not mask.tagged:
@@ -94,9 +146,12 @@ def check_values(mask: ClassMask, path: Path) -> None:
             f"{path}: values {_listing(unknown)} found that its class table lacks, expected {names} or "
             f"{IGNORE_INDEX} (nodata); write the mask again"
         )
+
+
+def _warn_untagged(mask: MaskFile) -> None:
     if not mask.tagged:
         warnings.warn(
-            f"{path}: no class names found; 0 counts as background and 1 as building", LabelWarning, stacklevel=3
+            f"{mask.path}: no class names found; 0 counts as background and 1 as building", LabelWarning, stacklevel=3
         )
 
 

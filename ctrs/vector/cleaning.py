@@ -154,13 +154,19 @@ def _absorb_specks(graph: RegionGraph, min_area_m2: float, none: int, *, spare_n
 
 
 def _longest_border(graph: RegionGraph, wanted: npt.NDArray[np.bool_], none: int, *, spare_none: bool) -> IntArray:
-    """Neighbour with the longest common border of each wanted region; of equals the larger, then the first; else -1."""
+    """Neighbour with the longest common border of each wanted region; -1 where there is none.
+
+    Of equals one of a class, then the larger, then the first: how far what is no class reaches decides nothing, so that
+    a part of a mask is cleaned as the whole.
+    """
     region, neighbor, length = graph.neighbors()
     chosen = wanted[region]
     region, neighbor, length = region[chosen], neighbor[chosen], length[chosen]
-    last_resort = (graph.classes[neighbor] == none) & spare_none
+    is_none = graph.classes[neighbor] == none
+    last_resort = is_none & spare_none
     # Lengths are sums of equal steps in varying order: rounding must not decide.
-    order = np.lexsort((neighbor, -graph.areas_m2[neighbor], -np.round(length, 6), last_resort, region))
+    larger_first = -graph.areas_m2[neighbor]
+    order = np.lexsort((neighbor, larger_first, is_none, -np.round(length, 6), last_resort, region))
     region, neighbor = region[order], neighbor[order]
     target = np.full(graph.count, -1, np.int64)
     target[region[::-1]] = neighbor[::-1]

@@ -21,14 +21,14 @@ from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import MaskClass
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.units import Ruler
-from ctrs.raster.windows import PixelWindow
+from ctrs.vector.blocks import Block
 from ctrs.vector.class_mask import ClassMask
 from ctrs.vector.cleaning import RegionGraph, clean, ground_pixel_size
 from ctrs.vector.layer_part import Columns, LayerPart
 from ctrs.vector.outlines import NO_REGION, trace
 from ctrs.vector.polygonize import Geometries, crs_text, first_members, place_on_grid
 from ctrs.vector.regularize.pixels import PixelRuns
-from ctrs.vector.runs import IntArray, Runs
+from ctrs.vector.runs import IntArray
 from ctrs.vector.simplify import simplify_coverage
 
 if TYPE_CHECKING:
@@ -38,26 +38,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_TOLERANCE_PX = 1.5
 
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """Rows of a mask with all pixels of the objects that are to be drawn from it.
-
-    Args:
-        runs: Class values; ``IGNORE_INDEX`` stands for all that is not to be drawn: nodata, classes that were not asked
-            for, and objects of other blocks.
-        row_off: Row of the mask that is the first of the runs.
-        grid: Of the whole mask.
-    """
-
-    runs: Runs
-    row_off: int
-    grid: Grid
-
-    @property
-    def window(self) -> PixelWindow:
-        """Place of the block in the mask."""
-        return PixelWindow(col_off=0, row_off=self.row_off, width=self.runs.width, height=self.runs.height)
+INFLUENCE_M = 3.0
+"""Least distance in ground metres within which objects are drawn together: the walls of either may move by a metre."""
 
 
 def draw_block(
@@ -135,10 +117,15 @@ def draw_polygons(
     drawn = np.isin(source.runs.values, [entry.value for entry in wanted])
     runs = source.runs.with_values(np.where(drawn, source.runs.values, np.uint8(IGNORE_INDEX)))
     all_wanted = len(wanted) == len(source.classes)
-    block = Block(runs=runs, row_off=0, grid=source.grid)
+    block = Block.of_mask(runs, source.grid)
     part = draw_block(block, wanted, config, all_wanted=all_wanted, jobs=config.jobs, progress=progress)
     ids = np.arange(1, len(part) + 1, dtype=np.int64)
     return geopandas.GeoDataFrame({"id": ids, **part.columns}, geometry=part.polygons, crs=crs_text(source.grid))
+
+
+def reach_m(config: VectorizeConfig, grid: Grid) -> float:
+    """Return the distance in ground metres within which polygons may have a say in how a polygon is drawn."""
+    return max(INFLUENCE_M, 2 * tolerance_m(config, grid) + config.closing_m + config.smooth_m)
 
 
 def tolerance_m(config: VectorizeConfig, grid: Grid) -> float:

@@ -1,22 +1,33 @@
-"""Polygon layers on disk: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON, each with the fingerprint of its job inside."""
+"""Polygon layers on disk: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON, Shapefile, each written as a stream of parts.
+
+No more of a layer is in memory than the rows that are written at a time. Each file keeps the fingerprint of its job.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import geopandas
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
+import pyproj
+import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
-from ctrs.errors import OutputError, UsageError
+from ctrs.errors import CtrsError, LayerWarning, OutputError, UsageError
 from ctrs.jobs import PartialWork
+from ctrs.vector.layer_part import LayerPart
+from ctrs.vector.shapefile import SHAPEFILE_JOB, SHAPEFILE_PARTS, shapefile_names
 
 JOB_KEY = "CTRS_JOB"
 _GEOJSON_CRS = "EPSG:4326"
@@ -24,6 +35,25 @@ _GEOJSON_DECIMALS = 8
 _GEOJSON_HEAD_BYTES = 4096
 # On a full disk GDAL may fail at the file, the layer, its fields or its features.
 _WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, FeatureError, GeometryError, OSError)
+_BATCH_ROWS = 4096
+"""Rows that are written at a time, and of a group of rows in GeoParquet: how they came in leaves no trace."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFacts:
+    """What is known of a layer before its first polygon.
+
+    Args:
+        crs: As pyproj takes it; None where there is none.
+        empty: A part without polygons, for the columns and their kinds.
+        job: Fingerprint of the job, kept with the file.
+        date: Date of the layer (GeoPackage and Shapefile record one); the same date makes the same bytes.
+    """
+
+    crs: str | None
+    empty: LayerPart
+    job: str
+    date: datetime
 
 
 def check_format(path: Path) -> None:
@@ -37,33 +67,38 @@ def check_format(path: Path) -> None:
         raise UsageError(f"{path}: {found} found, expected {', '.join(_WRITERS)}; choose one of these with -o")
 
 
-def write_layer(layer: geopandas.GeoDataFrame, work: PartialWork, *, job: str, date: datetime) -> None:
+def write_layer(parts: Iterable[LayerPart], work: PartialWork, facts: LayerFacts) -> None:
     """Write polygons to the format that the final name's extension asks for, and publish the file.
 
-    The layer bears the file's stem as its name. GeoJSON is written in WGS84 as RFC 7946 asks, if the layer has a CRS.
+    The layer bears the file's stem as its name. Its first column is ``id``, from 1. GeoJSON is written in WGS84 as
+    RFC 7946 asks, if the layer has a CRS.
 
     Args:
-        layer: Polygons.
+        parts: The polygons in their order; taken one after the other while the file is written.
         work: Where to write; ``work.final`` is the file.
-        job: Fingerprint of the job, kept inside the file.
-        date: Date of the layer (GeoPackage records one); the same date makes the same bytes.
+        facts: Of the layer.
 
     Raises:
         OutputError: The file cannot be written.
     """
     staged = work.folder / work.final.name
+    stream = _Stream(parts, facts)
     try:
-        _WRITERS[work.final.suffix.lower()](layer, staged, work.final.stem, job, date)
+        _WRITERS[work.final.suffix.lower()](stream, staged, work.final.stem, facts)
     except BaseException as error:
         # A half-written layer is of no use to a later attempt, and must not look like unfinished work.
-        for leftover in work.folder.glob(f"{work.final.name}*"):
+        for leftover in work.folder.glob(f"{work.final.stem}*"):
             leftover.unlink()
-        if not isinstance(error, _WRITE_ERRORS):
+        if stream.error is not None:
+            raise stream.error from None
+        if not isinstance(error, (*_WRITE_ERRORS, pa.ArrowException)) or isinstance(error, CtrsError):
             raise
         cause = " ".join(str(error).split())
         raise OutputError(
             f"{work.final}: not writable ({cause}); free space there or choose another place with -o"
         ) from error
+    if staged.suffix.lower() == ".shp":
+        _publish_siblings(work, staged)
     work.publish(staged)
 
 
@@ -80,53 +115,192 @@ def read_job(path: Path) -> str | None:
                 head = stream.read(_GEOJSON_HEAD_BYTES).decode(errors="replace")
             match = re.search(rf'"description": "{JOB_KEY}=(\w+)"', head)
             return match[1] if match else None
+        if path.suffix.lower() == ".shp":
+            beside = json.loads(path.with_suffix(SHAPEFILE_JOB).read_text(encoding="utf-8"))
+            return str(beside[JOB_KEY])
         metadata = pyogrio.read_info(path)["layer_metadata"] or {}
-    except (DataSourceError, OSError, ValueError):
+    except (DataSourceError, OSError, ValueError, KeyError, TypeError):
         return None
     job = metadata.get(JOB_KEY)
     return str(job) if job else None
 
 
-def read_columns(path: Path, columns: list[str]) -> Any:
+def read_columns(path: Path, columns: list[str]) -> dict[str, npt.NDArray[Any]]:
     """Read columns of a layer that ``write_layer`` made, without its geometries."""
     if path.suffix.lower() == ".parquet":
-        return pq.read_table(path, columns=columns).to_pandas()
-    found = pyogrio.read_dataframe(path, columns=columns, read_geometry=False)
-    return found.reindex(columns=columns)  # an empty GeoJSON names no columns
+        table = pq.read_table(path, columns=columns)
+    else:
+        _, table = pyogrio.read_arrow(path, columns=columns, read_geometry=False)
+    known = set(table.column_names)  # an empty GeoJSON names no columns
+    return {name: table[name].to_numpy() if name in known else np.empty(0, object) for name in columns}
 
 
-def _write_gpkg(layer: geopandas.GeoDataFrame, path: Path, name: str, job: str, date: datetime) -> None:
-    with _gdal_date(date):
-        _write(layer, path, driver="GPKG", layer=name, layer_metadata={JOB_KEY: job})
+class _Stream:
+    """Parts as Arrow batches of even size, with ids; keeps what went wrong, which is lost on the way through GDAL."""
+
+    def __init__(self, parts: Iterable[LayerPart], facts: LayerFacts) -> None:
+        self.error: BaseException | None = None
+        self._parts = parts
+        self._empty = facts.empty
+
+    def pieces(self) -> Iterator[LayerPart]:
+        """Yield the rows, some thousand at a time."""
+        waiting: list[LayerPart] = []
+        count = 0
+        try:
+            for part in self._parts:
+                waiting.append(part)
+                count += len(part)
+                while count >= _BATCH_ROWS:
+                    whole = LayerPart.joined(waiting)
+                    yield whole.take(slice(0, _BATCH_ROWS))
+                    waiting, count = [whole.take(slice(_BATCH_ROWS, None))], count - _BATCH_ROWS
+        except BaseException as error:
+            self.error = error
+            raise
+        if count:
+            yield LayerPart.joined(waiting)
+
+    def schema(self, geometry: pa.Field, names: dict[str, str] | None = None) -> pa.Schema:
+        """Return the fields of the layer; ``names`` are other names for columns."""
+        fields = [pa.field("id", pa.int64())]
+        for name, values in self._empty.columns.items():
+            fields.append(pa.field((names or {}).get(name, name), _arrow_type(values)))
+        return pa.schema([*fields, geometry])
+
+    def batches(
+        self, schema: pa.Schema, change: Callable[[npt.NDArray[np.object_]], npt.NDArray[np.object_]] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as Arrow batches; ``change`` is done to polygons before."""
+        done = 0
+        for piece in self.pieces():
+            polygons = piece.polygons if change is None else change(piece.polygons)
+            ids = np.arange(done + 1, done + len(piece) + 1, dtype=np.int64)
+            done += len(piece)
+            values = [ids, *piece.columns.values(), shapely.to_wkb(polygons)]
+            arrays = [pa.array(column, field.type) for column, field in zip(values, schema, strict=False)]
+            if len(schema) > len(arrays):
+                arrays.append(_boxes(polygons, schema.field(len(arrays)).type))
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _write_fgb(layer: geopandas.GeoDataFrame, path: Path, name: str, job: str, date: datetime) -> None:
-    del date
-    _write(layer, path, driver="FlatGeobuf", layer=name, layer_metadata={JOB_KEY: job})
+def _arrow_type(values: npt.NDArray[Any]) -> pa.DataType:
+    return pa.string() if values.dtype == object else pa.from_numpy_dtype(values.dtype)
 
 
-def _write_geojson(layer: geopandas.GeoDataFrame, path: Path, name: str, job: str, date: datetime) -> None:
-    del date
-    options: dict[str, Any] = {"DESCRIPTION": f"{JOB_KEY}={job}", "COORDINATE_PRECISION": _GEOJSON_DECIMALS}
-    if layer.crs is not None:
-        layer = layer.to_crs(_GEOJSON_CRS)
-        options["RFC7946"] = "YES"
-    _write(layer, path, driver="GeoJSON", layer=name, **options)
+def _boxes(polygons: npt.NDArray[np.object_], kind: pa.StructType) -> pa.Array:
+    bounds = shapely.bounds(polygons)
+    return pa.StructArray.from_arrays(
+        [pa.array(bounds[:, place]) for place in range(4)], fields=[kind.field(place) for place in range(4)]
+    )
 
 
-def _write_parquet(layer: geopandas.GeoDataFrame, path: Path, name: str, job: str, date: datetime) -> None:
-    del name, date
-    layer.to_parquet(path, index=False, schema_version="1.1.0", write_covering_bbox=True)
-    table = pq.read_table(path)
-    metadata = {**(table.schema.metadata or {}), JOB_KEY.encode(): job.encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+def _write_gpkg(stream: _Stream, path: Path, name: str, facts: LayerFacts) -> None:
+    with _gdal_date(facts.date):
+        _write(stream, path, facts.crs, driver="GPKG", layer=name, layer_metadata={JOB_KEY: facts.job})
 
 
-def _write(polygons: geopandas.GeoDataFrame, path: Path, **options: Any) -> None:
+def _write_fgb(stream: _Stream, path: Path, name: str, facts: LayerFacts) -> None:
+    _write(stream, path, facts.crs, driver="FlatGeobuf", layer=name, layer_metadata={JOB_KEY: facts.job})
+
+
+def _write_geojson(stream: _Stream, path: Path, name: str, facts: LayerFacts) -> None:
+    options: dict[str, Any] = {
+        "DESCRIPTION": f"{JOB_KEY}={facts.job}",
+        "COORDINATE_PRECISION": str(_GEOJSON_DECIMALS),
+    }
+    if facts.crs is None:
+        _write(stream, path, None, driver="GeoJSON", layer=name, **options)
+        return
+    to_wgs84 = pyproj.Transformer.from_crs(facts.crs, _GEOJSON_CRS, always_xy=True)
+
+    def change(polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+        return np.asarray(
+            shapely.transform(polygons, lambda xy: np.column_stack(to_wgs84.transform(xy[:, 0], xy[:, 1]))), object
+        )
+
+    _write(stream, path, _GEOJSON_CRS, driver="GeoJSON", layer=name, change=change, RFC7946="YES", **options)
+
+
+def _write_shapefile(stream: _Stream, path: Path, name: str, facts: LayerFacts) -> None:
+    names = shapefile_names(["id", *facts.empty.columns])
+    shortened = ", ".join(f"{long} is {short}" for long, short in names.items() if long != short)
+    warnings.warn(
+        f"{path.name}: a Shapefile is {len(SHAPEFILE_PARTS) + 2} files that belong together, none above 2 GB, with "
+        f"names of 10 characters ({shortened or 'none is longer'}) and the CRS as an old WKT; .gpkg and .parquet lose "
+        "nothing",
+        LayerWarning,
+        stacklevel=2,
+    )
+    date = facts.date.astimezone(UTC).strftime("%Y-%m-%d")
+    options = {"DBF_DATE_LAST_UPDATE": date, "ENCODING": "UTF-8", "2GB_LIMIT": "YES"}
+    _write(stream, path, facts.crs, driver="ESRI Shapefile", layer=name, names=names, layer_options=options)
+    path.with_suffix(SHAPEFILE_JOB).write_text(json.dumps({JOB_KEY: facts.job, "names": names}), encoding="utf-8")
+
+
+def _publish_siblings(work: PartialWork, staged: Path) -> None:
+    """Put the files beside a Shapefile in place; it comes last, and the one that it replaces goes first."""
+    try:
+        work.final.unlink(missing_ok=True)
+        for suffix in (*SHAPEFILE_PARTS, SHAPEFILE_JOB):
+            part, place = staged.with_suffix(suffix), work.final.with_suffix(suffix)
+            if part.exists():
+                part.replace(place)
+            else:
+                place.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{work.final}: cannot be put in place ({error.strerror or error}); make room or free the names beside it, "
+            "then run the same command again"
+        ) from error
+
+
+def _write_parquet(stream: _Stream, path: Path, name: str, facts: LayerFacts) -> None:
+    del name
+    box = pa.struct([pa.field(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
+    schema = stream.schema(pa.field("geometry", pa.binary())).append(pa.field("bbox", box))
+    bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in stream.batches(schema):
+            writer.write_batch(batch, row_group_size=_BATCH_ROWS)
+            sides = [batch.column("bbox").field(place).to_numpy(zero_copy_only=False) for place in range(4)]
+            bounds[:2] = np.minimum(bounds[:2], [sides[0].min(), sides[1].min()])
+            bounds[2:] = np.maximum(bounds[2:], [sides[2].max(), sides[3].max()])
+        writer.add_key_value_metadata({"geo": json.dumps(_geo_metadata(facts.crs, bounds)), JOB_KEY: facts.job})
+
+
+def _geo_metadata(crs: str | None, bounds: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Return the metadata of a GeoParquet 1.1 file."""
+    sides = {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "crs": None if crs is None else pyproj.CRS(crs).to_json_dict(),
+        "geometry_types": ["Polygon"],
+        "orientation": "counterclockwise",
+        "covering": {"bbox": sides},
+    }
+    if np.isfinite(bounds).all():
+        column["bbox"] = bounds.tolist()
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def _write(
+    stream: _Stream,
+    path: Path,
+    crs: str | None,
+    *,
+    names: dict[str, str] | None = None,
+    change: Callable[[npt.NDArray[np.object_]], npt.NDArray[np.object_]] | None = None,
+    **options: Any,
+) -> None:
+    geometry = pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"})
+    schema = stream.schema(geometry, names)
+    reader = pa.RecordBatchReader.from_batches(schema, stream.batches(schema, change))
+    text = None if crs is None else pyproj.CRS(crs).to_wkt()
     with warnings.catch_warnings():
         # The mask's reader has said so already.
         warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
-        pyogrio.write_dataframe(polygons, path, geometry_type="Polygon", **options)
+        pyogrio.write_arrow(reader, path, geometry_name="geometry", geometry_type="Polygon", crs=text, **options)
 
 
 @contextmanager
@@ -140,9 +314,10 @@ def _gdal_date(date: datetime) -> Iterator[None]:
         pyogrio.set_gdal_config_options({option: before})
 
 
-_WRITERS: dict[str, Callable[[geopandas.GeoDataFrame, Path, str, str, datetime], None]] = {
+_WRITERS: dict[str, Callable[[_Stream, Path, str, LayerFacts], None]] = {
     ".gpkg": _write_gpkg,
     ".parquet": _write_parquet,
     ".fgb": _write_fgb,
     ".geojson": _write_geojson,
+    ".shp": _write_shapefile,
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,10 +17,14 @@ from ctrs.errors import ConfigError
 from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import MaskClass
-from ctrs.raster.geotiff import open_raster
-from ctrs.vector.class_mask import check_values, named_classes, read_class_mask
-from ctrs.vector.drawing import draw_polygons
-from ctrs.vector.layers import check_format, read_columns, read_job, write_layer
+from ctrs.raster.geotiff import warn_missing_crs
+from ctrs.vector.block_drawing import draw_blocks
+from ctrs.vector.blocks import Block, object_blocks
+from ctrs.vector.class_mask import MaskFile, open_class_mask
+from ctrs.vector.drawing import draw_block, reach_m
+from ctrs.vector.layer_part import LayerPart
+from ctrs.vector.layers import LayerFacts, check_format, read_columns, read_job, write_layer
+from ctrs.vector.polygonize import crs_text
 
 logger = logging.getLogger(__name__)
 
@@ -88,19 +93,65 @@ def vectorize(
     """
     mask, out, config = Path(mask), Path(out), config or VectorizeConfig()
     check_format(out)
-    job = fingerprint({"step": "vectorize", "format": _FORMAT, "mask": describe_file(mask), "config": config})
-    if mask.exists() and check_existing(out, read_job(out), job, overwrite=config.overwrite):
-        logger.info("%s: is the result of this very job already", out)
-        return _finished(out, mask, config)
-    source = read_class_mask(mask, progress=progress)
-    check_values(source, mask)
-    wanted = choose_classes(source.classes, config.classes, mask)
-    with partial_work(out, job, overwrite=config.overwrite) as work:
-        layer = draw_polygons(source, wanted, config, progress=progress)
-        date = datetime.fromtimestamp(mask.stat().st_mtime, UTC)
-        write_layer(layer, work, job=job, date=date)
-    counts, areas = _totals(layer["class"].to_numpy(), layer["area_m2"].to_numpy(), wanted)
-    return VectorizeResult(path=out, counts=counts, area_m2=areas)
+    with open_class_mask(mask) as file:
+        wanted = choose_classes(file.classes, config.classes, mask)
+        # Threads decide nothing about the result.
+        options = replace(config, jobs=None)
+        job = fingerprint({"step": "vectorize", "format": _FORMAT, "mask": describe_file(mask), "config": options})
+        totals = _Totals(wanted)
+        if check_existing(out, read_job(out), job, overwrite=config.overwrite):
+            logger.info("%s: is the result of this very job already", out)
+            columns = read_columns(out, ["class", "area_m2"])
+            totals.add(columns["class"], columns["area_m2"])
+            return VectorizeResult(path=out, counts=totals.counts, area_m2=totals.areas_m2, skipped=True)
+        if file.grid.crs is None:
+            warn_missing_crs(mask, stacklevel=3)
+        with partial_work(out, job, overwrite=config.overwrite) as work:
+            empty = draw_block(Block.empty(file.grid), wanted, config)
+            date = datetime.fromtimestamp(mask.stat().st_mtime, UTC)
+            facts = LayerFacts(crs=crs_text(file.grid), empty=empty, job=job, date=date)
+            parts = draw_parts(file, wanted, config, progress=progress)
+            write_layer(totals.counting(parts), work, facts)
+    return VectorizeResult(path=out, counts=totals.counts, area_m2=totals.areas_m2)
+
+
+def draw_parts(
+    file: MaskFile,
+    wanted: Sequence[MaskClass],
+    config: VectorizeConfig,
+    *,
+    band_rows: int | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[LayerPart]:
+    """Draw the polygons of a mask in blocks of whole objects, by several threads.
+
+    Args:
+        file: The mask.
+        wanted: Classes to draw; the others count as nothing.
+        config: How.
+        band_rows: Rows to read at a time; they leave no trace in the polygons.
+        progress: Told after each band of rows.
+
+    Yields:
+        Polygons in the order of their first pixels, as soon as no other can come before them.
+
+    Raises:
+        LabelError: Values have no meaning.
+        RasterError: The mask cannot be read.
+    """
+    all_wanted = len(wanted) == len(file.classes)
+    is_wanted = np.zeros(256, bool)
+    is_wanted[[entry.value for entry in wanted]] = True
+    blocks = object_blocks(
+        file.checked_runs(band_rows, progress),
+        file.grid,
+        is_wanted,
+        reach_m=reach_m(config, file.grid),
+        small_hole_m2=config.smallest_hole_m2,
+    )
+    return draw_blocks(
+        blocks, lambda block: draw_block(block, wanted, config, all_wanted=all_wanted, jobs=1), jobs=config.jobs
+    )
 
 
 def choose_classes(classes: Sequence[MaskClass], names: Sequence[str], where: Path) -> tuple[MaskClass, ...]:
@@ -121,19 +172,20 @@ def choose_classes(classes: Sequence[MaskClass], names: Sequence[str], where: Pa
     return tuple(entry for entry in classes if entry.name in names)
 
 
-def _finished(out: Path, mask: Path, config: VectorizeConfig) -> VectorizeResult:
-    """Read the result back from a file that is finished already."""
-    with open_raster(mask) as dataset:
-        classes = named_classes(dataset)
-    wanted = choose_classes(classes, config.classes, mask)
-    columns = read_columns(out, ["class", "area_m2"])
-    counts, areas = _totals(columns["class"].to_numpy(), columns["area_m2"].to_numpy(), wanted)
-    return VectorizeResult(path=out, counts=counts, area_m2=areas, skipped=True)
+class _Totals:
+    """Polygons and ground area of each class, counted while they pass."""
 
+    def __init__(self, wanted: Sequence[MaskClass]) -> None:
+        self.counts = {entry.name: 0 for entry in wanted}
+        self.areas_m2 = {entry.name: 0.0 for entry in wanted}
 
-def _totals(
-    names: npt.NDArray[np.object_], areas_m2: npt.NDArray[np.float64], wanted: Sequence[MaskClass]
-) -> tuple[dict[str, int], dict[str, float]]:
-    rows = {entry.name: names == entry.name for entry in wanted}
-    counts = {name: int(chosen.sum()) for name, chosen in rows.items()}
-    return counts, {name: float(areas_m2[chosen].sum()) for name, chosen in rows.items()}
+    def add(self, names: npt.NDArray[np.object_], areas_m2: npt.NDArray[np.float64]) -> None:
+        for name in self.counts:
+            chosen = names == name
+            self.counts[name] += int(chosen.sum())
+            self.areas_m2[name] = math.fsum([self.areas_m2[name], *areas_m2[chosen].tolist()])
+
+    def counting(self, parts: Iterable[LayerPart]) -> Iterator[LayerPart]:
+        for part in parts:
+            self.add(part.columns["class"], part.columns["area_m2"])
+            yield part
