@@ -47,12 +47,10 @@ def overlaps(polygons: npt.NDArray[np.object_]) -> int:
     return sum(bool(shapely.relate_pattern(polygons[a], polygons[b], "T********")) for a, b in pairs)
 
 
-@given(LABELS, st.sampled_from([0.8, 1.5, 4.0]), st.sampled_from([1, 2, 128]))
-def test_no_overlap_and_no_invalid_polygon(labels: npt.NDArray[np.uint8], tolerance: float, batch: int) -> None:
+@given(LABELS, st.sampled_from([0.8, 1.5, 4.0]))
+def test_no_overlap_and_no_invalid_polygon(labels: npt.NDArray[np.uint8], tolerance: float) -> None:
     polygons = coverage(labels)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simplify, "_BATCH", batch)
-        result = simplify_coverage(polygons, tolerance)
+    result = simplify_coverage(polygons, tolerance)
     assert len(result) == len(polygons)
     assert shapely.is_valid(result).all()
     assert not shapely.is_empty(result).any()
@@ -121,7 +119,6 @@ def test_polygons_of_other_batches_are_not_run_over(monkeypatch: pytest.MonkeyPa
     labels[2:28, 2:28] = 1
     labels[2:6, 12:16] = NONE
     labels[3:5, 13:15] = 1
-    monkeypatch.setattr(simplify, "_BATCH", 1)
     polygons = coverage(labels)
     plain = shapely.simplify(polygons, 5.0)
     assert overlaps(plain) == 1, "the case is no longer hard"
