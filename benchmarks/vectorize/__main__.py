@@ -23,39 +23,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas
-import numpy as np
-import rasterio
 from affine import Affine
+from comparison import Run, table, write_mask
 from noise_floor import fit_walls
 from peers import PEERS
 from rasterio.crs import CRS
-from rasterio.windows import Window
 
 from ctrs.raster.geotiff import Grid
 from ctrs.synthetic.footprints import draw_footprints
 from ctrs.synthetic.mask_noise import NOISE_LEVELS, NoisyMask
-from ctrs.vector.quality import PolygonQuality, measure_quality
+from ctrs.vector.quality import measure_quality
 from ctrs.vector.rasterize import read_polygons
 
 CRS_NAME = "EPSG:32633"
 PER_KM2 = 1250
 BORDER_M = 10.0
 FLOOR = "floor"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One row of the table."""
-
-    level: str
-    method: str
-    quality: PolygonQuality
-    seconds: float | None
-    peak_mb: float | None
 
 
 def make_grid(size: int, pixel_m: float) -> Grid:
@@ -85,17 +71,6 @@ def read_truth(path: Path, pixel_m: float) -> tuple[Grid, geopandas.GeoSeries]:
     transform = Affine(pixel_m, 0, left - BORDER_M, 0, -pixel_m, top + BORDER_M)
     crs = CRS.from_user_input(shapes.crs.to_wkt())
     return Grid(crs=crs, transform=transform, width=size[0], height=size[1]), shapes
-
-
-def write_mask(noisy: NoisyMask, path: Path) -> None:
-    """Write the mask of 0 and 1, band by band."""
-    grid = noisy.grid
-    profile = {"width": grid.width, "height": grid.height, "count": 1, "dtype": "uint8"}
-    options = {"tiled": True, "compress": "deflate", "zlevel": 1, "crs": grid.crs, "transform": grid.transform}
-    with rasterio.open(path, "w", driver="GTiff", **profile, **options) as dataset:
-        for row, probability in noisy.bands():
-            window = Window(0, row, grid.width, len(probability))
-            dataset.write((probability > 0.5).astype(np.uint8), 1, window=window)
 
 
 def run_method(command: Sequence[str], *, measures_itself: bool) -> tuple[float, float | None]:
@@ -160,65 +135,6 @@ def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
             runs.append(Run(level, method, quality, seconds, peak_mb))
             print(f"{out} judged", file=sys.stderr)
     return runs
-
-
-def table(runs: Sequence[Run]) -> str:
-    """Return two Markdown tables: the main figures, and the others."""
-
-    def text(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
-    lines = [
-        "| level | method | IoU | F1 at 0.9 | C-IoU | PoLiS m | Hausdorff m | wall angle | within 1° | "
-        "vertices / truth | overlaps, invalid | holes lost / spurious | seconds | MB |",
-        "|---" * 14 + "|",
-    ]
-    for run in runs:
-        q = run.quality
-        cells = [
-            run.level,
-            run.method,
-            text(q.iou, 3),
-            text(q.f1_at(0.9), 3),
-            text(q.c_iou, 3),
-            text(q.polis_m, 3),
-            text(q.hausdorff_m, 2),
-            f"{text(q.wall_angle_error_deg, 1)}°",
-            text(q.parallel_share, 2),
-            text(q.corner_ratio, 3),
-            f"{q.num_overlaps}, {q.num_invalid}",
-            f"{q.num_lost_holes} / {q.num_spurious_holes}",
-            text(run.seconds, 1),
-            text(run.peak_mb, 0),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| level | method | predicted / truth | matched | split | merged | F1 at 0.5 | exact corners | N-ratio | "
-        "corner F1 | boundary IoU | boundary F | tangent angle | direction | right angles (truth) |",
-        "|---" * 15 + "|",
-    ]
-    for run in runs:
-        q = run.quality
-        cells = [
-            run.level,
-            run.method,
-            f"{q.num_predicted} / {q.num_truth}",
-            str(q.num_matched),
-            str(q.num_split),
-            str(q.num_merged),
-            text(q.f1_at(0.5), 3),
-            text(q.exact_corner_count, 2),
-            text(q.n_ratio, 2),
-            text(q.corner_f1, 3),
-            text(q.boundary_iou, 3),
-            text(q.boundary_f, 3),
-            f"{text(q.tangent_angle_error_deg, 1)}°",
-            f"{text(q.direction_error_deg, 2)}°",
-            f"{text(q.right_angle_share, 3)} ({text(q.true_right_angle_share, 3)})",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -46,14 +46,19 @@ class QualityReport:
         verdicts_path: The layer of judged buildings.
         style_path: Its QGIS style.
         content: What stands in the report.
-        skipped: True if all stood there already as the result of the same job.
+        judgement: What the report is made of; None where it stood there already.
     """
 
     path: Path
     verdicts_path: Path
     style_path: Path
     content: dict[str, Any]
-    skipped: bool = False
+    judgement: Judgement | None = None
+
+    @property
+    def skipped(self) -> bool:
+        """True if all stood there already as the result of the same job."""
+        return self.judgement is None
 
 
 def report_paths(layer: Path) -> tuple[Path, Path, Path]:
@@ -170,7 +175,7 @@ def report_quality(
         content = json.loads(report.read_text(encoding="utf-8"))
         if not style.exists():
             write_text(style, verdict_style())
-        return QualityReport(path=report, verdicts_path=verdicts, style_path=style, content=content, skipped=True)
+        return QualityReport(path=report, verdicts_path=verdicts, style_path=style, content=content)
     with open_raster(mask) as dataset:
         grid = Grid.of(dataset)
     polygons = on_grid(reference, grid, mask)
@@ -186,7 +191,7 @@ def report_quality(
         write_text(style, verdict_style())
     # Last: that the report is there says that all is.
     write_text(report, json.dumps(content, indent=2, allow_nan=False) + "\n")
-    return QualityReport(path=report, verdicts_path=verdicts, style_path=style, content=content)
+    return QualityReport(path=report, verdicts_path=verdicts, style_path=style, content=content, judgement=judgement)
 
 
 def read_drawn(layer: Path, name: str, grid: Grid) -> geopandas.GeoDataFrame:

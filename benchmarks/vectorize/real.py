@@ -1,0 +1,148 @@
+"""Polygons of real buildings: masks of their labels with noise added, and masks that a trained model predicted.
+
+    python benchmarks/vectorize/real.py --data ../shared/data
+    python benchmarks/vectorize/real.py --data ../shared/data --run runs/buildings --keep out --pictures
+
+The labels of Banepa (a dense town, many roofs touch) and Zanzibar (free-standing houses) become masks on the grids of
+their scenes, degraded at each level of noise. With ``--run`` also scenes that the model has not seen (unless it was
+trained on them) are mapped. Each mask is drawn without and with straight walls, and judged against the labels as they
+were drawn by hand, cut to the scene. ``--pictures`` draws the verdicts, for looking at; they show others' imagery.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import rasterio
+import shapely
+from comparison import Run, table, write_mask
+from PIL import Image, ImageDraw
+
+from ctrs.config import VectorizeConfig
+from ctrs.errors import CtrsWarning
+from ctrs.raster.geotiff import Grid, open_raster
+from ctrs.report.verdict_style import COLORS
+from ctrs.synthetic.mask_noise import NOISE_LEVELS, NoisyMask
+from ctrs.vector import vectorize
+from ctrs.vector.quality_report import report_quality
+from ctrs.vector.reference import on_grid, read_reference
+
+REGULARIZE = ("none", "full")
+VIEW_PX = 900
+
+
+@dataclass(frozen=True)
+class Place:
+    """A scene with hand-drawn buildings."""
+
+    name: str
+    scene: str
+    labels: str
+
+
+def _fair(name: str) -> Place:
+    folder = "oam_fair_buildings"
+    return Place(name, f"{folder}/scenes/{name}_z20.tif", f"{folder}/labels/{name}.geojson")
+
+
+BANEPA = Place("banepa_urban", "oam_banepa_urban/scene/banepa_urban.tif", "oam_banepa_urban/labels/buildings.geojson")
+DEGRADED = (BANEPA, _fair("zanzibar_a"))
+PREDICTED = tuple(map(_fair, ("zanzibar_b", "catanduanes_a", "catanduanes_b", "banepa_rural_a", "banepa_rural_b")))
+
+
+def degraded(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Place, Path]]:
+    """Write the masks of labels with noise."""
+    for place in DEGRADED:
+        reference = read_reference(args.data / place.labels)
+        with open_raster(args.data / place.scene) as dataset:
+            grid = Grid.of(dataset)
+        shapes = on_grid(reference, grid, Path(place.scene)).to_numpy()
+        for level in args.levels:
+            mask = folder / f"{place.name}_{level}_mask.tif"
+            write_mask(NoisyMask(shapes, grid, NOISE_LEVELS[level], seed=args.seed), mask)
+            yield f"{place.name}, {level}", place, mask
+
+
+def predicted(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Place, Path]]:
+    """Map the scenes with a trained model."""
+    from ctrs.config import PredictConfig
+    from ctrs.inference import Predictor
+
+    predictor = Predictor.from_checkpoint(args.run)
+    for place in PREDICTED:
+        mask = folder / f"{place.name}_mask.tif"
+        predictor.predict_raster(args.data / place.scene, mask, PredictConfig(overwrite=True))
+        yield f"{place.name}, predicted", place, mask
+
+
+def judged(title: str, place: Place, mask: Path, args: argparse.Namespace) -> list[Run]:
+    """Draw the polygons of a mask in each way and judge them."""
+    reference = read_reference(args.data / place.labels)
+    runs: list[Run] = []
+    for way in REGULARIZE:
+        layer = mask.with_name(f"{mask.stem}_{way}.gpkg")
+        config = VectorizeConfig(regularize=way, overwrite=True)
+        started = time.process_time()
+        vectorize(mask, layer, config)
+        seconds = time.process_time() - started
+        report = report_quality(layer, mask, reference, config)
+        assert report.judgement is not None
+        runs.append(Run(title, f"ctrs {way}", report.judgement.quality, seconds, None))
+        print(json.dumps({"layer": layer.name, **report.content["truth_verdicts"]}), file=sys.stderr)
+        if args.pictures:
+            draw(args.data / place.scene, report.verdicts_path, layer.with_suffix(".png"))
+    return runs
+
+
+def draw(scene: Path, verdicts: Path, picture: Path) -> None:
+    """Draw the middle of a scene with the verdicts: true outlines thin and light, drawn ones in their colour."""
+    with rasterio.open(scene) as dataset:
+        side = min(VIEW_PX, dataset.width, dataset.height)
+        left, top = (dataset.width - side) // 2, (dataset.height - side) // 2
+        window = rasterio.windows.Window(left, top, side, side)
+        pixels = dataset.read([1, 2, 3], window=window).transpose(1, 2, 0)
+        inverse = ~dataset.window_transform(window)
+    image = Image.fromarray(np.ascontiguousarray(pixels)).resize((2 * side, 2 * side))
+    canvas = ImageDraw.Draw(image)
+    for row in geopandas.read_file(verdicts).sort_values("layer", ascending=False).itertuples():
+        for ring in (row.geometry.exterior, *row.geometry.interiors):
+            xy = shapely.get_coordinates(ring)
+            points = [tuple(2 * value for value in inverse @ (x, y)) for x, y in xy]
+            color = (255, 255, 255) if row.layer == "truth" and row.verdict == "matched" else COLORS[row.verdict]
+            canvas.line(points, fill=color, width=1 if row.layer == "truth" else 3)
+    image.save(picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(os.environ.get("CTRS_TEST_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=default, help="folder of the real imagery")
+    parser.add_argument("--levels", nargs="*", default=["low", "medium"], choices=list(NOISE_LEVELS))
+    parser.add_argument("--run", type=Path, help="a trained run: its masks are drawn too")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for masks, layers and reports; default: a temporary one")
+    parser.add_argument("--pictures", action="store_true", help="draw the verdicts on the imagery, in --keep")
+    args = parser.parse_args()
+    # Labels that are mended, masks without class names: known, and told by the commands.
+    warnings.simplefilter("ignore", CtrsWarning)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        masks = [*degraded(args, folder), *(predicted(args, folder) if args.run is not None else ())]
+        runs = [run for title, place, mask in masks for run in judged(title, place, mask, args)]
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()
