@@ -11,11 +11,12 @@ import shapely
 from affine import Affine
 
 from ctrs.classes import IGNORE_INDEX
+from ctrs.config import Connectivity
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.geotiff import Grid
 from ctrs.vector.class_mask import read_class_mask
 from ctrs.vector.outlines import NO_REGION, trace
-from ctrs.vector.runs import Connectivity, Runs
+from ctrs.vector.runs import Runs
 
 if TYPE_CHECKING:
     import geopandas

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-Connectivity = Literal[4, 8]
+from ctrs.config import Connectivity
+
 IntArray = npt.NDArray[np.int64]
 RegionIds = npt.NDArray[np.int32]
 
