@@ -82,6 +82,7 @@ def regularize_buildings(
     tolerance_m: float,
     right_angles_only: bool = False,
     pixels: PixelRuns | None = None,
+    directions: FloatArray | None = None,
     jobs: int | None = None,
     progress: Progress = no_progress,
 ) -> RegularizedBuildings:
@@ -93,12 +94,14 @@ def regularize_buildings(
         tolerance_m: Tolerance of the simplified outline of a building that no straight walls fit.
         right_angles_only: No diagonals and no free angles.
         pixels: Foreground of each polygon before cleaning, on the same axes; without it nothing is parted.
+        directions: Main and second direction of each polygon, degrees, as ``directions`` finds them; None: found here.
         jobs: Threads; None: as many as there are cores.
         progress: Told after each block of buildings.
     """
     threads = jobs or os.cpu_count() or 1
     rings = _Rings.of(polygons)
-    directions = _directions(rings, pixel_m, threads)
+    if directions is None:
+        directions = _directions(rings, pixel_m, threads)
     sources = np.arange(len(polygons))
     if pixels is not None:
         polygons, sources = split_at_gaps(polygons, _gaps(pixels, directions, pixel_m, threads))

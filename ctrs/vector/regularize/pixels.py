@@ -49,3 +49,11 @@ class PixelRuns:
             ends=begins + runs.lengths[found],
             offsets=np.searchsorted(owner, np.arange(int(wanted.sum()) + 1)).astype(np.int64),
         )
+
+    def take(self, polygons: IntArray) -> PixelRuns:
+        """Return the foreground of chosen polygons, in the given order; of -1 there is none."""
+        begins, ends = self.offsets[:-1][polygons], self.offsets[1:][polygons]
+        sizes = np.where(polygons < 0, 0, ends - begins)
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        runs = np.repeat(begins - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return PixelRuns(rows=self.rows[runs], begins=self.begins[runs], ends=self.ends[runs], offsets=offsets)
