@@ -220,12 +220,12 @@ def predict(
     if model is None:
         console.note(f"run: {checkpoint}")
     from ctrs.inference import Predictor, mask_paths, predict_mosaic
-    from ctrs.inference.prediction_log import without_secrets
     from ctrs.raster.creation_options import check_creation_options
+    from ctrs.raster.names import without_secrets
 
     check_creation_options(config.creation_options)
     pairs = [] if mosaic is not None else mask_paths(scenes, out)
-    predictor = Predictor.from_checkpoint(checkpoint, device=device, precision=precision)
+    predictor = Predictor.from_checkpoint(checkpoint, device=device, precision=precision, config=config)
     masks: list[Path] = []
     failed: list[tuple[str, CtrsError]] = []
     with console.progress() as progress:
@@ -256,9 +256,8 @@ def _show_outputs(
     config: PredictConfig,
     failed: list[tuple[str, CtrsError]],
 ) -> None:
-    from ctrs.inference.prediction_log import without_secrets
     from ctrs.raster.confidence import confidence_path
-    from ctrs.raster.names import shown
+    from ctrs.raster.names import shown, without_secrets
     from ctrs.raster.probabilities import probabilities_path
 
     payload: dict[str, object] = {"model": str(checkpoint), "masks": [str(mask) for mask in masks]}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import ctrs
 from ctrs.inference.guard import Difference
 from ctrs.jobs import write_text
 from ctrs.memory import process_memory
-from ctrs.raster.names import shown
+from ctrs.raster.names import shown, without_secrets
 from ctrs.raster.windows import PixelWindow
 
 KIND = "ctrs prediction log"
@@ -88,6 +87,7 @@ class PredictionLog:
         device: Where the network ran, e.g. ``cpu`` or the name of the GPU.
         precision: Number format of its arithmetic.
         memory_bound: Bytes beside network and activations that were promised before; None where none were.
+        files: From ``InputHash.files``.
         unreadable: Blocks of the scene that were left out, in pixels of the mask.
         differences: What the guard found.
         resumed_from_row: First row that was mapped now, where earlier work was gone on with; None else.
@@ -108,6 +108,7 @@ class PredictionLog:
     device: str
     precision: str
     memory_bound: int | None = None
+    files: Sequence[Mapping[str, Any]] = ()
     unreadable: Sequence[PixelWindow] = ()
     differences: Sequence[Difference] = ()
     resumed_from_row: int | None = None
@@ -126,6 +127,7 @@ class PredictionLog:
             "seconds": {name: round(value, 3) for name, value in self.clock.seconds().items()},
             "model": {"path": None if self.model is None else str(self.model), "weights_hash": self.weights_hash},
             "input": self.input,
+            "files": [dict(file) for file in self.files],
             "options": dict(self.options),
             "windows": {"total": self.windows, "seen": self.windows_seen, "skipped": self.windows_skipped},
             "resumed_from_row": self.resumed_from_row,
@@ -199,15 +201,3 @@ def current_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def without_secrets(text: str) -> str:
-    """Return a text without what gives access to files on the network: passwords and queries of URLs.
-
-    >>> without_secrets("https://me:word@host/town.tif?sig=abc"), without_secrets("town.tif")
-    ('https://...@host/town.tif?...', 'town.tif')
-    """
-    if "://" not in text and not text.startswith("/vsi"):
-        return text
-    text = re.sub(r"(://)[^/@\s]*@", r"\1...@", text)
-    return re.sub(r"\?.*$", "?...", text, flags=re.DOTALL)

@@ -30,7 +30,7 @@ from ctrs.inference.rows import FinishedRows, finished_rows
 from ctrs.inference.scene_map import map_scene
 from ctrs.inference.standardize import PixelStandardizer
 from ctrs.inference.window_plan import WindowPlan
-from ctrs.model_files import find_checkpoint
+from ctrs.model_files import describe, find_checkpoint
 from ctrs.models.checkpoint import load_checkpoint
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.bands import Bands
@@ -96,20 +96,27 @@ class Predictor:
         return self.network.module
 
     @classmethod
-    def from_checkpoint(cls, path: Path, *, device: str = "auto", precision: str = "auto") -> Predictor:
+    def from_checkpoint(
+        cls, path: Path, *, device: str = "auto", precision: str = "auto", config: PredictConfig | None = None
+    ) -> Predictor:
         """Load a network that ``ctrs train`` wrote.
 
         Args:
             path: A run folder (its best checkpoint), a checkpoint folder, or its ``model.safetensors``.
             device: ``auto``, ``cpu``, ``cuda``, ...
             precision: ``auto``, ``fp32``, ``bf16``.
+            config: Options of the predictions to come: what the network's classes do not allow is refused before its
+                weights are read.
 
         Raises:
+            UsageError: ``config`` names classes that the network does not have.
             InputNotFoundError: There is no checkpoint.
             CheckpointError: It is of another kind, broken or incomplete.
             DeviceError: The device is not there or cannot compute in that precision.
         """
         resolved = resolve_device(device)
+        if config is not None:
+            Products.for_config(describe(find_checkpoint(path)).classes, config)
         model, metadata = load_checkpoint(path, resolved)
         return cls(
             model,

@@ -29,7 +29,7 @@ from ctrs.jobs import describe_file
 from ctrs.models.checkpoint import hash_tensors
 from ctrs.raster.cog import read_job_tag
 from ctrs.raster.geotiff import Grid, crs_name, open_raster
-from ctrs.raster.names import in_memory, is_remote, local_file, shown
+from ctrs.raster.names import in_memory, is_remote, local_file, shown, without_secrets
 from ctrs.tiles.remote_files import describe_remote, remote_name, unknown
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ class InputHash:
         self._names = list(files)
         self._stopped = threading.Event()
         self._found: str | None = None
+        self._each: tuple[tuple[str, str], ...] = ()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="ctrs input hash", daemon=True)
         self._thread.start()
@@ -113,6 +114,17 @@ class InputHash:
         if self._found is None:
             raise RuntimeError("the hash was stopped")
         return self._found
+
+    def files(self) -> list[dict[str, Any]]:
+        """Wait for the thread and return each file: ``path``, ``size`` where it is a local one, and ``hash``."""
+        self.result()
+        found: list[dict[str, Any]] = []
+        for name, (kind, digest) in zip(self._files, self._each, strict=True):
+            local = local_file(Path(name))
+            described = describe_file(local) if local is not None else {"path": without_secrets(shown(name))}
+            size = {"size": described["size"]} if "size" in described else {}
+            found.append({"path": described["path"], **size, "hash": f"{kind}:{digest}"})
+        return found
 
     def __enter__(self) -> InputHash:
         return self
@@ -142,6 +154,7 @@ class InputHash:
             parts.append(self._hash_local(name))
             if self._stopped.is_set():
                 return None
+        self._each = tuple(parts)
         if not parts:
             parts = [_by_name(name) for name in self._names]
         if len(parts) == 1:

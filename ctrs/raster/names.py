@@ -153,6 +153,18 @@ def local_file(path: Path) -> Path | None:
     return Path(inner) if inner and not inner.startswith("/vsi") else None
 
 
+def without_secrets(text: str) -> str:
+    """Return a text without what gives access to files on the network: passwords and queries of URLs.
+
+    >>> without_secrets("https://me:word@host/town.tif?sig=abc"), without_secrets("town.tif")
+    ('https://...@host/town.tif?...', 'town.tif')
+    """
+    if "://" not in text and not text.startswith("/vsi"):
+        return text
+    text = re.sub(r"(://)[^/@\s]*@", r"\1...@", text)
+    return re.sub(r"\?.*$", "?...", text, flags=re.DOTALL)
+
+
 def file_name(path: Path) -> PurePosixPath:
     """Return the file name of a path, without the query of a URL; its stem and suffix are those of the file.
 

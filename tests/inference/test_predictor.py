@@ -12,6 +12,7 @@ from ctrs.classes import IGNORE_INDEX
 from ctrs.config import PredictConfig
 from ctrs.errors import BandMismatchError, CheckpointError, UsageError
 from ctrs.inference import Predictor
+from ctrs.inference import predictor as predictor_module
 from ctrs.model_files import CheckpointMetadata
 from ctrs.models.checkpoint import save_checkpoint
 from ctrs.models.segmentation import create_model
@@ -209,3 +210,24 @@ def test_from_checkpoint(tmp_path, make_predictor):
     pixels = random_scene(100, 70, 0)
     again = make_predictor(model, window_px=96, overlap=0.5, resize_factor=1.25)
     np.testing.assert_array_equal(predictor.array_logits(pixels), again.array_logits(pixels))
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"classes": ("roof",)}, "classes to write: 'roof' found, expected classes of the model: class 0, class 1"),
+        ({"thresholds": (("roof", 0.5),)}, "thresholds: 'roof' found"),
+    ],
+)
+def test_wrong_names_of_classes_are_refused_before_weights_are_read(
+    tmp_path, make_predictor, monkeypatch, options, part
+):
+    model = create_model("test_convnext", "unetformer", num_classes=3, in_channels=3).eval()
+    reference = make_predictor(model)
+    metadata = CheckpointMetadata(
+        architecture=model.architecture, classes=reference.classes, bands=reference.bands, window_px=64, overlap=0.25
+    )
+    save_checkpoint(tmp_path / "best", model, metadata)
+    monkeypatch.setattr(predictor_module, "load_checkpoint", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(UsageError, match=part):
+        Predictor.from_checkpoint(tmp_path / "best", device="cpu", config=PredictConfig(**options))

@@ -60,6 +60,7 @@ def test_a_scene_on_a_web_server(server, scene, edges, tmp_path, monkeypatch):
     log = (tmp_path / "work" / "scene_mask.json").read_text()
     assert "secret" not in log
     assert json.loads(log)["scene"] == server.url("maps/scene.tif?...")
+    assert json.loads(log)["files"] == [{"path": server.url("maps/scene.tif?..."), "hash": tags["CTRS_INPUT"]}]
     assert any("bytes=" in line for line in server.asked)
 
 

@@ -344,3 +344,19 @@ def test_one_mask_needs_its_name(tmp_path, edges, cut_scene, scene):
         predict_mosaic(edges, parts, tmp_path / "town.png")
     with pytest.raises(UsageError, match=r"part1\.tif: is one of the scenes"):
         predict_mosaic(edges, parts, parts[1])
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one", "each"])
+def test_the_log_lists_the_files(tmp_path, edges, cut_scene, scene, each):
+    parts = cut_scene(scene, QUARTERS)
+    masks = predict_mosaic(edges, parts, tmp_path / ("masks" if each else "town.tif"), each=each)
+    expected = [
+        {
+            "path": str(part),
+            "size": part.stat().st_size,
+            "hash": f"sha256:{hashlib.sha256(part.read_bytes()).hexdigest()}",
+        }
+        for part in parts
+    ]
+    for mask in masks:
+        assert json.loads(mask.with_suffix(".json").read_text())["files"] == expected
