@@ -66,13 +66,15 @@ def export(
     written: list[Export] = []
     for wanted, write in ((onnx, export_onnx), (pt2, export_program)):
         if wanted:
-            result = write(
-                path,
-                out,
-                window_px=window,
-                output="logits" if logits else "probabilities",
-                overwrite=overwrite,
-            )
+            with console.progress() as progress:
+                result = write(
+                    path,
+                    out,
+                    window_px=window,
+                    output="logits" if logits else "probabilities",
+                    overwrite=overwrite,
+                    progress=progress,
+                )
             written.append(result)
             for text in result.misfits:
                 console.note(f"{result.path.name}: {text}")

@@ -6,7 +6,8 @@ What was written is loaded back and compared with the network before it gets its
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ctrs.inference.program_file import capture, fuses_attention, read_program_t
 from ctrs.jobs import check_existing, fingerprint, partial_work
 from ctrs.model_files import WEIGHTS_FILE, CheckpointFiles, CheckpointMetadata, describe, find_checkpoint, hash_weights
 from ctrs.models import SegmentationModel, load_checkpoint
+from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import JOB_TAG
 
 log = logging.getLogger(__name__)
@@ -92,6 +94,26 @@ _PT2 = _Format(
 )
 
 
+class _Steps:
+    """Progress of an export: each step is a phase of its own.
+
+    Args:
+        progress: Told of it.
+        target: The file.
+    """
+
+    def __init__(self, progress: Progress, target: Path) -> None:
+        self._progress, self._target = progress, target
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Tell that a step begins, and that it is done."""
+        what = f"{self._target.name}: {name}"
+        self._progress(0, 1, what)
+        yield
+        self._progress(1, 1, what)
+
+
 def export_onnx(
     checkpoint: Path,
     out: Path | None = None,
@@ -99,6 +121,7 @@ def export_onnx(
     window_px: int | None = None,
     output: Output = "probabilities",
     overwrite: bool = False,
+    progress: Progress = no_progress,
 ) -> Export:
     """Write a network as ONNX file that the QGIS plugin Deepness, GeoDeep and onnxruntime run.
 
@@ -111,6 +134,7 @@ def export_onnx(
         window_px: Edge S of a window in scene pixels; the checkpoint's unless given.
         output: ``probabilities``, which those programs expect, or ``logits``.
         overwrite: Replace a different file.
+        progress: Told of each step, a phase of its own: reading, capturing, writing, running, comparing.
 
     Raises:
         UsageError: A package that this takes is missing, or an argument is wrong.
@@ -121,7 +145,7 @@ def export_onnx(
         OutputError: It cannot be written.
     """
     require_onnx()
-    return _export(_ONNX, checkpoint, out, window_px=window_px, output=output, overwrite=overwrite)
+    return _export(_ONNX, checkpoint, out, window_px=window_px, output=output, overwrite=overwrite, progress=progress)
 
 
 def export_program(
@@ -131,13 +155,14 @@ def export_program(
     window_px: int | None = None,
     output: Output = "probabilities",
     overwrite: bool = False,
+    progress: Progress = no_progress,
 ) -> Export:
     """Write a network as archive of torch.export (.pt2), which torch loads without ctrs.
 
     Input, output, arguments and errors are those of `export_onnx`, but no package is needed. The metadata stand in the
     extra file ``metadata.json``.
     """
-    return _export(_PT2, checkpoint, out, window_px=window_px, output=output, overwrite=overwrite)
+    return _export(_PT2, checkpoint, out, window_px=window_px, output=output, overwrite=overwrite, progress=progress)
 
 
 def export_path(files: CheckpointFiles, suffix: str) -> Path:
@@ -154,7 +179,14 @@ def export_path(files: CheckpointFiles, suffix: str) -> Path:
 
 
 def _export(
-    form: _Format, checkpoint: Path, out: Path | None, *, window_px: int | None, output: Output, overwrite: bool
+    form: _Format,
+    checkpoint: Path,
+    out: Path | None,
+    *,
+    window_px: int | None,
+    output: Output,
+    overwrite: bool,
+    progress: Progress,
 ) -> Export:
     files = find_checkpoint(checkpoint)
     metadata = describe(files)
@@ -183,7 +215,9 @@ def _export(
     if check_existing(target, found, job, overwrite=overwrite):
         log.info("%s: exists and is the result of the same job; nothing to do", target)
         return result
-    model, metadata = load_checkpoint(checkpoint)
+    steps = _Steps(progress, target)
+    with steps.step("reading the model"):
+        model, metadata = load_checkpoint(checkpoint)
     tags = {
         **plugin_tags(metadata, window_px=window),
         **ctrs_tags(metadata, weights_hash=weights_hash, job=job, window_px=window, output=output),
@@ -191,7 +225,7 @@ def _export(
     with partial_work(target, job, overwrite=overwrite) as work:
         staged = work.folder / f"export{form.suffix}"
         try:
-            difference = _write(form, staged, model, metadata, window_px=window, output=output, tags=tags)
+            difference = _write(form, staged, model, metadata, window_px=window, output=output, tags=tags, steps=steps)
         except BaseException as error:
             staged.unlink(missing_ok=True)  # there is nothing to go on with
             if isinstance(error, ExportError):
@@ -215,14 +249,17 @@ def _write(
     window_px: int,
     output: Output,
     tags: dict[str, str],
+    steps: _Steps,
 ) -> float:
     """Write the file, load it back and return how far its results are from the network's."""
     pixels = trial_pixels(metadata.bands, window_px, count=2)
     images = as_input(pixels)
     network = ExportedNetwork(model, metadata.bands, resize_factor=metadata.resize_factor, output=output).eval()
-    _capture_and_write(form, path, network, torch.from_numpy(images), output, tags)
-    found, found_logits = form.run(path, [images[:1], images])  # the number of images is free
-    logits = np.concatenate([expected_logits(model, metadata, part) for part in (pixels[:1], pixels)])
+    _capture_and_write(form, path, network, torch.from_numpy(images), output, tags, steps)
+    with steps.step("running what was written"):
+        found, found_logits = form.run(path, [images[:1], images])  # the number of images is free
+    with steps.step("comparing it with the model"):
+        logits = np.concatenate([expected_logits(model, metadata, part) for part in (pixels[:1], pixels)])
     expected = softmax(logits, axis=1) if output == "probabilities" else logits
     differences = [_difference(found, expected, relative=output == "logits")]
     if found_logits is not None:
@@ -242,12 +279,16 @@ def _capture_and_write(
     example: torch.Tensor,
     output: Output,
     tags: dict[str, str],
+    steps: _Steps,
 ) -> None:
     """Write the file; with attention in parts where the exporter cannot take it as a whole (of five dimensions)."""
     attempts = (True, False) if fuses_attention(network) else (True,)
     for fused in attempts:
         try:
-            form.write(capture(network, example, fused_attention=fused), path, output, tags)
+            with steps.step("capturing the network"):
+                program = capture(network, example, fused_attention=fused)
+            with steps.step("writing it"):
+                form.write(program, path, output, tags)
             return
         except (OSError, CtrsError):
             raise

@@ -285,6 +285,25 @@ def test_missing_package_is_named_with_the_remedy(
         export_onnx(checkpoint, tmp_path / "x.onnx")
 
 
+@pytest.mark.parametrize(("export", "name"), [(export_onnx, "x.onnx"), (export_program, "x.pt2")])
+def test_each_step_is_told(export: Any, name: str, checkpoint: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    export(checkpoint, tmp_path / name, progress=lambda *step: told.append(step))
+    steps = ["reading the model", "capturing the network", "writing it", "running what was written"]
+    steps.append("comparing it with the model")
+    assert told == [(done, 1, f"{name}: {step}") for step in steps for done in (0, 1)]
+    export(checkpoint, tmp_path / name, progress=lambda *_: pytest.fail("there is nothing to do"))
+
+
+def test_the_command_says_what_it_is_doing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main(["export", str(checkpoint), "--pt2", "-o", str(tmp_path / "x.pt2")]) == 0
+    captured = capsys.readouterr()
+    assert "x.pt2: capturing the network: 0/1\n" in captured.err
+    assert captured.out == f"{tmp_path / 'x.pt2'}\n"
+
+
 def _round_trip(network: tuple[str, str], folder: Path) -> None:
     result = export_onnx(save(folder / "model", network, window_px=70), folder / "x.onnx")
     assert result.difference is not None
