@@ -72,8 +72,10 @@ class VectorizeConfig:
             known = get_args(choices)
             listed = ", ".join(str(choice) for choice in known)
             require(getattr(self, key) in known, key, getattr(self, key), f"one of {listed}")
-        alone = self.regularize == "none" or self.classes == (BUILDING,)
-        require(alone, "regularize", self.regularize, 'none, or classes = ["building"] alone: only walls are straight')
+        straight = self.regularize == "none" or BUILDING in self.classes or "all" in self.classes
+        require(straight, "regularize", self.regularize, 'none, or classes with "building": only its walls are straight')
+        joined = self.regularize == "none" or self.connectivity == 4
+        require(joined, "connectivity", self.connectivity, "4 with regularize: straight walls part what shares no side")
 
     @property
     def smallest_polygon_m2(self) -> float:

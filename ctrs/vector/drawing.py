@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ import shapely
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import VectorizeConfig
+from ctrs.config.vectorize import BUILDING
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import MaskClass
 from ctrs.raster.geotiff import Grid
@@ -24,6 +25,7 @@ from ctrs.raster.units import Ruler
 from ctrs.vector.blocks import Block
 from ctrs.vector.class_mask import ClassMask
 from ctrs.vector.cleaning import RegionGraph, clean, ground_pixel_size
+from ctrs.vector.coverage import join_coverage
 from ctrs.vector.layer_part import Columns, LayerPart
 from ctrs.vector.outlines import NO_REGION, trace
 from ctrs.vector.polygonize import Geometries, crs_text, first_members, place_on_grid
@@ -77,24 +79,73 @@ def draw_block(
     outlined = _outline(block, graph, scale)
     tolerance = tolerance_m(config, grid)
     columns: Columns = {}
+    is_building = _is_building(wanted)[outlined.values]
     if config.regularize != "none":
         # Compiled modules load their compiler: nobody else has to wait for it.
         from ctrs.vector.regularize.buildings import regularize_buildings
 
         straight = regularize_buildings(
-            outlined.polygons,
+            outlined.polygons[is_building],
             pixel_m=scale,
             tolerance_m=tolerance,
             right_angles_only=config.regularize == "fast",
-            pixels=PixelRuns.of(runs, graph, IGNORE_INDEX, row_off=block.row_off),
+            pixels=_pixels(block, graph, wanted),
             jobs=jobs,
             progress=progress,
         )
         columns = {"method": straight.methods, "regularization_iou": straight.iou}
-        outlined = outlined.replaced(straight.polygons, straight.sources)
-    else:
-        outlined = outlined.replaced(simplify_coverage(outlined.polygons, tolerance, progress=progress))
-    return _as_part(outlined, columns, grid, scale, wanted)
+        if not _others(wanted):
+            outlined = outlined.replaced(straight.polygons, straight.sources)
+            return _as_part(outlined, columns, grid, scale, wanted)
+    simplified = simplify_coverage(
+        outlined.polygons,
+        tolerance,
+        smooth=config.smooth_m if _others(wanted) else 0.0,
+        straight=is_building,
+        frame=(0.0, 0.0, grid.width * scale[0], grid.height * scale[1]) if _others(wanted) else None,
+        progress=progress,
+    )
+    if config.regularize == "none":
+        outlined = outlined.replaced(simplified)
+        return _as_part(outlined, columns, grid, scale, wanted)
+    joined = join_coverage(
+        simplified,
+        is_building,
+        straight.polygons,
+        np.flatnonzero(is_building)[straight.sources],
+        pixel_m=scale,
+        frame_px=(grid.width, grid.height),
+        min_area_m2=config.smallest_polygon_m2,
+    )
+    # The entry past the last stands for polygons that are no buildings.
+    columns = {
+        "method": np.append(straight.methods, np.array(["outline"], object))[joined.walls],
+        "regularization_iou": np.append(straight.iou, np.nan)[joined.walls],
+    }
+    return _as_part(outlined.replaced(joined.polygons, joined.sources), columns, grid, scale, wanted)
+
+
+def _is_building(wanted: Sequence[MaskClass]) -> npt.NDArray[np.bool_]:
+    """Return for each of the 256 values whether it is the class whose walls are straight."""
+    found = np.zeros(256, bool)
+    found[[entry.value for entry in wanted if entry.name == BUILDING]] = True
+    return found
+
+
+def _others(wanted: Sequence[MaskClass]) -> bool:
+    return any(entry.name != BUILDING for entry in wanted)
+
+
+def _pixels(block: Block, graph: RegionGraph, wanted: Sequence[MaskClass]) -> PixelRuns:
+    """Return the pixels of buildings alone."""
+    is_building = _is_building(wanted)
+
+    def alone(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return np.where(is_building[values], values, np.uint8(IGNORE_INDEX))
+
+    runs = replace(block.runs, values=alone(block.runs.values))
+    buildings = replace(graph, classes=alone(graph.classes))
+    return PixelRuns.of(runs, buildings, IGNORE_INDEX, row_off=block.row_off)
 
 
 def draw_polygons(
