@@ -75,14 +75,16 @@ def degraded(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Plac
 
 
 def predicted(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Place, Path]]:
-    """Map the scenes with a trained model."""
+    """Map the scenes with a trained model, if one is given; masks that stand there already are kept."""
+    if args.run is None:
+        return
     from ctrs.config import PredictConfig
     from ctrs.inference import Predictor
 
     predictor = Predictor.from_checkpoint(args.run)
     for place in PREDICTED:
         mask = folder / f"{place.name}_mask.tif"
-        predictor.predict_raster(args.data / place.scene, mask, PredictConfig(overwrite=True))
+        predictor.predict_raster(args.data / place.scene, mask, PredictConfig())
         yield f"{place.name}, predicted", place, mask
 
 
@@ -139,8 +141,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        masks = [*degraded(args, folder), *(predicted(args, folder) if args.run is not None else ())]
-        runs = [run for title, place, mask in masks for run in judged(title, place, mask, args)]
+        runs: list[Run] = []
+        for masks in (degraded, predicted):
+            for title, place, mask in masks(args, folder):
+                runs += judged(title, place, mask, args)
     print(table(runs))
 
 

@@ -26,11 +26,12 @@ from ctrs.raster.geotiff import Grid, open_raster
 from ctrs.raster.names import split_layer
 from ctrs.raster.units import ground_pixel_size_m
 from ctrs.report.verdict_style import verdict_style
-from ctrs.vector.layers import read_job, write_layer
+from ctrs.vector.layers import read_job
 from ctrs.vector.polygonize import crs_text
 from ctrs.vector.quality import DEFINITIONS_VERSION, Judgement, judge_polygons
 from ctrs.vector.reference import Reference, ReferencePart, cut_to, on_grid
 from ctrs.vector.valid_area import valid_area
+from ctrs.vector.verdict_layer import write_verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ def report_quality(
     content = _content(judgement, part, reference, job=job, name=name, layer=layer, mask=mask)
     with partial_work(verdicts, job, overwrite=config.overwrite) as work:
         date = datetime.fromtimestamp(layer.stat().st_mtime, UTC)
-        write_layer(_with_sources(judgement, part, drawn["id"].to_numpy()), work, job=job, date=date)
+        write_verdicts(_with_sources(judgement, part, drawn["id"].to_numpy()), work, job=job, date=date)
     if config.overwrite or not style.exists():
         write_text(style, verdict_style())
     # Last: that the report is there says that all is.
