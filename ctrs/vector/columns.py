@@ -44,20 +44,18 @@ _WALLS = "walls"
 
 
 def all_columns(known: dict[str, npt.NDArray[Any]], count: int) -> dict[str, npt.NDArray[Any]]:
-    """Return all columns but ``id``, those that are not known as nulls.
+    """Return all columns but ``id``, those that are not known as nulls; what else is known comes last.
 
     >>> list(all_columns({"class": np.array(["building"], object)}, 1))[:2]
     ['class', 'area_m2']
     """
-    unknown = sorted(set(known) - set(COLUMNS))
-    if unknown:
-        raise ValueError(f"columns {', '.join(unknown)} found, expected some of: {', '.join(COLUMNS)}")
     nulls: dict[ColumnType, Any] = {"number": np.nan, "text": None}
-    return {
+    every = {
         name: known[name] if name in known else np.full(count, nulls[kind], float if kind == "number" else object)
         for name, kind in COLUMNS.items()
         if name != "id"
     }
+    return every | {name: values for name, values in known.items() if name not in COLUMNS}
 
 
 def model_of(mask: rasterio.DatasetReader) -> str | None:

@@ -59,11 +59,12 @@ class SubpixelOutlines:
     regions: RegionIds
     located: npt.NDArray[np.bool_]
 
-    def polygons(self, scale: tuple[float, float] = (1.0, 1.0)) -> npt.NDArray[np.object_]:
-        """Return shapely polygons with disjoint interiors; columns and rows are multiplied by ``scale``."""
+    def polygons(self, scale: tuple[float, float] = (1.0, 1.0), *, row_off: int = 0) -> npt.NDArray[np.object_]:
+        """Return polygons with disjoint interiors; columns and rows, these from ``row_off`` on, times ``scale``."""
+        coordinates = (self.points + np.array([0, row_off])) * np.array(scale, float)
         geometries: npt.NDArray[np.object_] = shapely.from_ragged_array(
             shapely.GeometryType.POLYGON,
-            self.points * np.array(scale, float),
+            coordinates,
             (self.ring_offsets, self.polygon_offsets),
         )
         return geometries
