@@ -79,7 +79,7 @@ def object_blocks(
     Args:
         bands: Runs of class values of consecutive row bands of the mask.
         grid: Of the mask.
-        wanted: For each of the 256 values, whether it is to be drawn.
+        wanted: For each of the 256 values, whether it is to be drawn; a last entry more stands for all from 256 on.
         reach_m: What lies nearer than this, in ground metres along rows and columns, belongs to one object.
         small_hole_m2: What surrounds a hole smaller than this belongs to one object.
 
@@ -111,7 +111,7 @@ class _Pieces:
 
     firsts: IntArray
     ends: IntArray
-    values: npt.NDArray[np.uint8]
+    values: npt.NDArray[Any]
 
     @classmethod
     def none(cls) -> _Pieces:
@@ -119,7 +119,7 @@ class _Pieces:
 
     @classmethod
     def of_band(cls, band: Runs, wanted: npt.NDArray[np.bool_], row: int) -> _Pieces:
-        chosen = wanted[band.values]
+        chosen = wanted[np.minimum(band.values, np.int64(len(wanted) - 1))]
         offset = row * band.width
         return cls(band.firsts[chosen] + offset, band.ends[chosen] + offset, band.values[chosen])
 
@@ -221,7 +221,7 @@ def _block_of(pieces: _Pieces, grid: Grid, margin: int, frontier: int) -> Block:
     offset = first * grid.width
     starts = np.arange(height, dtype=np.int64) * grid.width
     begins = np.concatenate([pieces.firsts - offset, pieces.ends - offset, starts])
-    values = np.full(len(begins), IGNORE_INDEX, np.uint8)
+    values = np.full(len(begins), IGNORE_INDEX, pieces.values.dtype)
     values[: pieces.count] = pieces.values
     # Where several begin at one pixel the piece comes first, and counts.
     order = np.argsort(begins, kind="stable")

@@ -66,7 +66,7 @@ class MaskFile:
             LabelError: Values are no class values.
             RasterError: They cannot be read.
         """
-        return _read_bands(self.dataset, self.path, band_rows or _rows_at_a_time(self.dataset), progress)
+        return _read_bands(self.dataset, self.path, band_rows or rows_at_a_time(self.dataset), progress)
 
     def checked_runs(self, band_rows: int | None = None, progress: Progress = no_progress) -> Iterator[Runs]:
         """Read the runs of each band, and refuse values without a meaning; warn last where the meaning is assumed.
@@ -138,7 +138,8 @@ def _check_found(found: npt.NDArray[Any], mask: MaskFile) -> None:
     if len(unknown) and not mask.tagged:
         raise LabelError(
             f"{path}: no tag {CLASSES_TAG} and values {_listing(found)} found, so their meaning is unknown; expected "
-            "a mask written by ctrs predict, or a raster of 0 (background) and 1 (building)"
+            "a mask written by ctrs predict, or a raster of 0 (background) and 1 (building); where values number "
+            "buildings, say --instances"
         )
     if len(unknown):
         names = ", ".join(f"{entry.value} {entry.name}" for entry in mask.classes)
@@ -170,7 +171,8 @@ def _check_bands(dataset: rasterio.DatasetReader, path: Path) -> None:
         )
 
 
-def _rows_at_a_time(dataset: rasterio.DatasetReader) -> int:
+def rows_at_a_time(dataset: rasterio.DatasetReader) -> int:
+    """Return the rows of some 4 million pixels, whole blocks of the file."""
     block = int(dataset.block_shapes[0][0])
     blocks = max(1, _BAND_PIXELS // (int(dataset.width) * block))
     return blocks * block
@@ -190,7 +192,7 @@ def _as_mask(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], path: Path)
         if odd.any():
             raise LabelError(
                 f"{path}: values {_listing(np.unique(values[odd]))} found, expected class values from 0 to "
-                f"{IGNORE_INDEX - 1}; is it a class mask?"
+                f"{IGNORE_INDEX - 1}; is it a class mask? Where values number buildings, say --instances"
             )
         values = values.astype(np.uint8)
     if not valid.all():

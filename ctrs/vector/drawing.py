@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,13 @@ from ctrs.vector.blocks import Block
 from ctrs.vector.class_mask import ClassMask
 from ctrs.vector.cleaning import RegionGraph, clean, ground_pixel_size
 from ctrs.vector.coverage import join_coverage
+from ctrs.vector.instances import fill_between, numbers_of
 from ctrs.vector.layer_part import Columns, LayerPart
 from ctrs.vector.outlines import NO_REGION, trace
 from ctrs.vector.polygonize import Geometries, crs_text, first_members, place_on_grid
+from ctrs.vector.probabilities import ClassProbabilities
 from ctrs.vector.regularize.pixels import PixelRuns
-from ctrs.vector.runs import IntArray
+from ctrs.vector.runs import IntArray, Runs
 from ctrs.vector.simplify import simplify_coverage
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def draw_block(
     config: VectorizeConfig,
     *,
     all_wanted: bool = False,
+    probabilities: ClassProbabilities | None = None,
     jobs: int | None = None,
     progress: Progress = no_progress,
 ) -> LayerPart:
@@ -60,6 +63,7 @@ def draw_block(
         wanted: Classes to draw.
         config: How.
         all_wanted: The mask has no other classes, so that what is drawn covers it without gaps.
+        probabilities: Of the mask's classes, for parting buildings where they dip.
         jobs: Threads; None: as many as there are cores.
         progress: Told after each unit of work.
 
@@ -67,8 +71,11 @@ def draw_block(
         Polygons in the order of their first pixels.
     """
     runs, grid = block.runs, block.grid
+    graph = RegionGraph.of(runs, grid, row_off=block.row_off)
+    if config.instances:
+        graph = fill_between(graph, min_hole_m2=config.smallest_hole_m2, none=IGNORE_INDEX)
     graph = clean(
-        RegionGraph.of(runs, grid, row_off=block.row_off),
+        graph,
         min_area_m2=config.smallest_polygon_m2,
         min_hole_m2=config.smallest_hole_m2,
         none=IGNORE_INDEX,
@@ -76,20 +83,25 @@ def draw_block(
     )
     # Along the pixel axes in ground metres: there a tolerance is metres in any CRS.
     scale = ground_pixel_size(grid)
-    outlined = _outline(block, graph, scale)
+    outlined = _outline(block, _parted(block, graph, scale, config, wanted, probabilities), scale)
+    if config.instances:
+        values = np.full(len(outlined.values), wanted[0].value, np.uint8)
+        outlined = replace(outlined, values=values, numbers=numbers_of(outlined.values))
     tolerance = tolerance_m(config, grid)
     columns: Columns = {}
     is_building = _is_building(wanted)[outlined.values]
     if config.regularize != "none":
         # Compiled modules load their compiler: nobody else has to wait for it.
         from ctrs.vector.regularize.buildings import regularize_buildings
+        from ctrs.vector.regularize.neighbors import regularize_neighbors
 
-        straight = regularize_buildings(
+        alone = config.split == "none" and not config.instances
+        straight = (regularize_buildings if alone else regularize_neighbors)(
             outlined.polygons[is_building],
             pixel_m=scale,
             tolerance_m=tolerance,
             right_angles_only=config.regularize == "fast",
-            pixels=_pixels(block, graph, wanted),
+            pixels=None if config.instances else _pixels(block, graph, wanted, outlined.regions[is_building]),
             jobs=jobs,
             progress=progress,
         )
@@ -136,8 +148,8 @@ def _others(wanted: Sequence[MaskClass]) -> bool:
     return any(entry.name != BUILDING for entry in wanted)
 
 
-def _pixels(block: Block, graph: RegionGraph, wanted: Sequence[MaskClass]) -> PixelRuns:
-    """Return the pixels of buildings alone."""
+def _pixels(block: Block, graph: RegionGraph, wanted: Sequence[MaskClass], regions: IntArray) -> PixelRuns:
+    """Return the pixels of buildings alone, by the region that each comes from; of those that were parted none."""
     is_building = _is_building(wanted)
 
     def alone(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -145,7 +157,11 @@ def _pixels(block: Block, graph: RegionGraph, wanted: Sequence[MaskClass]) -> Pi
 
     runs = replace(block.runs, values=alone(block.runs.values))
     buildings = replace(graph, classes=alone(graph.classes))
-    return PixelRuns.of(runs, buildings, IGNORE_INDEX, row_off=block.row_off)
+    found = PixelRuns.of(runs, buildings, IGNORE_INDEX, row_off=block.row_off)
+    if len(np.unique(regions)) == len(regions):
+        return found
+    rank = np.cumsum(buildings.classes != IGNORE_INDEX) - 1
+    return found.take(np.where(np.bincount(regions)[regions] == 1, rank[regions], -1))
 
 
 def draw_polygons(
@@ -189,28 +205,78 @@ def tolerance_m(config: VectorizeConfig, grid: Grid) -> float:
 
 @dataclass(frozen=True)
 class _Outlined:
-    """Polygons in ground metres along the pixel axes of the mask, their class values and first pixels."""
+    """Polygons in ground metres along the pixel axes of the mask, their class values, first pixels, regions before
+    parting, and numbers as instances."""
 
     polygons: Geometries
-    values: npt.NDArray[np.uint8]
+    values: npt.NDArray[Any]
     firsts: IntArray
+    regions: IntArray
+    numbers: IntArray | None = None
 
     def replaced(self, polygons: Geometries, sources: IntArray | None = None) -> _Outlined:
         """Return other polygons in the place of these; ``sources`` says which of these each comes from."""
         if sources is None:
-            return _Outlined(polygons, self.values, self.firsts)
-        return _Outlined(polygons, self.values[sources], self.firsts[sources])
+            return replace(self, polygons=polygons)
+        return _Outlined(
+            polygons,
+            self.values[sources],
+            self.firsts[sources],
+            self.regions[sources],
+            None if self.numbers is None else self.numbers[sources],
+        )
 
 
-def _outline(block: Block, graph: RegionGraph, scale: tuple[float, float]) -> _Outlined:
-    """Trace the regions of a cleaned block."""
-    runs = block.runs
-    values = graph.classes[graph.members]
-    regions = np.where(values == IGNORE_INDEX, np.int32(NO_REGION), graph.members)
-    merged = runs.with_values(regions)
-    outlines = trace(merged, merged.values, junctions=True)
-    firsts = merged.firsts[first_members(merged.values)[outlines.regions]] + block.row_off * runs.width
-    return _Outlined(outlines.polygons(scale, row_off=block.row_off), graph.classes[outlines.regions], firsts)
+@dataclass(frozen=True)
+class _Parted:
+    """Regions of a cleaned block as runs, the region before parting of each, and its value."""
+
+    runs: Runs
+    sources: IntArray
+    values: npt.NDArray[Any]
+
+
+def _parted(
+    block: Block,
+    graph: RegionGraph,
+    scale: tuple[float, float],
+    config: VectorizeConfig,
+    wanted: Sequence[MaskClass],
+    probabilities: ClassProbabilities | None,
+) -> _Parted:
+    """Return the regions of a cleaned block, buildings parted where that is asked for."""
+    none = graph.classes == IGNORE_INDEX
+    regions = np.where(none[graph.members], np.int32(NO_REGION), graph.members)
+    merged = block.runs.with_values(regions)
+    buildings = [entry.value for entry in wanted if entry.name == BUILDING]
+    if config.split == "none" or not buildings or config.instances:
+        return _Parted(merged, np.arange(graph.count), graph.classes)
+    # A compiled module, as below.
+    from ctrs.vector.splitting import probability_of, split_regions
+
+    split = split_regions(
+        merged,
+        method=config.split,
+        width_m=config.split_m,
+        pixel_m=scale,
+        min_area_m2=config.smallest_polygon_m2,
+        chosen=graph.classes == buildings[0],
+        probability=None if probabilities is None else probability_of(probabilities, buildings[0], block.window),
+    )
+    return _Parted(split.runs, split.sources, graph.classes[split.sources])
+
+
+def _outline(block: Block, parted: _Parted, scale: tuple[float, float]) -> _Outlined:
+    """Trace the regions of a block."""
+    runs = parted.runs
+    outlines = trace(runs, runs.values, junctions=True)
+    firsts = runs.firsts[first_members(runs.values)[outlines.regions]] + block.row_off * runs.width
+    return _Outlined(
+        outlines.polygons(scale, row_off=block.row_off),
+        parted.values[outlines.regions],
+        firsts,
+        parted.sources[outlines.regions],
+    )
 
 
 def _as_part(
@@ -233,4 +299,6 @@ def _as_part(
         "area_m2": ruler.areas_m2(placed),
         "perimeter_m": ruler.lengths_m(placed),
     }
+    if outlined.numbers is not None:
+        measured["instance"] = outlined.numbers
     return LayerPart(polygons=placed, columns=measured | columns, firsts=outlined.firsts)

@@ -28,6 +28,7 @@ from ctrs.config import Split
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.windows import PixelWindow
 from ctrs.vector.outlines import NO_REGION
+from ctrs.vector.probabilities import ClassProbabilities
 from ctrs.vector.regularize.compiling import compiled
 from ctrs.vector.runs import IntArray, RegionIds, Runs
 
@@ -70,6 +71,7 @@ def split_regions(
     width_m: float,
     pixel_m: tuple[float, float],
     min_area_m2: float = MIN_PART_M2,
+    chosen: npt.NDArray[np.bool_] | None = None,
     probability: ReadProbability | None = None,
     progress: Progress = no_progress,
 ) -> SplitRegions:
@@ -81,6 +83,7 @@ def split_regions(
         width_m: See above, ground metres.
         pixel_m: Width and height of a pixel, ground metres.
         min_area_m2: No part is smaller, and none smaller than ``MIN_PART_M2``.
+        chosen: For each region whether it may be parted; None: all.
         probability: Reads the probability of building; needed for ``probability``.
         progress: Told after each region.
 
@@ -99,6 +102,8 @@ def split_regions(
     following = int(regions.max(initial=NO_REGION)) + 1
     for number, members in enumerate(np.split(order, begins[1:]) if len(order) and method != "none" else []):
         progress(number + 1, len(begins), _PHASE)
+        if chosen is not None and not chosen[regions[members[0]]]:
+            continue
         if runs.lengths[members].sum() < 2 * smallest:
             continue
         shape = _Shape.of(runs, members)
@@ -121,6 +126,18 @@ def split_regions(
     numbers = np.concatenate([numbers, *values])[order]
     origin = np.concatenate([np.arange(following - sum(map(len, sources))), *sources])
     return _numbered(Runs(height=runs.height, width=runs.width, firsts=joined[order], values=numbers), origin)
+
+
+def probability_of(probabilities: ClassProbabilities, value: int, window: PixelWindow) -> ReadProbability:
+    """Return what reads the probability of a class within rows of a mask, counted from the first of them.
+
+    Args:
+        probabilities: Of the mask.
+        value: Of the class in the mask.
+        window: The rows, which are read at once.
+    """
+    values = probabilities.read(window.row_off, window.row_off + window.height, [value])[0]
+    return lambda part: values[part.slices]
 
 
 def _numbered(runs: Runs, origin: IntArray) -> SplitRegions:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctrs.config import VectorizeConfig
-from ctrs.errors import ConfigError
+from ctrs.errors import ConfigError, InputNotFoundError
 from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import MaskClass
@@ -22,9 +22,11 @@ from ctrs.vector.block_drawing import draw_blocks
 from ctrs.vector.blocks import Block, object_blocks
 from ctrs.vector.class_mask import MaskFile, open_class_mask
 from ctrs.vector.drawing import draw_block, reach_m
+from ctrs.vector.instances import FIRST_VALUE, open_instance_mask
 from ctrs.vector.layer_part import LayerPart
 from ctrs.vector.layers import LayerFacts, check_format, read_columns, read_job, write_layer
 from ctrs.vector.polygonize import crs_text
+from ctrs.vector.probabilities import ClassProbabilities, find_probabilities, open_probabilities
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +95,15 @@ def vectorize(
     """
     mask, out, config = Path(mask), Path(out), config or VectorizeConfig()
     check_format(out)
-    with open_class_mask(mask) as file:
+    with (open_instance_mask if config.instances else open_class_mask)(mask) as file:
         wanted = choose_classes(file.classes, config.classes, mask)
         # Threads decide nothing about the result.
         options = replace(config, jobs=None)
-        job = fingerprint({"step": "vectorize", "format": _FORMAT, "mask": describe_file(mask), "config": options})
+        facts_of_job = {"step": "vectorize", "format": _FORMAT, "mask": describe_file(mask), "config": options}
+        probabilities = _probabilities(file, config)
+        if probabilities is not None:
+            facts_of_job["probabilities"] = describe_file(probabilities.path)
+        job = fingerprint(facts_of_job)
         totals = _Totals(wanted)
         if check_existing(out, read_job(out), job, overwrite=config.overwrite):
             logger.info("%s: is the result of this very job already", out)
@@ -110,7 +116,7 @@ def vectorize(
             empty = draw_block(Block.empty(file.grid), wanted, config)
             date = datetime.fromtimestamp(mask.stat().st_mtime, UTC)
             facts = LayerFacts(crs=crs_text(file.grid), empty=empty, job=job, date=date)
-            parts = draw_parts(file, wanted, config, progress=progress)
+            parts = draw_parts(file, wanted, config, probabilities=probabilities, progress=progress)
             write_layer(totals.counting(parts), work, facts)
     return VectorizeResult(path=out, counts=totals.counts, area_m2=totals.areas_m2)
 
@@ -120,6 +126,7 @@ def draw_parts(
     wanted: Sequence[MaskClass],
     config: VectorizeConfig,
     *,
+    probabilities: ClassProbabilities | None = None,
     band_rows: int | None = None,
     progress: Progress = no_progress,
 ) -> Iterator[LayerPart]:
@@ -129,6 +136,7 @@ def draw_parts(
         file: The mask.
         wanted: Classes to draw; the others count as nothing.
         config: How.
+        probabilities: Of the mask's classes.
         band_rows: Rows to read at a time; they leave no trace in the polygons.
         progress: Told after each band of rows.
 
@@ -140,8 +148,8 @@ def draw_parts(
         RasterError: The mask cannot be read.
     """
     all_wanted = len(wanted) == len(file.classes)
-    is_wanted = np.zeros(256, bool)
-    is_wanted[[entry.value for entry in wanted]] = True
+    is_wanted = np.zeros(257, bool)
+    is_wanted[[FIRST_VALUE] if config.instances else [entry.value for entry in wanted]] = True
     blocks = object_blocks(
         file.checked_runs(band_rows, progress),
         file.grid,
@@ -150,8 +158,27 @@ def draw_parts(
         small_hole_m2=config.smallest_hole_m2,
     )
     return draw_blocks(
-        blocks, lambda block: draw_block(block, wanted, config, all_wanted=all_wanted, jobs=1), jobs=config.jobs
+        blocks,
+        lambda block: draw_block(block, wanted, config, all_wanted=all_wanted, probabilities=probabilities, jobs=1),
+        jobs=config.jobs,
     )
+
+
+def _probabilities(file: MaskFile, config: VectorizeConfig) -> ClassProbabilities | None:
+    """Return the probabilities that buildings are parted by.
+
+    Raises:
+        InputNotFoundError: They are needed and not there.
+    """
+    if config.split != "probability":
+        return None
+    path = find_probabilities(file.path, config)
+    if path is None:
+        raise InputNotFoundError(
+            f"{file.path}: no probabilities found for --split probability; predict with --probabilities, name the "
+            "raster with --probabilities, or choose --split watershed"
+        )
+    return open_probabilities(path, file.path, file.grid, file.classes, named=True)
 
 
 def choose_classes(classes: Sequence[MaskClass], names: Sequence[str], where: Path) -> tuple[MaskClass, ...]:
