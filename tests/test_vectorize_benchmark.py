@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -44,3 +45,42 @@ def test_polygons_side_by_side(tmp_path: Path) -> None:
     units.to_crs("EPSG:4326").to_file(tmp_path / "real.geojson")
     real = run("--footprints", "real.geojson", "--methods", "shapes-dp")
     assert [row[1] for row in real] == 4 * ["shapes-dp"]
+
+
+@pytest.mark.slow
+def test_real_buildings(tmp_path: Path, real_data: Path) -> None:
+    arguments = ["--data", real_data, "--places", "zanzibar_a", "--levels", "low", "--keep", tmp_path / "kept"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "vectorize" / "real.py", *arguments, "--pictures"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| zanzibar_a, low")]
+    assert [row[1] for row in rows] == 2 * ["ctrs none", "ctrs full"]
+    assert 0.85 < float(rows[0][2]) < 1
+    assert (tmp_path / "kept" / "zanzibar_a_low_mask_full_quality.json").exists()
+    assert (tmp_path / "kept" / "zanzibar_a_low_mask_full.png").exists()
+
+
+def test_peers_that_are_not_there_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "vectorize"))
+    spec = importlib.util.spec_from_file_location("comparison_main", ROOT / "benchmarks" / "vectorize" / "__main__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    python = tmp_path / "geoai" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert module.installed_peers(tmp_path) == {"geoai": python}
+    told = capsys.readouterr().err
+    for name in ("raster-vision", "building-regulariser", "geomltoolkits"):
+        assert f"{name}: not run, no {tmp_path / name}" in told
+    assert "geoai: not run" not in told

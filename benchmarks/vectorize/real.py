@@ -64,6 +64,8 @@ PREDICTED = tuple(map(_fair, ("zanzibar_b", "catanduanes_a", "catanduanes_b", "b
 def degraded(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Place, Path]]:
     """Write the masks of labels with noise."""
     for place in DEGRADED:
+        if place.name not in args.places:
+            continue
         reference = read_reference(args.data / place.labels)
         with open_raster(args.data / place.scene) as dataset:
             grid = Grid.of(dataset)
@@ -131,6 +133,8 @@ def main() -> None:
     default = Path(os.environ.get("CTRS_TEST_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=default, help="folder of the real imagery")
     parser.add_argument("--levels", nargs="*", default=["low", "medium"], choices=list(NOISE_LEVELS))
+    names = [place.name for place in DEGRADED]
+    parser.add_argument("--places", nargs="*", default=names, choices=names, help="whose labels are degraded")
     parser.add_argument("--run", type=Path, help="a trained run: its masks are drawn too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for masks, layers and reports; default: a temporary one")

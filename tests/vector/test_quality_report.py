@@ -90,6 +90,20 @@ def test_a_layer_is_judged_where_the_mask_is_valid(mask: Path, truth: Path, tmp_
     assert done.style_path.read_text().startswith("<!DOCTYPE qgis")
 
 
+def test_multipolygons_of_eight_neighbours_are_judged(write_mask: WriteMask, tmp_path: Path) -> None:
+    labels = np.zeros((100, 100), np.uint8)
+    labels[10:20, 10:20] = labels[20:30, 20:30] = labels[50:60, 50:60] = 1
+    mask, layer, config = write_mask(labels), tmp_path / "drawn.gpkg", VectorizeConfig(connectivity=8)
+    vectorize(mask, layer, config)
+    truth = tmp_path / "truth.gpkg"
+    geopandas.GeoSeries([at(10, 10, 10, 10), at(20, 20, 10, 10), at(50, 50, 10, 10)], crs="EPSG:32633").to_file(truth)
+    done = report_quality(layer, mask, read_reference(truth), config)
+    assert done.content["truth_verdicts"] == {"matched": 2, "split": 0, "merged": 1, "missed": 0}
+    buildings = geopandas.read_file(done.verdicts_path)
+    assert set(buildings.geom_type) == {"MultiPolygon"}
+    assert buildings.set_index("id").loc[4, "parts"] == 2
+
+
 def test_a_finished_report_is_not_made_again(mask: Path, truth: Path, tmp_path: Path) -> None:
     layer = tmp_path / "drawn.gpkg"
     vectorize(mask, layer)
