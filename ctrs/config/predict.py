@@ -103,7 +103,7 @@ class PredictConfig:
         thresholds: ``(name, probability)``: a pixel belongs to such a class exactly where the class is at least so
             probable; of several such classes to the most probable, elsewhere to the most probable of the others.
         confidence: Also write how sure the network is, ``SCENE_confidence.tif`` beside the mask: probability of the
-            most probable class, its margin over the second, or 1 minus the entropy as a share of the largest.
+            class that the mask shows, its margin over the next, or 1 minus the entropy as a share of the largest.
         probabilities: Also write the probability of each class, ``SCENE_probabilities.tif``, in this number format.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto`` is bf16 where the device computes it fast, else fp32.

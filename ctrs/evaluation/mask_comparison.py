@@ -35,7 +35,6 @@ from ctrs.evaluation.score_page import PAGE_FILE, write_score_page
 from ctrs.evaluation.score_places import PlaceGallery, gallery_for
 from ctrs.evaluation.score_report import REPORT_FILE, EvaluationReport, read_report
 from ctrs.evaluation.scoring import BLOCK_PX, SceneMasks, score_scene
-from ctrs.inference.provenance import OPTIONS_TAG
 from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work, recover
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import CLASSES_TAG, JOB_TAG, read_class_tag
@@ -340,9 +339,8 @@ def _confidence_of(pred: Path) -> Path | None:
     with open_raster(pred) as mask, open_raster(beside) as surely:
         tags = mask.tags()
         together = JOB_TAG in tags and surely.tags().get(JOB_TAG) == tags[JOB_TAG]
-        # A threshold may choose another class than the most probable one.
-        largest = confidence_kind(surely) == "probability" and "thresholds" not in tags.get(OPTIONS_TAG, "")
-    return beside if together and largest else None
+        is_probability = confidence_kind(surely) == "probability"
+    return beside if together and is_probability else None
 
 
 def _checked(read: Callable[[PixelWindow], DecodedLabel], truth: Path, grid: Grid, classes: ClassMap) -> ReadMask:

@@ -147,10 +147,13 @@ class Products:
         total = shares[0].clone()
         for one in shares[1:]:
             total += one
-        if block.confidence is not None:
+        if block.confidence is not None and not self._shows_another:
             self._sureness(mean, best, shares, total, out=block.confidence)
         shares /= total  # K n m, the probabilities
-        block.mask.copy_(self._named(self._decided(sums, shares)))
+        shown = self._named(self._decided(sums, shares))
+        block.mask.copy_(shown)
+        if block.confidence is not None and self._shows_another:
+            self._sureness_of(shown, shares, out=block.confidence)
         if block.probabilities is not None:
             for place, name in enumerate(self.probability_names):
                 share = shares[self.classes.index(name)]
@@ -184,6 +187,32 @@ class Products:
             entropy = total.log().sub_(spread.div_(total))
             torch.sub(1.0, entropy, alpha=1 / torch.log(torch.tensor(float(len(shares)))).item(), out=out)
             out.clamp_(0.0, 1.0)
+
+    @property
+    def _shows_another(self) -> bool:
+        """Whether the mask may show another class than the most probable one, and the confidence is that of a class."""
+        return self.confidence != "entropy" and (bool(self.thresholds) or self.written is not self.classes)
+
+    def _sureness_of(self, shown: Tensor, shares: Tensor, *, out: Tensor) -> None:
+        """Write the confidence of the classes that the mask shows; ``other`` is as probable as all that it stands for.
+
+        Args:
+            shown: Values of the mask (n, m).
+            shares: Probabilities (K, n, m).
+            out: Where to write.
+        """
+        kept = self.values if self.written is self.classes else self.values[:-1]
+        rest = [index for index in range(len(shares)) if index not in kept]
+        out.zero_()
+        rival = torch.zeros_like(out)
+        for value in self.values:
+            share = shares[value] if value in kept else shares[rest].sum(dim=0)
+            is_shown = shown == value
+            torch.where(is_shown, share, out, out=out)
+            torch.maximum(rival, share.masked_fill(is_shown, 0.0), out=rival)
+        if self.confidence == "margin":
+            out -= rival
+        out.clamp_(0.0, 1.0)
 
     def _decided(self, sums: Tensor, shares: Tensor) -> Tensor:
         """Return the class of each pixel, by the thresholds where there are some."""

@@ -32,8 +32,8 @@ CONFIDENCE_TAG = "CTRS_CONFIDENCE"
 """Tag that marks such a raster; its first word is the kind."""
 
 _MEANINGS: dict[ConfidenceKind, str] = {
-    "probability": "probability of the most probable class",
-    "margin": "margin in probability of the most probable class over the second",
+    "probability": "probability of the class that the mask shows",
+    "margin": "margin in probability of the class that the mask shows over the next",
     "entropy": "entropy of the classes' probabilities as a share of the largest, subtracted from 1",
 }
 

@@ -193,3 +193,36 @@ def test_names_are_checked(options, message):
 def test_largest_class_of_many():
     values = torch.from_numpy(np.random.default_rng(0).integers(0, 9, (250, 13, 17)).astype(np.float32))
     np.testing.assert_array_equal(largest_class(values).numpy(), values.numpy().argmax(axis=0))
+
+
+@pytest.mark.parametrize("with_weights", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"thresholds": (("building", 0.1),)},
+        {"thresholds": (("building", 0.6), ("tree", 0.3))},
+        {"classes": ("building",)},
+        {"classes": ("water", "building"), "thresholds": (("tree", 0.2),)},
+    ],
+)
+def test_confidence_is_that_of_the_class_that_the_mask_shows(options, with_weights):
+    sums, weights = some_sums(scale=1.0)
+    weights = weights if with_weights else None
+    p = softmax(sums, weights)
+    groups = {value: p[value] for value in range(4)}
+    if "classes" in options:
+        kept = [NAMES.index(name) for name in options["classes"]]
+        groups = {**{value: p[value] for value in kept}, 4: sum(p[value] for value in range(4) if value not in kept)}
+    for kind in ("probability", "margin"):
+        _, block = make(sums, weights, confidence=kind, **options)
+        mask = block.mask.numpy()
+        own = np.select([mask == value for value in groups], list(groups.values()))
+        if kind == "margin":
+            rivals = [np.where(mask == value, 0, share) for value, share in groups.items()]
+            own = np.maximum(own - np.max(rivals, axis=0), 0)
+        np.testing.assert_allclose(block.confidence.numpy(), own, atol=2e-6)
+    largest = make(sums, weights, confidence="probability")[1].confidence.numpy()
+    shown = make(sums, weights, confidence="probability", **options)[1].confidence.numpy()
+    assert not np.allclose(largest, shown, atol=1e-3)
+    entropy = make(sums, weights, confidence="entropy", **options)[1].confidence
+    assert torch.equal(entropy, make(sums, weights, confidence="entropy")[1].confidence)
