@@ -73,9 +73,15 @@ class VectorizeConfig:
             listed = ", ".join(str(choice) for choice in known)
             require(getattr(self, key) in known, key, getattr(self, key), f"one of {listed}")
         straight = self.regularize == "none" or BUILDING in self.classes or "all" in self.classes
-        require(straight, "regularize", self.regularize, 'none, or classes with "building": only its walls are straight')
-        joined = self.regularize == "none" or self.connectivity == 4
-        require(joined, "connectivity", self.connectivity, "4 with regularize: straight walls part what shares no side")
+        require(
+            straight, "regularize", self.regularize, 'none, or classes with "building": only its walls are straight'
+        )
+        apart = self.regularize == "none" and self.split == "none" and not self.instances
+        expected = "4 with regularize, split or instances, which part what shares no side"
+        require(self.connectivity == 4 or apart, "connectivity", self.connectivity, expected)
+        for key in ("opening_m", "closing_m"):
+            found = getattr(self, key)
+            require(found == 0 or not self.instances, key, found, "0 with instances: each number is drawn as it is")
 
     @property
     def smallest_polygon_m2(self) -> float:

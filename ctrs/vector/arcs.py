@@ -58,7 +58,7 @@ class Arcs:
             frame: Least x, least y, greatest x, greatest y of the raster; None: it has no part.
         """
         _, xy, (ring_offsets, polygon_rings) = shapely.to_ragged_array(polygons, include_z=False)
-        ring_offsets, polygon_rings = ring_offsets.astype(np.int64), polygon_rings.astype(np.int64)
+        ring_offsets = ring_offsets.astype(np.int64)
         ring_polygon = np.repeat(np.arange(len(polygons)), np.diff(polygon_rings))
         sizes = np.diff(ring_offsets) - 1
         firsts = np.concatenate([[0], np.cumsum(sizes)])
@@ -95,7 +95,7 @@ class Arcs:
             pieces=pieces,
             forward=forward,
             ring_pieces=np.append(np.flatnonzero(np.isin(starts, firsts[:-1])), len(starts)),
-            polygon_rings=polygon_rings,
+            polygon_rings=polygon_rings.astype(np.int64),
         )
 
     @property
@@ -140,8 +140,8 @@ class Arcs:
 
 def lines_of(xy: FloatArray, offsets: IntArray) -> Geometries:
     """Return linestrings of ragged vertices."""
-    lines: Geometries = shapely.linestrings(xy, indices=np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
-    return lines
+    indices = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    return np.asarray(shapely.linestrings(xy, indices=indices), object)
 
 
 def _onward(firsts: IntArray) -> IntArray:
@@ -152,7 +152,7 @@ def _onward(firsts: IntArray) -> IntArray:
 
 
 def _edges(start: npt.NDArray[Any], end: npt.NDArray[Any], count: int) -> IntArray:
-    keys = np.minimum(start, end).astype(np.int64) * count + np.maximum(start, end)
+    keys: IntArray = np.minimum(start, end).astype(np.int64) * count + np.maximum(start, end)
     return keys
 
 
@@ -172,7 +172,8 @@ def _nodes(
     along = _is_on_frame(np.column_stack([middle.real, middle.imag]), frame)
     on_frame = np.bincount(start, along, len(places)) + np.bincount(end, along, len(places))
     corner = np.isin(places.real, frame[::2]) & np.isin(places.imag, frame[1::2])
-    return nodes | (on_frame == 1) | corner
+    nodes |= (on_frame == 1) | corner
+    return nodes
 
 
 def _is_on_frame(points: FloatArray, frame: tuple[float, float, float, float]) -> Flags:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ctrs.config.choices import Connectivity
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.units import ground_pixel_size_m
 from ctrs.raster.windows import PixelWindow
@@ -47,13 +48,14 @@ class RegionGraph:
     members: npt.NDArray[np.int32]
 
     @classmethod
-    def of(cls, runs: Runs, grid: Grid, *, row_off: int = 0) -> RegionGraph:
-        """Build the graph of the 4-connected regions of a raster, or of its rows from ``row_off`` on.
+    def of(cls, runs: Runs, grid: Grid, *, row_off: int = 0, connectivity: Connectivity = 4) -> RegionGraph:
+        """Build the graph of the connected regions of a raster, or of its rows from ``row_off`` on.
 
         Args:
             runs: Class values of the rows.
             grid: Of the whole raster.
             row_off: First of the rows.
+            connectivity: 8: pixels of a class that share a corner are one region too.
         """
         width, height = ground_pixel_size(grid)
         upper, lower, shared = runs.stacked
@@ -68,6 +70,11 @@ class RegionGraph:
             border_lengths=np.concatenate([shared * width, np.full(len(left), height)]),
             members=np.arange(runs.count, dtype=np.int32),
         )
+        if connectivity == 8:
+            corners = np.concatenate([np.column_stack(pair) for pair in runs.diagonals()])
+            borders = np.concatenate([each_run.borders, corners])
+            lengths = np.concatenate([each_run.border_lengths, np.zeros(len(corners))])
+            each_run = replace(each_run, borders=borders, border_lengths=lengths)
         return each_run.joined()
 
     @property

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 
 from ctrs.vector.arcs import NO_POLYGON, Arcs, Flags, FloatArray, Geometries, IntArray
@@ -19,6 +18,9 @@ _GRID_PX = 2.0**-10
 """Grid of the nodes in pixels: far below what can be seen, and pixel corners lie on it exactly."""
 
 _NOBODY = -1
+
+_STRIP = 0.25
+"""Share of its outline that a strip along the raster's edge has there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ def join_coverage(
     lines = _linework(before, is_building, walls, frame)
     noded = shapely.union_all(lines, grid_size=_GRID_PX)
     faces: Geometries = shapely.get_parts(shapely.polygonize(shapely.get_parts(noded)))
-    owner = _owners(faces, before, is_building, walls, min_area_m2 / (pixel_m[0] * pixel_m[1]))
+    owner = _owners(faces, before, is_building, walls, frame, min_area_m2 / (pixel_m[0] * pixel_m[1]))
     joined, owner = _dissolved(faces[owner != _NOBODY], owner[owner != _NOBODY])
     num = len(polygons)
     is_wall = owner >= num
@@ -116,7 +118,7 @@ def _linework(
     kept_end = np.tile(kept, 2)
     # Nodes where a border that stays ends at one that goes.
     loose = np.intersect1d(points[kept_end], points[~kept_end])
-    places = shapely.points(loose.real, loose.imag)
+    places: Geometries = np.asarray(shapely.points(loose.real, loose.imag), object)
     places = places[~_is_covered(places, walls)]
     links = np.empty(0, object)
     if len(places):
@@ -132,7 +134,12 @@ def _is_covered(points: Geometries, polygons: Geometries) -> Flags:
 
 
 def _owners(
-    faces: Geometries, polygons: Geometries, is_building: Flags, walls: Geometries, min_area_px: float
+    faces: Geometries,
+    polygons: Geometries,
+    is_building: Flags,
+    walls: Geometries,
+    frame: tuple[float, float, float, float],
+    min_area_px: float,
 ) -> IntArray:
     """Return the owner of each face: a polygon's number, that of a building's walls (P + k), or nobody."""
     num = len(polygons)
@@ -152,7 +159,7 @@ def _owners(
     largest = np.zeros(num + len(walls) + 1)
     np.maximum.at(largest, owner, areas)
     crumb = (owner != _NOBODY) & (owner < num) & (areas < min_area_px) & (areas < largest[owner])
-    return _passed_on(faces, owner, ceded, crumb, num)
+    return _passed_on(faces, owner, ceded, crumb, num, frame)
 
 
 def _overlaps(faces: Geometries, polygons: Geometries, is_building: Flags) -> tuple[IntArray, Flags]:
@@ -173,13 +180,24 @@ def _overlaps(faces: Geometries, polygons: Geometries, is_building: Flags) -> tu
     return best, (most == 0) & (empty <= noise)
 
 
-def _passed_on(faces: Geometries, owner: IntArray, ceded: Flags, crumb: Flags, num: int) -> IntArray:
+def _passed_on(
+    faces: Geometries,
+    owner: IntArray,
+    ceded: Flags,
+    crumb: Flags,
+    num: int,
+    frame: tuple[float, float, float, float],
+) -> IntArray:
     """Give crumbs and what was a building's alone to the neighbour with the longest common border, others first."""
     if not (ceded.any() or crumb.any()):
         return owner
-    arcs = Arcs.of(faces)
+    arcs = Arcs.of(faces, frame)
+    lengths = shapely.length(arcs.lines())
+    # A strip along the raster's edge lies before a building that the edge cuts.
+    along = np.bincount(arcs.sides[arcs.on_frame, 0], lengths[arcs.on_frame], len(faces))
+    is_strip = along > _STRIP * shapely.length(faces)
     inner = (arcs.sides != NO_POLYGON).all(axis=1)
-    sides, length = arcs.sides[inner], shapely.length(arcs.lines()[inner])
+    sides, length = arcs.sides[inner], lengths[inner]
     waiting = ceded | crumb
     result = owner.copy()
     while waiting.any():
@@ -193,7 +211,7 @@ def _passed_on(faces: Geometries, owner: IntArray, ceded: Flags, crumb: Flags, n
         face, target, weight = face[good], result[neighbor[good]], np.concatenate([length, length])[good]
         pairs, where = np.unique(np.column_stack([face, target]), axis=0, return_inverse=True)
         weight = np.bincount(where.ravel(), weight)
-        order = np.lexsort((-pairs[:, 1], weight, pairs[:, 1] < num, pairs[:, 0]))
+        order = np.lexsort((-pairs[:, 1], weight, (pairs[:, 1] < num) & ~is_strip[pairs[:, 0]], pairs[:, 0]))
         result[pairs[order, 0]] = pairs[order, 1]
         waiting[pairs[:, 0]] = False
     return result

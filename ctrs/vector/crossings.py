@@ -27,9 +27,7 @@ def collapsed_arcs(arcs: Arcs, lines: Geometries) -> Flags:
     return bad
 
 
-def spoilt_polygons(
-    polygons: Geometries, areas: FloatArray, max_area_change: float
-) -> tuple[Flags, Geometries]:
+def spoilt_polygons(polygons: Geometries, areas: FloatArray, max_area_change: float) -> tuple[Flags, Geometries]:
     """Return which polygons of a coverage are spoilt, and where the fault lies as far as that is known.
 
     Args:
@@ -44,7 +42,8 @@ def spoilt_polygons(
     edges = shapely.coverage_invalid_edges(polygons)
     overlapping = ~shapely.is_empty(edges)
     changed = np.abs(shapely.area(polygons) - areas) > max_area_change * areas
-    places = np.where(overlapping, edges, None)
+    places: Geometries = np.full(len(polygons), None, object)
+    places[overlapping] = edges[overlapping]
     for number in np.flatnonzero(~valid).tolist():
         found = _LOCATION.search(str(shapely.is_valid_reason(polygons[number])))
         places[number] = shapely.Point(float(found[1]), float(found[2])) if found else None
@@ -72,5 +71,4 @@ def crossing_arcs(lines: Geometries, among: IntArray) -> IntArray:
 
 def _ends(lines: Geometries) -> Geometries:
     ends = np.column_stack([shapely.get_point(lines, 0), shapely.get_point(lines, -1)])
-    points: Geometries = shapely.union_all(ends, axis=1)
-    return points
+    return np.asarray(shapely.union_all(ends, axis=1), object)

@@ -6,7 +6,6 @@ within ``INFLUENCE_M`` of an object, and no farther.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,10 @@ from ctrs.vector.cleaning import RegionGraph, clean, ground_pixel_size
 from ctrs.vector.coverage import join_coverage
 from ctrs.vector.instances import fill_between, numbers_of
 from ctrs.vector.layer_part import Columns, LayerPart
+from ctrs.vector.morphology import open_and_close
 from ctrs.vector.outlines import NO_REGION, trace
-from ctrs.vector.polygonize import Geometries, crs_text, first_members, place_on_grid
+from ctrs.vector.placing import place_valid
+from ctrs.vector.polygonize import Geometries, crs_text, first_members
 from ctrs.vector.probabilities import ClassProbabilities
 from ctrs.vector.regularize.pixels import PixelRuns
 from ctrs.vector.runs import IntArray, Runs
@@ -37,8 +38,6 @@ from ctrs.vector.simplify import simplify_coverage
 
 if TYPE_CHECKING:
     import geopandas
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_TOLERANCE_PX = 1.5
 
@@ -71,7 +70,7 @@ def draw_block(
         Polygons in the order of their first pixels.
     """
     runs, grid = block.runs, block.grid
-    graph = RegionGraph.of(runs, grid, row_off=block.row_off)
+    graph = RegionGraph.of(runs, grid, row_off=block.row_off, connectivity=config.connectivity)
     if config.instances:
         graph = fill_between(graph, min_hole_m2=config.smallest_hole_m2, none=IGNORE_INDEX)
     graph = clean(
@@ -81,6 +80,9 @@ def draw_block(
         none=IGNORE_INDEX,
         spare_none=all_wanted,
     )
+    if config.connectivity == 8:
+        # Outlines are those of parts that share sides; what touches at corners is joined afterwards.
+        graph = RegionGraph.of(replace(runs, values=graph.classes[graph.members]), grid, row_off=block.row_off)
     # Along the pixel axes in ground metres: there a tolerance is metres in any CRS.
     scale = ground_pixel_size(grid)
     outlined = _outline(block, _parted(block, graph, scale, config, wanted, probabilities), scale)
@@ -119,6 +121,8 @@ def draw_block(
     )
     if config.regularize == "none":
         outlined = outlined.replaced(simplified)
+        if config.connectivity == 8:
+            outlined = _joined_at_corners(outlined, block, graph)
         return _as_part(outlined, columns, grid, scale, wanted)
     joined = join_coverage(
         simplified,
@@ -181,8 +185,9 @@ def draw_polygons(
     """
     import geopandas
 
-    drawn = np.isin(source.runs.values, [entry.value for entry in wanted])
-    runs = source.runs.with_values(np.where(drawn, source.runs.values, np.uint8(IGNORE_INDEX)))
+    drawn = np.isin(np.arange(256), [entry.value for entry in wanted])
+    (runs,) = open_and_close([source.runs], source.grid, drawn, opening_m=config.opening_m, closing_m=config.closing_m)
+    runs = runs.with_values(np.where(drawn[runs.values], runs.values, np.uint8(IGNORE_INDEX)))
     all_wanted = len(wanted) == len(source.classes)
     block = Block.of_mask(runs, source.grid)
     part = draw_block(block, wanted, config, all_wanted=all_wanted, jobs=config.jobs, progress=progress)
@@ -279,6 +284,16 @@ def _outline(block: Block, parted: _Parted, scale: tuple[float, float]) -> _Outl
     )
 
 
+def _joined_at_corners(outlined: _Outlined, block: Block, graph: RegionGraph) -> _Outlined:
+    """Make one multipolygon of polygons of a class whose pixels touch at corners; all become multipolygons."""
+    cleaned = block.runs.with_values(graph.classes[graph.members])
+    regions = cleaned.regions(8)[cleaned.run_at(outlined.firsts - block.row_off * cleaned.width)]
+    _, first, group = np.unique(regions, return_index=True, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    joined = np.asarray(shapely.multipolygons(outlined.polygons[order], indices=group[order]), object)
+    return outlined.replaced(joined, first)
+
+
 def _as_part(
     outlined: _Outlined,
     columns: Columns,
@@ -286,10 +301,7 @@ def _as_part(
     scale: tuple[float, float],
     wanted: Sequence[MaskClass],
 ) -> LayerPart:
-    placed = place_on_grid(outlined.polygons, grid, scale)
-    invalid = int((~shapely.is_valid(placed)).sum())
-    if invalid:
-        logger.warning("%d polygons are invalid after rounding to coordinates of the CRS", invalid)
+    placed = place_valid(outlined.polygons, grid, scale)
     names = np.full(256, "", object)
     for entry in wanted:
         names[entry.value] = entry.name

@@ -48,12 +48,19 @@ class LayerFacts:
         empty: A part without polygons, for the columns and their kinds.
         job: Fingerprint of the job, kept with the file.
         date: Date of the layer (GeoPackage and Shapefile record one); the same date makes the same bytes.
+        multipart: The geometries are multipolygons, each of them; else polygons.
     """
 
     crs: str | None
     empty: LayerPart
     job: str
     date: datetime
+    multipart: bool = False
+
+    @property
+    def geometry_type(self) -> str:
+        """Name of the geometries' kind, the same in every format."""
+        return "MultiPolygon" if self.multipart else "Polygon"
 
 
 def check_format(path: Path) -> None:
@@ -142,6 +149,7 @@ class _Stream:
         self.error: BaseException | None = None
         self._parts = parts
         self._empty = facts.empty
+        self.geometry_type = facts.geometry_type
 
     def pieces(self) -> Iterator[LayerPart]:
         """Yield the rows, some thousand at a time."""
@@ -266,16 +274,16 @@ def _write_parquet(stream: _Stream, path: Path, name: str, facts: LayerFacts) ->
             sides = [batch.column("bbox").field(place).to_numpy(zero_copy_only=False) for place in range(4)]
             bounds[:2] = np.minimum(bounds[:2], [sides[0].min(), sides[1].min()])
             bounds[2:] = np.maximum(bounds[2:], [sides[2].max(), sides[3].max()])
-        writer.add_key_value_metadata({"geo": json.dumps(_geo_metadata(facts.crs, bounds)), JOB_KEY: facts.job})
+        writer.add_key_value_metadata({"geo": json.dumps(_geo_metadata(facts, bounds)), JOB_KEY: facts.job})
 
 
-def _geo_metadata(crs: str | None, bounds: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _geo_metadata(facts: LayerFacts, bounds: npt.NDArray[np.float64]) -> dict[str, Any]:
     """Return the metadata of a GeoParquet 1.1 file."""
     sides = {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
     column: dict[str, Any] = {
         "encoding": "WKB",
-        "crs": None if crs is None else pyproj.CRS(crs).to_json_dict(),
-        "geometry_types": ["Polygon"],
+        "crs": None if facts.crs is None else pyproj.CRS(facts.crs).to_json_dict(),
+        "geometry_types": [facts.geometry_type],
         "orientation": "counterclockwise",
         "covering": {"bbox": sides},
     }
@@ -300,7 +308,9 @@ def _write(
     with warnings.catch_warnings():
         # The mask's reader has said so already.
         warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
-        pyogrio.write_arrow(reader, path, geometry_name="geometry", geometry_type="Polygon", crs=text, **options)
+        pyogrio.write_arrow(
+            reader, path, geometry_name="geometry", geometry_type=stream.geometry_type, crs=text, **options
+        )
 
 
 @contextmanager

@@ -125,12 +125,12 @@ class Runs:
         same = self.values[upper] == self.values[lower]
         pairs = [(upper[same], lower[same])]
         if connectivity == 8:
-            pairs.extend(self._diagonals())
+            pairs.extend(self.diagonals())
         first = np.concatenate([pair[0] for pair in pairs])
         second = np.concatenate([pair[1] for pair in pairs])
         return join(self.count, first, second)
 
-    def _diagonals(self) -> Iterator[tuple[IntArray, IntArray]]:
+    def diagonals(self) -> Iterator[tuple[IntArray, IntArray]]:
         """Pairs of equal runs in neighbouring rows that touch at a corner only."""
         inner = np.flatnonzero((self.ends % self.width != 0) & (self.firsts >= self.width))
         above = self.run_at(self.ends[inner] - self.width)

@@ -40,7 +40,7 @@ def smooth_arcs(arcs: Arcs, wave: float, chosen: Flags) -> Geometries:
         return lines
     sigma = np.minimum(wave * _SIGMA_OF_WAVE, lengths[places] / _ARC_OF_SIGMA)
     samples = np.ceil(lengths[places] / sigma * _STEPS_OF_SIGMA).astype(np.int64) + 1
-    points, offsets = _sample(lines[places], lengths[places], samples)
+    points, offsets = _sample(lines[places], samples)
     smooth = _gaussian(points, offsets, sigma / (lengths[places] / (samples - 1)), arcs.closed[places])
     smoothed = lines_of(smooth, offsets)
     loops = arcs.closed[places]
@@ -49,7 +49,7 @@ def smooth_arcs(arcs: Arcs, wave: float, chosen: Flags) -> Geometries:
     return lines
 
 
-def _sample(lines: Geometries, lengths: FloatArray, samples: IntArray) -> tuple[FloatArray, IntArray]:
+def _sample(lines: Geometries, samples: IntArray) -> tuple[FloatArray, IntArray]:
     """Even samples of lines, both ends among them, as ragged vertices."""
     xy, line = shapely.get_coordinates(lines, return_index=True)
     steps = np.hypot(*np.diff(xy, axis=0).T)

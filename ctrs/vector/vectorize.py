@@ -25,6 +25,7 @@ from ctrs.vector.drawing import draw_block, reach_m
 from ctrs.vector.instances import FIRST_VALUE, open_instance_mask
 from ctrs.vector.layer_part import LayerPart
 from ctrs.vector.layers import LayerFacts, check_format, read_columns, read_job, write_layer
+from ctrs.vector.morphology import open_and_close
 from ctrs.vector.polygonize import crs_text
 from ctrs.vector.probabilities import ClassProbabilities, find_probabilities, open_probabilities
 
@@ -115,7 +116,9 @@ def vectorize(
         with partial_work(out, job, overwrite=config.overwrite) as work:
             empty = draw_block(Block.empty(file.grid), wanted, config)
             date = datetime.fromtimestamp(mask.stat().st_mtime, UTC)
-            facts = LayerFacts(crs=crs_text(file.grid), empty=empty, job=job, date=date)
+            facts = LayerFacts(
+                crs=crs_text(file.grid), empty=empty, job=job, date=date, multipart=config.connectivity == 8
+            )
             parts = draw_parts(file, wanted, config, probabilities=probabilities, progress=progress)
             write_layer(totals.counting(parts), work, facts)
     return VectorizeResult(path=out, counts=totals.counts, area_m2=totals.areas_m2)
@@ -150,8 +153,9 @@ def draw_parts(
     all_wanted = len(wanted) == len(file.classes)
     is_wanted = np.zeros(257, bool)
     is_wanted[[FIRST_VALUE] if config.instances else [entry.value for entry in wanted]] = True
+    bands = file.checked_runs(band_rows, progress)
     blocks = object_blocks(
-        file.checked_runs(band_rows, progress),
+        open_and_close(bands, file.grid, is_wanted, opening_m=config.opening_m, closing_m=config.closing_m),
         file.grid,
         is_wanted,
         reach_m=reach_m(config, file.grid),

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ctrs.vector import simplify
 from ctrs.vector.outlines import NO_REGION, trace
 from ctrs.vector.runs import Runs
 from ctrs.vector.simplify import simplify_coverage, touching_groups
