@@ -14,6 +14,7 @@ import numpy.typing as npt
 import shapely
 
 from ctrs.progress import Progress, no_progress
+from ctrs.vector.regularize.circles import find_circles, round_polygons
 from ctrs.vector.regularize.gaps import find_gaps, split_at_gaps
 from ctrs.vector.regularize.overlaps import part_overlaps
 from ctrs.vector.regularize.pixels import PixelRuns
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 Polygons = npt.NDArray[np.object_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Method = Literal["walls", "outline"]
+Method = Literal["walls", "circle", "outline"]
 
 MIN_IOU = 0.75
 """Straight walls that agree less with the outline that they were drawn from give way to it, simplified."""
@@ -92,7 +93,7 @@ def regularize_buildings(
         polygons: Exact outlines with disjoint interiors, in ground metres along the pixel axes; shape (P,).
         pixel_m: Width and height of a pixel, ground metres.
         tolerance_m: Tolerance of the simplified outline of a building that no straight walls fit.
-        right_angles_only: No diagonals and no free angles.
+        right_angles_only: No diagonals, no free angles, no circles.
         pixels: Foreground of each polygon before cleaning, on the same axes; without it nothing is parted.
         directions: Main and second direction of each polygon, degrees, as ``directions`` finds them; None: found here.
         jobs: Threads; None: as many as there are cores.
@@ -112,7 +113,14 @@ def regularize_buildings(
             logger.info("%d outlines parted at gaps into %d buildings", len(np.unique(sources[parted])), len(parted))
     costs = _RIGHT_ANGLES if right_angles_only else _ANY_ANGLES
     straight = _straight(polygons, rings, directions, costs, pixel_m, threads, progress)
-    return _checked(straight, polygons, sources, tolerance_m, threads)
+    is_round = np.zeros(len(polygons), bool)
+    if not right_angles_only:
+        rounded = _round(polygons, rings, straight, pixel_m, threads)
+        is_round = np.array([shape is not None for shape in rounded], bool)
+        straight[is_round] = rounded[is_round]
+    result = _checked(straight, polygons, sources, tolerance_m, threads)
+    result.methods[is_round & (result.methods == "walls")] = "circle"
+    return result
 
 
 @dataclass(frozen=True)
@@ -216,6 +224,23 @@ def _straight(
     polygon_offsets = np.concatenate([[0], np.cumsum(np.diff(rings.polygon_offsets)[done])])
     result[done] = shapely.from_ragged_array(shapely.GeometryType.POLYGON, corners[source], (offsets, polygon_offsets))
     return result
+
+
+def _round(
+    polygons: Polygons, rings: _Rings, straight: Polygons, pixel_m: tuple[float, float], threads: int
+) -> Polygons:
+    """Return round polygons, None where there is none."""
+    circles = np.full((len(rings.ring_offsets) - 1, 4), np.nan)
+
+    def work(first: int, last: int) -> None:
+        offsets = (rings.ring_offsets, rings.polygon_offsets)
+        find_circles(rings.corners, *offsets, first, last, _piece(pixel_m), SMOOTHING_M, circles)
+
+    _in_threads(work, len(polygons), threads)
+    found = round_polygons(circles, rings.polygon_offsets, polygons, straight, CORNER_M3, _piece(pixel_m), SMOOTHING_M)
+    areas = shapely.area(polygons)
+    found[np.abs(shapely.area(found) - areas) > MAX_AREA_CHANGE * areas] = None
+    return found
 
 
 def _piece(pixel_m: tuple[float, float]) -> float:
