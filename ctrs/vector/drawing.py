@@ -24,6 +24,7 @@ from ctrs.raster.units import Ruler
 from ctrs.vector.blocks import Block
 from ctrs.vector.class_mask import ClassMask
 from ctrs.vector.cleaning import RegionGraph, clean, ground_pixel_size
+from ctrs.vector.columns import all_columns, orientation_deg
 from ctrs.vector.coverage import join_coverage
 from ctrs.vector.instances import fill_between, numbers_of
 from ctrs.vector.layer_part import Columns, LayerPart
@@ -32,6 +33,7 @@ from ctrs.vector.outlines import NO_REGION, trace
 from ctrs.vector.placing import place_valid
 from ctrs.vector.polygonize import Geometries, crs_text, first_members
 from ctrs.vector.probabilities import ClassProbabilities
+from ctrs.vector.refining import refine_regions
 from ctrs.vector.regularize.pixels import PixelRuns
 from ctrs.vector.runs import IntArray, Runs
 from ctrs.vector.simplify import simplify_coverage
@@ -52,6 +54,7 @@ def draw_block(
     *,
     all_wanted: bool = False,
     probabilities: ClassProbabilities | None = None,
+    model: str | None = None,
     jobs: int | None = None,
     progress: Progress = no_progress,
 ) -> LayerPart:
@@ -62,7 +65,9 @@ def draw_block(
         wanted: Classes to draw.
         config: How.
         all_wanted: The mask has no other classes, so that what is drawn covers it without gaps.
-        probabilities: Of the mask's classes, for parting buildings where they dip.
+        probabilities: Of the mask's classes, for parting buildings where they dip, for outlines between pixels and for
+            ``confidence``.
+        model: Id of the model that predicted the mask.
         jobs: Threads; None: as many as there are cores.
         progress: Told after each unit of work.
 
@@ -85,12 +90,15 @@ def draw_block(
         graph = RegionGraph.of(replace(runs, values=graph.classes[graph.members]), grid, row_off=block.row_off)
     # Along the pixel axes in ground metres: there a tolerance is metres in any CRS.
     scale = ground_pixel_size(grid)
-    outlined = _outline(block, _parted(block, graph, scale, config, wanted, probabilities), scale)
+    tolerance = tolerance_m(config, grid)
+    parted = _parted(block, graph, scale, config, wanted, probabilities)
+    classes = np.full(len(parted.values), wanted[0].value) if config.instances else parted.values
+    between_pixels = config.regularize != "none" or tolerance > 0
+    outlined = _outline(block, parted, scale, classes, probabilities, between_pixels=between_pixels)
     if config.instances:
         values = np.full(len(outlined.values), wanted[0].value, np.uint8)
         outlined = replace(outlined, values=values, numbers=numbers_of(outlined.values))
-    tolerance = tolerance_m(config, grid)
-    columns: Columns = {}
+    columns: Columns = {"model": np.array([model], object)}
     is_building = _is_building(wanted)[outlined.values]
     if config.regularize != "none":
         # Compiled modules load their compiler: nobody else has to wait for it.
@@ -107,7 +115,11 @@ def draw_block(
             jobs=jobs,
             progress=progress,
         )
-        columns = {"method": straight.methods, "regularization_iou": straight.iou}
+        columns |= {
+            "method": straight.methods,
+            "regularization_iou": straight.iou,
+            "orientation_deg": orientation_deg(straight.polygons, straight.methods, grid),
+        }
         if not _others(wanted):
             outlined = outlined.replaced(straight.polygons, straight.sources)
             return _as_part(outlined, columns, grid, scale, wanted)
@@ -134,9 +146,10 @@ def draw_block(
         min_area_m2=config.smallest_polygon_m2,
     )
     # The entry past the last stands for polygons that are no buildings.
-    columns = {
+    columns |= {
         "method": np.append(straight.methods, np.array(["outline"], object))[joined.walls],
         "regularization_iou": np.append(straight.iou, np.nan)[joined.walls],
+        "orientation_deg": np.append(columns["orientation_deg"], np.nan)[joined.walls],
     }
     return _as_part(outlined.replaced(joined.polygons, joined.sources), columns, grid, scale, wanted)
 
@@ -211,12 +224,13 @@ def tolerance_m(config: VectorizeConfig, grid: Grid) -> float:
 @dataclass(frozen=True)
 class _Outlined:
     """Polygons in ground metres along the pixel axes of the mask, their class values, first pixels, regions before
-    parting, and numbers as instances."""
+    parting, confidence, and numbers as instances."""
 
     polygons: Geometries
     values: npt.NDArray[Any]
     firsts: IntArray
     regions: IntArray
+    confidence: npt.NDArray[np.float64]
     numbers: IntArray | None = None
 
     def replaced(self, polygons: Geometries, sources: IntArray | None = None) -> _Outlined:
@@ -228,6 +242,7 @@ class _Outlined:
             self.values[sources],
             self.firsts[sources],
             self.regions[sources],
+            self.confidence[sources],
             None if self.numbers is None else self.numbers[sources],
         )
 
@@ -271,16 +286,34 @@ def _parted(
     return _Parted(split.runs, split.sources, graph.classes[split.sources])
 
 
-def _outline(block: Block, parted: _Parted, scale: tuple[float, float]) -> _Outlined:
-    """Trace the regions of a block."""
+def _outline(
+    block: Block,
+    parted: _Parted,
+    scale: tuple[float, float],
+    classes: npt.NDArray[Any],
+    probabilities: ClassProbabilities | None,
+    *,
+    between_pixels: bool,
+) -> _Outlined:
+    """Trace the regions of a block; ``classes`` holds the mask value of the class of each."""
     runs = parted.runs
     outlines = trace(runs, runs.values, junctions=True)
     firsts = runs.firsts[first_members(runs.values)[outlines.regions]] + block.row_off * runs.width
+    polygons, confidence = refine_regions(
+        outlines,
+        runs,
+        classes,
+        probabilities,
+        scale=scale,
+        row_off=block.row_off,
+        between_pixels=between_pixels,
+    )
     return _Outlined(
-        outlines.polygons(scale, row_off=block.row_off),
+        polygons,
         parted.values[outlines.regions],
         firsts,
         parted.sources[outlines.regions],
+        confidence,
     )
 
 
@@ -313,4 +346,5 @@ def _as_part(
     }
     if outlined.numbers is not None:
         measured["instance"] = outlined.numbers
-    return LayerPart(polygons=placed, columns=measured | columns, firsts=outlined.firsts)
+    columns |= {"confidence": outlined.confidence, "model": np.repeat(columns["model"], len(placed))}
+    return LayerPart(polygons=placed, columns=all_columns(measured | columns, len(placed)), firsts=outlined.firsts)
