@@ -33,7 +33,9 @@ def count_holes(predicted: Polygons, truth: Polygons) -> tuple[int, int]:
     return len(wanted) - pairs, len(found) - pairs
 
 
-def party_wall_lengths(predicted: Polygons, truth: Polygons, matching: Matching) -> tuple[float, float]:
+def party_wall_lengths(
+    predicted: Polygons, truth: Polygons, matching: Matching, *, max_turn_deg: float | None = None
+) -> tuple[float, float]:
     """Return the length of true party walls, and how much of it the matched polygons share exactly.
 
     A party wall is the common border of two true polygons. What is shared is the common border of the two polygons
@@ -43,6 +45,7 @@ def party_wall_lengths(predicted: Polygons, truth: Polygons, matching: Matching)
         predicted: Valid polygons.
         truth: Valid polygons.
         matching: Of the two.
+        max_turn_deg: Count only what runs within so many degrees of a side of the true wall; None: all.
 
     Returns:
         Metres of true walls, metres shared.
@@ -50,13 +53,18 @@ def party_wall_lengths(predicted: Polygons, truth: Polygons, matching: Matching)
     first, second = shapely.STRtree(truth).query(truth, predicate="touches")
     once = first < second
     first, second = first[once], second[once]
-    wanted = _common_borders(truth[first], truth[second])
+    walls = _common_borders(truth[first], truth[second])
+    wanted = np.asarray(shapely.length(walls), np.float64)
     counterpart = np.full(len(truth), -1, np.int64)
     counterpart[matching.truth] = matching.predicted
     a, b = counterpart[first], counterpart[second]
     both = (a >= 0) & (b >= 0)
     shared = np.zeros(len(first))
-    shared[both] = _common_borders(predicted[a[both]], predicted[b[both]])
+    found = _common_borders(predicted[a[both]], predicted[b[both]])
+    if max_turn_deg is None:
+        shared[both] = shapely.length(found)
+    else:
+        shared[both] = [_parallel_length(*pair, max_turn_deg) for pair in zip(found, walls[both], strict=True)]
     return float(wanted.sum()), float(np.minimum(shared, wanted).sum())
 
 
@@ -69,6 +77,20 @@ def _holes(polygons: Polygons) -> Polygons:
     return np.asarray(shapely.polygons(rings[inner]), object)
 
 
-def _common_borders(first: Polygons, second: Polygons) -> npt.NDArray[np.float64]:
-    common = shapely.intersection(shapely.boundary(first), shapely.boundary(second))
-    return np.asarray(shapely.length(common), np.float64)
+def _common_borders(first: Polygons, second: Polygons) -> Polygons:
+    return np.asarray(shapely.intersection(shapely.boundary(first), shapely.boundary(second)), object)
+
+
+def _parallel_length(border: shapely.Geometry, wall: shapely.Geometry, max_turn_deg: float) -> float:
+    """Length of the sides of a border that run as a side of the wall does."""
+    sides, model = _sides(border), _sides(wall)
+    if not len(sides) or not len(model):
+        return 0.0
+    turn = (np.angle(sides, deg=True)[:, None] - np.angle(model, deg=True) + 90) % 180 - 90
+    return float(np.abs(sides)[np.abs(turn).min(axis=1) <= max_turn_deg].sum())
+
+
+def _sides(lines: shapely.Geometry) -> npt.NDArray[np.complex128]:
+    xy, part = shapely.get_coordinates(shapely.get_parts(lines), return_index=True)
+    steps = np.diff(xy[:, 0] + 1j * xy[:, 1])[part[1:] == part[:-1]]
+    return np.asarray(steps, np.complex128)

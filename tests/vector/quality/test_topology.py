@@ -47,3 +47,24 @@ def test_a_lost_house_shares_no_wall() -> None:
     truth = polygons(shapely.box(0, 0, 10, 10), shapely.box(10, 0, 20, 10))
     predicted = polygons(shapely.box(0, 0, 20, 10))
     assert party_wall_lengths(predicted, truth, match_polygons(predicted, truth)) == (10.0, 0.0)
+
+
+def test_what_runs_elsewhere_than_the_true_wall_is_shared_but_not_straight() -> None:
+    truth = polygons(shapely.box(0, 0, 10, 10), shapely.box(10, 0, 20, 10))
+    # The wall goes 4 m straight, 2 m along a step to and fro, and 6 m straight.
+    wall = [(10.0, 0.0), (10.0, 4.0), (11.0, 4.0), (11.0, 10.0)]
+    left = shapely.Polygon([(0, 0), *wall, (0, 10)])
+    right = shapely.Polygon([(20, 0), (20, 10), *wall[::-1]])
+    predicted = polygons(left, right)
+    matching = match_polygons(predicted, truth)
+    assert party_wall_lengths(predicted, truth, matching) == (10.0, 10.0)
+    walls = party_wall_lengths(polygons(right, left), truth, match_polygons(polygons(right, left), truth))
+    assert walls == (10.0, 10.0)
+    skewed = polygons(
+        shapely.Polygon([(0, 0), (9, 0), (11, 10), (0, 10)]), shapely.Polygon([(9, 0), (20, 0), (20, 10), (11, 10)])
+    )
+    found = match_polygons(skewed, truth)
+    assert party_wall_lengths(skewed, truth, found) == (10.0, 10.0)
+    assert party_wall_lengths(skewed, truth, found, max_turn_deg=2.0) == (10.0, 0.0)
+    stepped = party_wall_lengths(predicted, truth, matching, max_turn_deg=2.0)
+    assert stepped == (10.0, 10.0)
