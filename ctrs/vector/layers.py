@@ -186,7 +186,10 @@ class _Stream:
             ids = np.arange(done + 1, done + len(piece) + 1, dtype=np.int64)
             done += len(piece)
             values = [ids, *piece.columns.values(), shapely.to_wkb(polygons)]
-            arrays = [pa.array(column, field.type) for column, field in zip(values, schema, strict=False)]
+            # Numbers that are not known are NaN here, and null in the file.
+            arrays = [
+                pa.array(column, field.type, from_pandas=True) for column, field in zip(values, schema, strict=False)
+            ]
             if len(schema) > len(arrays):
                 arrays.append(_boxes(polygons, schema.field(len(arrays)).type))
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -21,6 +21,7 @@ from ctrs.raster.geotiff import warn_missing_crs
 from ctrs.vector.block_drawing import draw_blocks
 from ctrs.vector.blocks import Block, object_blocks
 from ctrs.vector.class_mask import MaskFile, open_class_mask
+from ctrs.vector.columns import model_of
 from ctrs.vector.drawing import draw_block, reach_m
 from ctrs.vector.instances import FIRST_VALUE, open_instance_mask
 from ctrs.vector.layer_part import LayerPart
@@ -161,28 +162,34 @@ def draw_parts(
         reach_m=reach_m(config, file.grid),
         small_hole_m2=config.smallest_hole_m2,
     )
+    model = model_of(file.dataset)
     return draw_blocks(
         blocks,
-        lambda block: draw_block(block, wanted, config, all_wanted=all_wanted, probabilities=probabilities, jobs=1),
+        lambda block: draw_block(
+            block, wanted, config, all_wanted=all_wanted, probabilities=probabilities, model=model, jobs=1
+        ),
         jobs=config.jobs,
     )
 
 
 def _probabilities(file: MaskFile, config: VectorizeConfig) -> ClassProbabilities | None:
-    """Return the probabilities that buildings are parted by.
+    """Return the probabilities of the mask's classes: those that are named, or that stand beside it.
 
     Raises:
         InputNotFoundError: They are needed and not there.
+        RasterError: Those that are named or needed do not go with the mask.
     """
-    if config.split != "probability":
-        return None
     path = find_probabilities(file.path, config)
-    if path is None:
+    needed = config.split == "probability"
+    if path is None and needed:
         raise InputNotFoundError(
             f"{file.path}: no probabilities found for --split probability; predict with --probabilities, name the "
             "raster with --probabilities, or choose --split watershed"
         )
-    return open_probabilities(path, file.path, file.grid, file.classes, named=True)
+    if path is None:
+        return None
+    named = needed or config.probabilities is not None
+    return open_probabilities(path, file.path, file.grid, file.classes, named=named)
 
 
 def choose_classes(classes: Sequence[MaskClass], names: Sequence[str], where: Path) -> tuple[MaskClass, ...]:
