@@ -25,7 +25,8 @@ from ctrs.vector.columns import model_of
 from ctrs.vector.drawing import draw_block, reach_m
 from ctrs.vector.instances import FIRST_VALUE, open_instance_mask
 from ctrs.vector.layer_part import LayerPart
-from ctrs.vector.layers import LayerFacts, check_format, read_columns, read_job, write_layer
+from ctrs.vector.layer_stream import LayerFacts
+from ctrs.vector.layers import check_format, read_columns, read_job, write_layer
 from ctrs.vector.morphology import open_and_close
 from ctrs.vector.polygonize import crs_text
 from ctrs.vector.probabilities import ClassProbabilities, find_probabilities, open_probabilities

@@ -11,7 +11,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldE
 
 from ctrs.errors import OutputError
 from ctrs.jobs import PartialWork
-from ctrs.vector.layers import JOB_KEY
+from ctrs.vector.layer_stream import JOB_KEY
 
 _DATE_OPTION = "OGR_CURRENT_DATE"
 _ERRORS = (DataSourceError, DataLayerError, FieldError, FeatureError, GeometryError, OSError)

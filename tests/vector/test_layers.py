@@ -16,9 +16,10 @@ import shapely
 
 from ctrs.errors import LayerWarning, OutputError, RasterError
 from ctrs.jobs import partial_work
-from ctrs.vector import layers
+from ctrs.vector import layer_stream, layers
 from ctrs.vector.layer_part import LayerPart
-from ctrs.vector.layers import LayerFacts, read_columns, read_job, write_layer
+from ctrs.vector.layer_stream import LayerFacts
+from ctrs.vector.layers import read_columns, read_job, write_layer
 from ctrs.vector.shapefile import shapefile_names
 
 EXTENSIONS = [".gpkg", ".parquet", ".fgb", ".geojson", ".shp"]
@@ -145,6 +146,7 @@ def test_no_more_rows_are_held_than_are_written_at_a_time(tmp_path: Path, monkey
         return joined(cls, parts)
 
     monkeypatch.setattr(LayerPart, "joined", classmethod(counting))
-    monkeypatch.setattr(layers, "_BATCH_ROWS", 100)
+    monkeypatch.setattr(layer_stream, "BATCH_ROWS", 100)
+    monkeypatch.setattr(layers, "BATCH_ROWS", 100)
     write(squares(2000), tmp_path / "a.parquet", [30])
     assert max(held) <= 130

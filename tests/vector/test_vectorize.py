@@ -34,7 +34,7 @@ from ctrs.errors import (
     UsageError,
 )
 from ctrs.jobs import partial_dir
-from ctrs.vector import layers, polygons_path, vectorize
+from ctrs.vector import polygons_path, vectorize
 
 EXTENSIONS = [".gpkg", ".parquet", ".fgb", ".geojson"]
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
@@ -317,7 +317,7 @@ def test_a_write_that_fails_leaves_nothing(write_mask, tmp_path, labels, monkeyp
         path.write_text("half a la")
         raise kind("disk full")
 
-    monkeypatch.setattr(layers.pyogrio, "write_arrow", fail)
+    monkeypatch.setattr("pyogrio.write_arrow", fail)
     with pytest.raises(OutputError, match=r"a\.gpkg: not writable \(disk full\)"):
         vectorize(write_mask(labels), tmp_path / "a.gpkg")
     assert [path.name for path in tmp_path.iterdir()] == ["scene_mask.tif"]
