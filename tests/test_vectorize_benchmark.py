@@ -61,7 +61,7 @@ def test_real_buildings(tmp_path: Path, real_data: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| zanzibar_a, low")]
-    assert [row[1] for row in rows] == 2 * ["ctrs none", "ctrs full"]
+    assert [row[1] for row in rows] == ["none", "full", "full, watershed", "full, instances"]
     assert 0.85 < float(rows[0][2]) < 1
     assert (tmp_path / "kept" / "zanzibar_a_low_mask_full_quality.json").exists()
     assert (tmp_path / "kept" / "zanzibar_a_low_mask_full.png").exists()

@@ -5,8 +5,10 @@
 
 The labels of Banepa (a dense town, many roofs touch) and Zanzibar (free-standing houses) become masks on the grids of
 their scenes, degraded at each level of noise. With ``--run`` also scenes that the model has not seen (unless it was
-trained on them) are mapped. Each mask is drawn without and with straight walls, and judged against the labels as they
-were drawn by hand, cut to the scene. ``--pictures`` draws the verdicts, for looking at; they show others' imagery.
+trained on them) are mapped. Each mask is drawn without straight walls, with them, and with touching buildings parted;
+those of labels also with a number for each building, as a network for instances would give it. All are judged against
+the labels as they were drawn by hand, cut to the scene. ``--pictures`` draws the verdicts, for looking at; they show
+others' imagery.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import numpy.typing as npt
 import rasterio
+import rasterio.features
 import shapely
 from comparison import Run, table, write_mask
 from PIL import Image, ImageDraw
+from scipy.ndimage import distance_transform_edt
 
 from ctrs.config import VectorizeConfig
 from ctrs.errors import CtrsWarning
@@ -38,7 +43,12 @@ from ctrs.vector import vectorize
 from ctrs.vector.quality_report import report_quality
 from ctrs.vector.reference import on_grid, read_reference
 
-REGULARIZE = ("none", "full")
+WAYS = {
+    "none": VectorizeConfig(overwrite=True),
+    "full": VectorizeConfig(regularize="full", overwrite=True),
+    "full, watershed": VectorizeConfig(regularize="full", split="watershed", overwrite=True),
+}
+NUMBERED = VectorizeConfig(regularize="full", instances=True, overwrite=True)
 VIEW_PX = 900
 
 
@@ -61,7 +71,11 @@ DEGRADED = (BANEPA, _fair("zanzibar_a"))
 PREDICTED = tuple(map(_fair, ("zanzibar_b", "catanduanes_a", "catanduanes_b", "banepa_rural_a", "banepa_rural_b")))
 
 
-def degraded(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Place, Path]]:
+Drawing = tuple[str, Place, Path, dict[str, VectorizeConfig]]
+"""Name of a mask, where it lies, its file, and the ways to draw it."""
+
+
+def degraded(args: argparse.Namespace, folder: Path) -> Iterator[Drawing]:
     """Write the masks of labels with noise."""
     for place in DEGRADED:
         if place.name not in args.places:
@@ -73,10 +87,28 @@ def degraded(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Plac
         for level in args.levels:
             mask = folder / f"{place.name}_{level}_mask.tif"
             write_mask(NoisyMask(shapes, grid, NOISE_LEVELS[level], seed=args.seed), mask)
-            yield f"{place.name}, {level}", place, mask
+            yield f"{place.name}, {level}", place, mask, WAYS
+            numbered = folder / f"{place.name}_{level}_numbered.tif"
+            number_buildings(mask, shapes, numbered)
+            yield f"{place.name}, {level}", place, numbered, {"full, instances": NUMBERED}
 
 
-def predicted(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Place, Path]]:
+def number_buildings(mask: Path, shapes: npt.NDArray[np.object_], numbered: Path) -> None:
+    """Write a mask's buildings with a number for each: that of the nearest true one."""
+    with rasterio.open(mask) as dataset:
+        pixels, profile = dataset.read(1), dataset.profile
+        numbers = rasterio.features.rasterize(
+            zip(shapes, range(1, len(shapes) + 1), strict=True),
+            out_shape=pixels.shape,
+            transform=dataset.transform,
+            dtype="uint16",
+        )
+    nearest = distance_transform_edt(numbers == 0, return_distances=False, return_indices=True)
+    with rasterio.open(numbered, "w", **{**profile, "dtype": "uint16"}) as dataset:
+        dataset.write(np.where(pixels > 0, numbers[tuple(nearest)], 0).astype(np.uint16), 1)
+
+
+def predicted(args: argparse.Namespace, folder: Path) -> Iterator[Drawing]:
     """Map the scenes with a trained model, if one is given; masks that stand there already are kept."""
     if args.run is None:
         return
@@ -87,22 +119,22 @@ def predicted(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Pla
     for place in PREDICTED:
         mask = folder / f"{place.name}_mask.tif"
         predictor.predict_raster(args.data / place.scene, mask, PredictConfig())
-        yield f"{place.name}, predicted", place, mask
+        yield f"{place.name}, predicted", place, mask, WAYS
 
 
-def judged(title: str, place: Place, mask: Path, args: argparse.Namespace) -> list[Run]:
+def judged(drawing: Drawing, args: argparse.Namespace) -> list[Run]:
     """Draw the polygons of a mask in each way and judge them."""
+    title, place, mask, ways = drawing
     reference = read_reference(args.data / place.labels)
     runs: list[Run] = []
-    for way in REGULARIZE:
-        layer = mask.with_name(f"{mask.stem}_{way}.gpkg")
-        config = VectorizeConfig(regularize=way, overwrite=True)
+    for way, config in ways.items():
+        layer = mask.with_name(f"{mask.stem}_{way.replace(', ', '_')}.gpkg")
         started = time.process_time()
         vectorize(mask, layer, config)
         seconds = time.process_time() - started
         report = report_quality(layer, mask, reference, config)
         assert report.judgement is not None
-        runs.append(Run(title, f"ctrs {way}", report.judgement.quality, seconds, None))
+        runs.append(Run(title, way, report.judgement.quality, seconds, None))
         print(json.dumps({"layer": layer.name, **report.content["truth_verdicts"]}), file=sys.stderr)
         if args.pictures:
             draw(args.data / place.scene, report.verdicts_path, layer.with_suffix(".png"))
@@ -147,8 +179,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         runs: list[Run] = []
         for masks in (degraded, predicted):
-            for title, place, mask in masks(args, folder):
-                runs += judged(title, place, mask, args)
+            for drawing in masks(args, folder):
+                runs += judged(drawing, args)
     print(table(runs))
 
 

@@ -27,8 +27,9 @@ from ctrs.raster.names import split_layer
 from ctrs.raster.units import ground_pixel_size_m
 from ctrs.report.verdict_style import verdict_style
 from ctrs.vector.layers import read_job
-from ctrs.vector.polygonize import crs_text
+from ctrs.vector.polygonize import Geometries, crs_text
 from ctrs.vector.quality import DEFINITIONS_VERSION, Judgement, judge_polygons
+from ctrs.vector.quality.matching import Overlaps
 from ctrs.vector.reference import Reference, ReferencePart, cut_to, on_grid
 from ctrs.vector.valid_area import valid_area
 from ctrs.vector.verdict_layer import write_verdicts
@@ -36,6 +37,9 @@ from ctrs.vector.verdict_layer import write_verdicts
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
+
+SMALLEST_PART_M2 = 8.0
+"""Parts of buildings that the border of the scene cuts off count from this ground area, whatever is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +169,6 @@ def report_quality(
             "truth": describe_file(split_layer(reference.path)[0]),
             "name": str(reference.path),
             "class": name,
-            "smallest": config.smallest_polygon_m2,
             "ignored": not config.instances,
         }
     )
@@ -181,8 +184,9 @@ def report_quality(
         grid = Grid.of(dataset)
     polygons = on_grid(reference, grid, mask)
     area, _ = valid_area(mask, ignored=None if config.instances else IGNORE_INDEX, progress=progress)
-    part = cut_to(polygons, area, smallest=_in_crs_units(config.smallest_polygon_m2, grid))
+    part = cut_to(polygons, area, smallest=_in_crs_units(SMALLEST_PART_M2, grid))
     drawn = read_drawn(layer, name, grid)
+    drawn = drawn[~_lies_in(drawn.geometry.to_numpy(), part.small)].reset_index(drop=True)
     judgement = judge_polygons(drawn, part.polygons, progress=progress)
     content = _content(judgement, part, reference, job=job, name=name, layer=layer, mask=mask)
     with partial_work(verdicts, job, overwrite=config.overwrite) as work:
@@ -215,6 +219,14 @@ def read_drawn(layer: Path, name: str, grid: Grid) -> geopandas.GeoDataFrame:
     # GeoJSON always names a CRS, and is in WGS 84 wherever the mask has one.
     frame = frame.set_crs(None, allow_override=True) if crs is None else frame.to_crs(crs)
     return frame[frame["class"] == name].reset_index(drop=True)
+
+
+def _lies_in(shapes: Geometries, areas: Geometries) -> npt.NDArray[np.bool_]:
+    """Tell which shapes lie in one of some areas with more than half of their own."""
+    overlaps = Overlaps.of(shapes, areas)
+    result = np.zeros(len(shapes), bool)
+    result[overlaps.predicted[overlaps.in_truth]] = True
+    return result
 
 
 def _with_sources(

@@ -44,6 +44,7 @@ class ReferencePart:
         cut: True where a piece was cut off; shape (N,).
         num_outside: Reference polygons of which nothing is left.
         num_small: Of these, how many were cut down to less than the smallest area.
+        small: The parts below the smallest area, which do not count; nor does what is drawn there.
     """
 
     polygons: geopandas.GeoSeries
@@ -51,6 +52,7 @@ class ReferencePart:
     cut: npt.NDArray[np.bool_]
     num_outside: int
     num_small: int
+    small: Geometries
 
 
 def read_reference(path: Path) -> Reference:
@@ -163,4 +165,5 @@ def cut_to(polygons: geopandas.GeoSeries, area: Geometries, *, smallest: float) 
         cut=np.repeat([False, True], [len(kept_whole), int(large.sum())])[order],
         num_outside=int((~left).sum()),
         num_small=int((within & ~left).sum()),
+        small=cut[~large],
     )

@@ -28,7 +28,7 @@ TRUTH = [
     at(90, 10, 20, 20),  # 30 columns wide in the mask
     at(190, 50, 40, 20),  # across the right border: 10 columns inside
     at(0, 195, 20, 20),  # across the lower border: 5 rows, of which 3 are nodata: 10 m²
-    at(-30, 60, 31, 10),  # half a metre inside
+    at(-28, 60, 30, 10),  # a metre inside, drawn, but below 8 m²
     at(300, 300, 20, 20),  # outside
     at(50, 150, 20, 20),  # under nodata
 ]
@@ -40,6 +40,7 @@ def mask(write_mask: WriteMask) -> Path:
     for col, row, width, height in ((10, 10, 20, 20), (90, 10, 30, 20), (190, 50, 10, 20), (140, 140, 10, 10)):
         labels[row : row + height, col : col + width] = 1
     labels[195:197, :20] = 1
+    labels[60:70, :2] = 1
     labels[197:, :20] = 255
     labels[145:175, 45:75] = 255
     return write_mask(labels)
@@ -63,7 +64,7 @@ def test_a_layer_is_judged_where_the_mask_is_valid(mask: Path, truth: Path, tmp_
     assert content["format_version"] == content["definitions_version"] == 1
     assert content["class"] == "building"
     reference = content["reference"]
-    # The strip of half a metre and the building at the lower border: 2 rows of 20 columns are 10 m², which count.
+    # The strip of a metre does not count. The building at the lower border: 2 rows of 20 columns are 10 m², which count.
     assert reference["num_in_file"] == 8
     assert (reference["num_judged"], reference["num_outside"], reference["num_cut"]) == (5, 3, 2)
     assert reference["num_cut_small"] == 1
@@ -80,7 +81,7 @@ def test_a_layer_is_judged_where_the_mask_is_valid(mask: Path, truth: Path, tmp_
     assert true["cut"].tolist() == [False, False, False, True, True]
     assert true["verdict"].tolist() == ["matched", "missed", "matched", "matched", "matched"]
     drawn = buildings[buildings["layer"] == "drawn"]
-    assert sorted(drawn["source_id"]) == [1, 2, 3, 4, 5]
+    assert sorted(drawn["source_id"]) == [1, 2, 3, 5, 6]  # the fourth lies where nothing is judged
     assert drawn.set_index("source_id").geometry[1].area == pytest.approx(100, rel=1e-3)
     partner = buildings.set_index("id").loc[true["partner"].iloc[2]]
     assert (partner["layer"], partner["verdict"]) == ("drawn", "matched")
@@ -92,16 +93,17 @@ def test_a_layer_is_judged_where_the_mask_is_valid(mask: Path, truth: Path, tmp_
 
 def test_multipolygons_of_eight_neighbours_are_judged(write_mask: WriteMask, tmp_path: Path) -> None:
     labels = np.zeros((100, 100), np.uint8)
-    labels[10:20, 10:20] = labels[20:30, 20:30] = labels[50:60, 50:60] = 1
+    labels[10:20, 10:20] = labels[20:30, 20:30] = labels[30:40, 30:40] = labels[50:60, 50:60] = 1
     mask, layer, config = write_mask(labels), tmp_path / "drawn.gpkg", VectorizeConfig(connectivity=8)
     vectorize(mask, layer, config)
     truth = tmp_path / "truth.gpkg"
-    geopandas.GeoSeries([at(10, 10, 10, 10), at(20, 20, 10, 10), at(50, 50, 10, 10)], crs="EPSG:32633").to_file(truth)
+    shapes = [at(place, place, 10, 10) for place in (10, 20, 30, 50)]
+    geopandas.GeoSeries(shapes, crs="EPSG:32633").to_file(truth)
     done = report_quality(layer, mask, read_reference(truth), config)
-    assert done.content["truth_verdicts"] == {"matched": 2, "split": 0, "merged": 1, "missed": 0}
+    assert done.content["truth_verdicts"] == {"matched": 1, "split": 0, "merged": 3, "missed": 0}
     buildings = geopandas.read_file(done.verdicts_path)
     assert set(buildings.geom_type) == {"MultiPolygon"}
-    assert buildings.set_index("id").loc[4, "parts"] == 2
+    assert buildings.set_index("id").loc[5, "parts"] == 3
 
 
 def test_a_finished_report_is_not_made_again(mask: Path, truth: Path, tmp_path: Path) -> None:
