@@ -79,8 +79,10 @@ class Network:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
             output = module(images)
         logits: Tensor = getattr(output, "logits", output)
-        # A sum tells in one pass: what is not finite stays so in it.
-        if not math.isfinite(logits.sum(dtype=torch.float32).item()):
+        # A sum tells in one pass: what is not finite stays so in it. Asked for in float32, that of bfloat16, which
+        # reaches as far, takes several times as long.
+        wide = torch.float32 if logits.dtype is torch.float16 else None
+        if not math.isfinite(logits.sum(dtype=wide).item()):
             raise CheckpointError(
                 f"the network returned values that are not finite, computing in {str(self.precision)[6:]}; "
                 "pass --precision fp32, and if that does not help, train again: the weights are broken"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -242,7 +244,7 @@ def largest_class(sums: Tensor) -> Tensor:
     """Return the index of the largest of K values at each pixel, the first of equals.
 
     A loop of comparisons, since on the CPU ``torch.argmax`` over a leading axis takes many times as long, and so does
-    ``masked_fill_``.
+    ``masked_fill_``; there it is numpy's, which takes less time than torch's.
 
     Args:
         sums: (K, n, m), K at most 255.
@@ -253,12 +255,27 @@ def largest_class(sums: Tensor) -> Tensor:
     >>> largest_class(torch.tensor([[[1.0, 2.0, 0.0]], [[1.0, 3.0, -1.0]]]))
     tensor([[0, 1, 0]], dtype=torch.uint8)
     """
+    if sums.device.type == "cpu":
+        return torch.from_numpy(_largest_class(sums.numpy()))
     best = sums[0].clone()
     indices = torch.zeros(best.shape, dtype=torch.uint8, device=sums.device)
     for index in range(1, len(sums)):
         larger = (sums[index] > best).view(torch.uint8).mul_(index)
         torch.maximum(indices, larger, out=indices)
         torch.maximum(best, sums[index], out=best)
+    return indices
+
+
+def _largest_class(sums: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    best = sums[0].copy()
+    indices = np.zeros(best.shape, np.uint8)
+    is_larger = np.empty(best.shape, bool)
+    larger = is_larger.view(np.uint8)
+    for index, values in enumerate(sums[1:], start=1):
+        np.greater(values, best, out=is_larger)
+        larger *= np.uint8(index)
+        np.maximum(indices, larger, out=indices)
+        np.maximum(best, values, out=best)
     return indices
 
 

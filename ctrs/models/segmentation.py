@@ -103,7 +103,11 @@ class SegmentationModel(nn.Module):
             embedding, inner = self.decoder.with_inner(features)
         else:
             embedding = self.decoder(list(features))
-        logits = F.interpolate(self.head(embedding), size=padded.shape[-2:], mode="bilinear", align_corners=False)
+        logits = self.head(embedding)
+        if not self.training and logits.shape[1] == 2 and logits.device.type == "cpu":
+            # Two channels that lie beside each other torch enlarges five times as slowly.
+            logits = logits.contiguous()
+        logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
         return SegmentationOutput(logits[..., :height, :width], features, embedding, inner)
 
 
