@@ -1,6 +1,7 @@
 """Run as a script: map a tall scene and print what memory that took, as JSON.
 
-Arguments: folder, width, height, window. The scene is a VRT that repeats a small file, the network nearly nothing.
+Arguments: folder, width, height, window, options in JSON. The scene is a VRT that repeats a small file, the network
+nearly nothing.
 """
 
 import json
@@ -69,7 +70,7 @@ def mib(name):
     return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def main(folder, width, height, window_px):
+def main(folder, width, height, window_px, options):
     torch.set_num_threads(1)
     classes = ClassMap(
         classes=tuple(LandClass(value=i, name=f"class {i}", color=(i, 9, 9)) for i in range(NUM_CLASSES))
@@ -78,23 +79,29 @@ def main(folder, width, height, window_px):
         names=("red", "green", "blue"), dtype="uint8", low=(0,) * 3, high=(255,) * 3, mean=(120,) * 3, std=(60,) * 3
     )
     predictor = Predictor(Trivial(), classes=classes, bands=bands, window_px=window_px, device="cpu", precision="fp32")
-    config = PredictConfig()
+    config = PredictConfig(**options)
     # Libraries, their threads and one batch of activations are no part of what grows with the scene.
     predictor.predict_raster(tall_scene(folder, width, window_px), folder / "first_mask.tif", config)
     scene = tall_scene(folder, width, height)
     plan = predictor.plan(height, width, config)
-    _, bound = fitting_blocks(plan, Products.for_config(classes, config), count=3, dtype="uint8")
+    _, bound = fitting_blocks(plan, Products.for_config(classes, config), count=3, dtype="uint8", tta=config.tta)
     before = mib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     peaks = []
-    predictor.predict_raster(
-        scene, folder / f"mask_{height}.tif", config, progress=lambda *_: peaks.append(mib("VmHWM"))
-    )
+
+    def look(done, total, _):
+        peaks.append(mib("VmHWM"))
+        if done == total:  # what comes now is another peak
+            Path("/proc/self/clear_refs").write_text("5")
+
+    predictor.predict_raster(scene, folder / f"mask_{height}.tif", config, progress=look)
+    finishing = mib("VmHWM")
     print(json.dumps({
-        "before": before, "loop": max(peaks), "whole": mib("VmHWM"), "bound": bound.total / 2**20, "told": str(bound),
+        "before": before, "loop": max(peaks), "finishing": finishing, "whole": max(*peaks, finishing),
+        "bound": bound.total / 2**20, "told": str(bound),
         "logits": 4 * NUM_CLASSES * window_px**2 * plan.batch_size / 2**20,
     }))  # fmt: skip
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *(int(argument) for argument in sys.argv[2:]))
+    main(Path(sys.argv[1]), *(int(argument) for argument in sys.argv[2:5]), json.loads(sys.argv[5]))

@@ -47,6 +47,25 @@ def test_it_grows_with_what_is_held_and_not_with_the_height():
         assert total(products=products_for(**wanted)) > usual
 
 
+def test_it_holds_what_test_time_augmentation_takes():
+    usual, flip, d4 = (total(tta=tta) for tta in ("none", "flip", "d4"))
+    assert usual < flip < d4
+    # Sums of logits for each window of a batch: as many as are added pair by pair, the newest, the mean, a turned one.
+    assert d4 - usual == 2 * 512**2 * 4 * (2 * 3 + 6 * (3 + 2 + 1))
+    assert total(tta="multiscale:0.5,1,2") > total(tta="multiscale:0.5,1")
+    assert "augmentation 88 MB" in str(fitted(tta="d4")[1])
+
+
+def test_it_holds_what_finishing_takes():
+    parts, bound = fitted(width=200_000, max_memory=511_000_000)
+    assert bound.total == bound.finishing + bound.gdal > 400_000_000
+    assert "when the files are finished" in str(bound)
+    with pytest.raises(UsageError, match=r"the finished files of a scene of 200000 px width takes 510 MB.*--bounds"):
+        fitted(width=200_000, max_memory=500_000_000)
+    assert "finished" not in str(fitted()[1])
+    assert len(parts) > 1
+
+
 def test_wide_scenes_fall_into_as_few_blocks_of_columns_as_fit():
     parts, bound = fitted(width=60_000)
     assert (len(parts), bound.blocks) == (1, 1)
@@ -67,12 +86,12 @@ def test_a_limit_below_one_column_of_windows_is_refused():
         fitted(max_memory=50_000_000)
 
 
-def measured(folder, *arguments):
+def measured(folder, *arguments, **options):
     """Map a tall scene in a process of its own, in which freed memory goes back at once."""
     calm = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072",
             "MALLOC_TRIM_THRESHOLD_": "131072", "PYTHONPATH": str(SCRIPT.parents[2])}  # fmt: skip
     folder.mkdir()
-    command = [sys.executable, "-W", "error", SCRIPT, folder, *map(str, arguments)]
+    command = [sys.executable, "-W", "error", SCRIPT, folder, *map(str, arguments), json.dumps(options)]
     done = subprocess.run(command, env={**os.environ, **calm}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -89,3 +108,21 @@ def test_memory_at_6000_columns(tmp_path):
         assert found["loop"] - found["before"] < 200 + found["logits"]
         assert found["loop"] - found["before"] < found["bound"] + found["logits"]
     assert high["whole"] - high["before"] < low["whole"] - low["before"] + 50
+
+
+@pytest.mark.slow
+@needs_proc
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tta": "d4"},
+        {"tta": "multiscale:0.75,1,1.5"},
+        {"confidence": "margin", "probabilities": "uint8"},
+        {"probabilities": "float16"},
+    ],
+    ids=["plain", "d4", "multiscale", "all", "float16"],
+)
+def test_the_bound_holds_to_the_end(tmp_path, options):
+    found = measured(tmp_path / "work", 3000, 1500, 512, **options)
+    assert found["whole"] - found["before"] < found["bound"] + found["logits"]

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,3 +157,88 @@ def test_a_full_disk_is_one_clear_line_and_the_work_goes_on_later(work, tmp_path
     again = run(command(work, out))
     assert again.returncode == 0, again.stderr
     assert products(out) == products(whole)
+
+
+def test_a_folder_that_may_not_be_written_is_one_clear_line(work, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0o555)
+    bound = []
+    if os.geteuid() == 0:  # who may write anywhere, unless that right is taken away
+        bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        if shutil.which("setpriv") is None or run([*bound, "true"]).returncode:
+            pytest.skip("root may write anywhere")
+    refused = run([*bound, *command(work, closed / "a_mask.tif")])
+    assert refused.returncode == 1, refused.stderr
+    assert "Traceback" not in refused.stderr
+    last = refused.stderr.strip().splitlines()[-1]
+    assert last == f"error: {closed}: not writable (Permission denied); choose another place with -o"
+    assert not list(closed.iterdir())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that makes a file system of so many bytes in memory, which only root may."""
+    mounted = []
+
+    def mount(size):
+        place = tmp_path / f"disk{len(mounted)}"
+        place.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here ({done.stderr.decode().strip()})")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("share", [0.3, 1.0, 1.7], ids=["rows", "mask", "overviews"])
+def test_a_disk_that_is_really_full(work, tmp_path, small_disk, share):
+    whole = tmp_path / "whole" / "a_mask.tif"
+    assert run(command(work, whole)).returncode == 0
+    disk = small_disk(int(whole.stat().st_size * share) // 4096 * 4096)
+    out = disk / "a_mask.tif"
+    full = run(command(work, out))
+    assert full.returncode == 1, full.stderr
+    assert "Traceback" not in full.stderr
+    last = full.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "free space there or choose another place with -o" in last
+    assert not products(out)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    again = run(command(work, out))
+    assert again.returncode == 0, again.stderr
+    assert products(out) == products(whole)
+
+
+def test_a_compiled_network_gives_the_same_mask(work, tmp_path):
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("compiling takes a C++ compiler")
+    scene = tmp_path / "part.tif"
+    with rasterio.open(work / "scene.tif") as file:
+        pixels = file.read(window=((0, 300), (0, WIDTH)))
+        with rasterio.open(scene, "w", **{**file.profile, "height": 300}) as part:
+            part.write(pixels)
+    found = {}
+    for name, more in {"plain": (), "compiled": ("--compile",)}.items():
+        out = tmp_path / name / "a_mask.tif"
+        wanted = ["--precision", "fp32", "--probabilities", "float16", "--confidence", "margin", *more]
+        arguments = ["predict", str(scene), "-m", str(work / "run"), "-o", str(out), *wanted]
+        done = run([sys.executable, "-c", PROGRAM, "0", "0", *arguments])
+        assert done.returncode == 0, done.stderr
+        with rasterio.open(out) as file:
+            found[name] = [file.read(1)]
+        for beside in ("a_probabilities.tif", "a_confidence.tif"):
+            with rasterio.open(out.with_name(beside)) as file:
+                found[name].append(file.read().astype(np.float64))
+    (plain, shares, margin), (compiled, compiled_shares, _) = found["plain"], found["compiled"]
+    np.testing.assert_allclose(compiled_shares, shares, atol=1e-3)  # the steps of 16 bits
+    sure = margin[0] / 65535 > 1e-3
+    assert sure.mean() > 0.5
+    np.testing.assert_array_equal(compiled[sure], plain[sure])
