@@ -23,7 +23,7 @@ def vectorize(
         typer.Option(
             "--out",
             "-o",
-            help="File for one mask (.gpkg, .parquet, .fgb, .geojson), else a folder.",
+            help="File for one mask (.gpkg, .parquet, .fgb, .geojson, .shp), else a folder.",
             show_default="MASK.gpkg beside each",
         ),
     ] = None,

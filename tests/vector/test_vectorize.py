@@ -35,6 +35,7 @@ from ctrs.errors import (
 )
 from ctrs.jobs import partial_dir
 from ctrs.vector import polygons_path, vectorize
+from ctrs.vector.columns import COLUMNS
 
 EXTENSIONS = [".gpkg", ".parquet", ".fgb", ".geojson"]
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
@@ -67,7 +68,7 @@ def test_every_format_holds_the_same_polygons(write_mask, tmp_path: Path, labels
     layer = read(out)
     assert result.path == out
     assert result.counts == {"building": 3}
-    assert [name for name in layer.columns if name != "bbox"] == ["id", "class", "area_m2", "perimeter_m", "geometry"]
+    assert [name for name in layer.columns if name != "bbox"] == [*COLUMNS, "geometry"]
     by_id = layer.set_index("id").sort_index()
     assert by_id.index.tolist() == [1, 2, 3]
     assert set(layer["class"]) == {"building"}
@@ -339,7 +340,8 @@ def test_geopackage_is_what_qgis_expects(write_mask, tmp_path, labels) -> None:
     assert pyogrio.list_layers(out).tolist() == [["town_mask", "Polygon"]]
     info = pyogrio.read_info(out)
     assert info["crs"] == "EPSG:32633"
-    assert info["dtypes"].tolist() == ["int64", "object", "float64", "float64"]
+    types = {"integer": "int64", "number": "float64", "text": "object"}
+    assert info["dtypes"].tolist() == [types[kind] for kind in COLUMNS.values()]
 
 
 def test_the_layer_stands_beside_the_mask() -> None:
