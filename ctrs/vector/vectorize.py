@@ -29,6 +29,7 @@ from ctrs.vector.layer_stream import LayerFacts
 from ctrs.vector.layers import check_format, read_columns, read_job, write_layer
 from ctrs.vector.morphology import open_and_close
 from ctrs.vector.polygonize import crs_text
+from ctrs.vector.qgis_style import check_style, write_style
 from ctrs.vector.probabilities import ClassProbabilities, find_probabilities, open_probabilities
 
 logger = logging.getLogger(__name__)
@@ -100,18 +101,22 @@ def vectorize(
     check_format(out)
     with (open_instance_mask if config.instances else open_class_mask)(mask) as file:
         wanted = choose_classes(file.classes, config.classes, mask)
-        # Threads decide nothing about the result.
-        options = replace(config, jobs=None)
+        # Threads decide nothing about the result, and a style stands beside it.
+        options = replace(config, jobs=None, qml=False)
         facts_of_job = {"step": "vectorize", "format": _FORMAT, "mask": describe_file(mask), "config": options}
         probabilities = _probabilities(file, config)
         if probabilities is not None:
             facts_of_job["probabilities"] = describe_file(probabilities.path)
         job = fingerprint(facts_of_job)
         totals = _Totals(wanted)
+        if config.qml:
+            check_style(out, wanted, overwrite=config.overwrite)
         if check_existing(out, read_job(out), job, overwrite=config.overwrite):
             logger.info("%s: is the result of this very job already", out)
             columns = read_columns(out, ["class", "area_m2"])
             totals.add(columns["class"], columns["area_m2"])
+            if config.qml:
+                write_style(out, wanted)
             return VectorizeResult(path=out, counts=totals.counts, area_m2=totals.areas_m2, skipped=True)
         if file.grid.crs is None:
             warn_missing_crs(mask, stacklevel=3)
@@ -123,6 +128,8 @@ def vectorize(
             )
             parts = draw_parts(file, wanted, config, probabilities=probabilities, progress=progress)
             write_layer(totals.counting(parts), work, facts)
+        if config.qml:
+            write_style(out, wanted)
     return VectorizeResult(path=out, counts=totals.counts, area_m2=totals.areas_m2)
 
 
