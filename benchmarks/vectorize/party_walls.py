@@ -107,7 +107,8 @@ def main() -> None:
     footprints = draw_footprints(round(PER_KM2 * (side / 1000) ** 2), side, side, seed=args.seed)
     truth = shapely.transform(footprints.polygons, lambda xy: xy + np.array([400_000, 5_000_000 - side]))
     noisy = NoisyMask(truth, grid, NOISE_LEVELS[args.level], seed=args.seed)
-    building = np.concatenate([band for _, band in noisy.bands()]) > 0.5
+    probability = np.concatenate([band for _, band in noisy.bands()])
+    building = probability > 0.5
     units = rasterio.features.rasterize(
         [(shape, number + 1) for number, shape in enumerate(truth)], building.shape, transform=transform, dtype="int32"
     )
@@ -118,12 +119,17 @@ def main() -> None:
         ("--instances --regularize full", "ids", {"instances": True, "regularize": "full"}),
         ("--regularize full", "plain", {"regularize": "full"}),
     ]
-    for split in ("erosion", "watershed"):
+    for split in ("erosion", "watershed", "probability"):
         methods.append((f"--split {split}", "plain", {"split": split}))
         methods.append((f"--split {split} --regularize full", "plain", {"split": split, "regularize": "full"}))
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "ids.tif", ids, grid)
         write(Path(folder) / "plain.tif", building.astype(np.uint8), grid)
+        write(Path(folder) / "probability.tif", probability, grid)
+        with rasterio.open(Path(folder) / "probability.tif", "r+") as dataset:
+            dataset.nodata = np.nan
+            dataset.descriptions = ("building",)
+            dataset.update_tags(CTRS_PROBABILITIES="float16")
         plain = draw(Path(folder), "plain", {})[0]
         print("| drawn | IoU | F1 at 0.9 | shared | straight | overlaps, invalid | fused / parted | cut | seconds |")
         print("|---" * 9 + "|")
@@ -139,7 +145,8 @@ def main() -> None:
 def draw(folder: Path, mask: str, options: dict[str, Any]) -> tuple[Polygons, float]:
     started = time.process_time()
     out = folder / "out.gpkg"
-    vectorize(folder / f"{mask}.tif", out, VectorizeConfig(overwrite=True, **options))
+    beside = {"probabilities": folder / "probability.tif"} if options.get("split") == "probability" else {}
+    vectorize(folder / f"{mask}.tif", out, VectorizeConfig(overwrite=True, **options, **beside))
     return geopandas.read_file(out).geometry.to_numpy(), time.process_time() - started
 
 

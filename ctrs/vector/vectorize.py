@@ -29,8 +29,8 @@ from ctrs.vector.layer_stream import LayerFacts
 from ctrs.vector.layers import check_format, read_columns, read_job, write_layer
 from ctrs.vector.morphology import open_and_close
 from ctrs.vector.polygonize import crs_text
-from ctrs.vector.qgis_style import check_style, write_style
 from ctrs.vector.probabilities import ClassProbabilities, find_probabilities, open_probabilities
+from ctrs.vector.qgis_style import check_style, write_style
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def vectorize(
         if file.grid.crs is None:
             warn_missing_crs(mask, stacklevel=3)
         with partial_work(out, job, overwrite=config.overwrite) as work:
-            empty = draw_block(Block.empty(file.grid), wanted, config)
+            empty = draw_block(Block.empty(file.grid), wanted, config, probabilities=probabilities)
             date = datetime.fromtimestamp(mask.stat().st_mtime, UTC)
             facts = LayerFacts(
                 crs=crs_text(file.grid), empty=empty, job=job, date=date, multipart=config.connectivity == 8

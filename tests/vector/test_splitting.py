@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import numpy.typing as npt
 import pytest
+import rasterio
+import shapely
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.ndimage import gaussian_filter, label
 
+from ctrs.config import VectorizeConfig
+from ctrs.vector import vectorize
 from ctrs.vector.outlines import NO_REGION
 from ctrs.vector.runs import Runs
 from ctrs.vector.splitting import SplitRegions, split_regions
@@ -153,3 +160,32 @@ def test_parts_cover_their_region_exactly_and_hang_together(
         alone = split(before.to_array() == source, **options).runs.to_array()
         own = np.where(before.to_array() == source, labels, NO_REGION)
         assert (np.unique(own, return_inverse=True)[1] == np.unique(alone, return_inverse=True)[1]).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*no class names found")
+def test_a_mask_is_parted_by_the_probabilities_beside_it(tmp_path: Path) -> None:
+    def write(name: str, values: npt.NDArray[Any], **tags: str) -> Path:
+        profile = {"width": values.shape[2], "height": values.shape[1], "count": len(values), "dtype": values.dtype}
+        transform = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
+        with rasterio.open(
+            tmp_path / name, "w", driver="GTiff", crs="EPSG:32633", transform=transform, **profile
+        ) as dataset:
+            dataset.write(values)
+            dataset.update_tags(**tags)
+            if tags:
+                dataset.nodata = 255
+                dataset.descriptions = ("background", "building")
+        return tmp_path / name
+
+    building = np.full((400, 90), 10, np.uint8)
+    # Two buildings far from each other, so that they are drawn in blocks of their own; each dips elsewhere.
+    building[10:40, 5:65] = building[350:380, 20:80] = 240
+    building[10:40, 24:26] = building[350:380, 54:56] = 160
+    mask = write("town_mask.tif", (building > 127).astype(np.uint8)[None])
+    write("town_probabilities.tif", np.stack([250 - building, building]), CTRS_PROBABILITIES="uint8")
+    out = tmp_path / "parts.gpkg"
+    vectorize(mask, out, VectorizeConfig(split="probability"))
+    layer = geopandas.read_file(out)
+    assert len(layer) == 4
+    assert shapely.coverage_is_valid(layer.geometry.to_numpy())
+    assert layer["area_m2"].to_numpy() == pytest.approx([150.0, 300.0, 262.5, 187.5], abs=10)
