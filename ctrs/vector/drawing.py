@@ -223,8 +223,7 @@ def tolerance_m(config: VectorizeConfig, grid: Grid) -> float:
 
 @dataclass(frozen=True)
 class _Outlined:
-    """Polygons in ground metres along the pixel axes of the mask, their class values, first pixels, regions before
-    parting, confidence, and numbers as instances."""
+    """Polygons in ground metres along the pixel axes of the mask, and what is known of each."""
 
     polygons: Geometries
     values: npt.NDArray[Any]
