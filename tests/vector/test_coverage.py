@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import geopandas
 import numpy as np
@@ -17,9 +18,12 @@ from scipy import ndimage
 from ctrs.config import VectorizeConfig
 from ctrs.synthetic.scene import Town, render_scene
 from ctrs.vector import vectorize
+from ctrs.vector.class_mask import open_class_mask
 from ctrs.vector.coverage import join_coverage
+from ctrs.vector.layer_part import LayerPart
 from ctrs.vector.outlines import NO_REGION, trace
 from ctrs.vector.runs import Runs
+from ctrs.vector.vectorize import choose_classes, draw_parts
 
 PIXEL_M = (0.25, 0.5)
 
@@ -130,3 +134,27 @@ def test_a_synthetic_town(write_mask, tmp_path: Path, classes: tuple[str, ...]) 
     others = layer[layer["class"] != "building"]
     assert set(others["method"]) == {"outline"}
     assert others["regularization_iou"].isna().all()
+
+
+@pytest.mark.parametrize("regularize", ["none", "full"])
+def test_rows_read_at_a_time_leave_no_trace(write_mask, regularize: Literal["none", "full"]) -> None:
+    """Houses, each with a tree beside it, far enough apart to be drawn in blocks of their own."""
+    labels = np.zeros((240, 60), np.uint8)
+    noise = np.random.default_rng(5).random(labels.shape)
+    for row in range(5, 240, 60):
+        labels[row : row + 24, 10:40] = 1
+        labels[row + 4 : row + 18, 38:50] = 2
+    labels[(noise < 0.02) & (labels == 1)] = 0
+    config = VectorizeConfig(
+        classes=("building", "tree"), regularize=regularize, smooth_m=3.0, opening_m=1.0, closing_m=1.0
+    )
+    with open_class_mask(write_mask(labels)) as file:
+        wanted = choose_classes(file.classes, config.classes, file.path)
+        found = []
+        for rows in (7, 50, 240):
+            parts = list(draw_parts(file, wanted, config, band_rows=rows))
+            found.append(LayerPart.joined(parts))
+    assert len(found[0]) >= 8
+    for other in found[1:]:
+        assert shapely.to_wkb(other.polygons).tolist() == shapely.to_wkb(found[0].polygons).tolist()
+        assert other.columns["class"].tolist() == found[0].columns["class"].tolist()
