@@ -37,6 +37,9 @@ from ctrs.vector.rasterize import GridPolygons
 _SAMPLE_EDGE, _REMOTE_SAMPLE_EDGE = 8, 4
 """Windows along each edge of a scene that are read for a sample."""
 
+_LEAST_CACHE_BYTES = 16 * 2**20
+"""GDAL's block cache for scenes whose blocks are small: each is read once, so that more would be held for nothing."""
+
 Pixels = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]
 """Raw pixels (C, h, w) and valid mask (h, w), True = valid."""
 
@@ -82,6 +85,7 @@ class SceneSource:
             self._pixels = DamageReader(dataset, bidx, skip=skip_unreadable)
         else:
             self._pixels = MosaicReader(mosaic, bidx, self.dtype, skip=skip_unreadable)
+        self._gdal_options = {**GDAL_OPTIONS, "GDAL_CACHEMAX": self._cache_bytes()}
         self._record: Path | None = None
         self._earlier: tuple[PixelWindow, ...] = ()
 
@@ -147,7 +151,7 @@ class SceneSource:
             if not inside.any():
                 return np.zeros((len(self.bidx), window.height, window.width), self.dtype), inside
         known = len(self._pixels.unreadable) if self._record is not None else 0
-        with rasterio.Env(**GDAL_OPTIONS):  # GDAL's settings belong to a thread
+        with rasterio.Env(**self._gdal_options):  # GDAL's settings belong to a thread
             pixels, valid = self._pixels.read(moved(window, self.window.row_off, self.window.col_off))
         if self._record is not None and len(self._pixels.unreadable) > known:
             write_text(self._record, json.dumps([vars(block) for block in self.unreadable]))
@@ -203,6 +207,15 @@ class SceneSource:
         """Close the files of a mosaic."""
         if isinstance(self._pixels, MosaicReader):
             self._pixels.close()
+
+    def _cache_bytes(self) -> int:
+        """Return what GDAL's cache needs to hold a row of blocks, of which windows may read a part at a time."""
+        usual = int(GDAL_OPTIONS["GDAL_CACHEMAX"])
+        if self._dataset.driver == "VRT" or isinstance(self._pixels, MosaicReader):
+            return usual  # of files whose blocks are not known here
+        num_bands = int(self._dataset.count) + 1  # and a mask
+        row_of_blocks = self.block_rows().height * int(self._dataset.width) * num_bands * int(self.dtype.itemsize)
+        return min(usual, max(_LEAST_CACHE_BYTES, row_of_blocks + 2**20))
 
     def _region(self) -> PixelWindow:
         """Return the part of the grid that holds the area of interest."""

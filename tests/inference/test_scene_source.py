@@ -50,6 +50,24 @@ def test_a_scene_is_read_as_it_is(write_scene, pixels):
     np.testing.assert_array_equal(found, pixels[:, 10:40, 20:60])
 
 
+@pytest.mark.parametrize(("block", "width", "expected_mib"), [(256, 6144, 16), (1024, 6144, 25), (1024, 40_000, 64)])
+def test_the_cache_holds_a_row_of_blocks_where_it_can(tmp_path, monkeypatch, block, width, expected_mib):
+    path, caches = tmp_path / "scene.tif", []
+    profile = {"width": width, "height": 1024, "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "transform": UTM}
+    blocks = {"tiled": True, "blockxsize": block, "blockysize": block, "sparse_ok": True}
+    with rasterio.open(path, "w", driver="GTiff", **profile, **blocks):
+        pass
+
+    def read(_reader, part):
+        caches.append(rasterio.env.get_gdal_config("GDAL_CACHEMAX"))
+        return np.zeros((3, part.height, part.width), np.uint8), np.ones((part.height, part.width), bool)
+
+    monkeypatch.setattr("ctrs.raster.damage.DamageReader.read", read)
+    with open_scene(path, bands_of(3)) as source:
+        source.read(window(0, 0, 10, 10))
+    assert caches == [expected_mib * 2**20]
+
+
 def test_bands_can_be_chosen_and_alpha_is_none(write_scene, pixels):
     alpha = np.full((1, 70, 90), 255, np.uint8)
     alpha[0, :10] = 0

@@ -66,6 +66,17 @@ def test_padding_is_cut_off_and_shifts_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found.features, expected.features, strict=True))
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+@torch.inference_mode()
+def test_logits_are_the_heads_output_enlarged_whatever_its_layout(num_classes: int) -> None:
+    model = create_model("resnet10t", "unetformer", num_classes=num_classes).eval()
+    model.to(memory_format=torch.channels_last)
+    output = model(torch.randn(2, 3, 64, 96).to(memory_format=torch.channels_last))
+    small = model.head(output.embedding).to(memory_format=torch.channels_last)
+    expected = nn.functional.interpolate(small, size=(64, 96), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(output.logits, expected, rtol=0, atol=1e-6)
+
+
 def test_stages_are_normed_for_the_decoder_and_the_heads_alike() -> None:
     torch.manual_seed(0)
     model = create_model("swin", "unetformer", num_classes=3).eval()
