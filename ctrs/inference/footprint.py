@@ -6,11 +6,13 @@ K classes, C bands, h x w a window, W columns.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
+from ctrs.config import TestTimeAugmentation, parse_tta
 from ctrs.errors import UsageError
 from ctrs.inference.blending import rows_at_a_time
 from ctrs.inference.pixels import BlockRows
@@ -20,12 +22,20 @@ from ctrs.inference.row_files import MIN_ROWS
 from ctrs.inference.window_plan import WindowPlan
 from ctrs.progress import format_bytes
 from ctrs.raster.geotiff import GDAL_CACHE_BYTES
+from ctrs.raster.row_bands import BLOCK_PX
 
 _FLOAT = 4
 _BATCHES_HELD = READ_AHEAD + 2
 """Waiting in the queue, in the reader's hand, and in the network's."""
 _ROWS_HELD = WRITE_BEHIND + 2
 """Finished rows of windows: being made, waiting in the queue, and in the writer's hand."""
+
+_ROWS_OF_OVERVIEWS = 4
+"""Rows of blocks of a mask that are held while its overviews are made: read, joined, and those of all levels."""
+_WRITER_BYTES = 32 * 2**20
+"""What GDAL's COG driver takes whatever the file: a piece of an overview, and blocks that are compressed."""
+_BLOCKS_AT_ONCE = 8
+"""Blocks of probabilities that it holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,8 @@ class Footprint:
         strips: Sums that later windows touch, with the piece that is being blended.
         rows: Finished rows on their way to disk.
         gdal: GDAL's block cache.
+        augmented: Copies of a batch, and their logits, that test-time augmentation takes.
+        finishing: What writing the finished files takes, when all but the cache is free again.
         blocks: Number of blocks of columns.
     """
 
@@ -46,12 +58,15 @@ class Footprint:
     strips: int
     rows: int
     gdal: int
+    augmented: int = 0
+    finishing: int = 0
     blocks: int = 1
 
     @property
     def total(self) -> int:
-        """All of them."""
-        return self.scene + self.batches + self.strips + self.rows + self.gdal
+        """The larger of what mapping and finishing take."""
+        mapping = self.scene + self.batches + self.strips + self.rows + self.augmented
+        return max(mapping, self.finishing) + self.gdal
 
     def __str__(self) -> str:
         """Return one line for whoever waits.
@@ -60,12 +75,18 @@ class Footprint:
         'at most 148 MB beside the network (scene 30 MB, windows 25 MB, strips 20 MB, mask 9 MB, GDAL 64 MB)'
         """
         parts = {"scene": self.scene, "windows": self.batches, "strips": self.strips, "mask": self.rows}
+        if self.augmented:
+            parts["augmentation"] = self.augmented
         told = ", ".join(f"{name} {format_bytes(count)}" for name, count in {**parts, "GDAL": self.gdal}.items())
         split = f", in {self.blocks} blocks of columns" if self.blocks > 1 else ""
-        return f"at most {format_bytes(self.total)} beside the network ({told}){split}"
+        more = self.total - self.gdal == self.finishing
+        finishing = f"; {format_bytes(self.finishing)} with GDAL's when the files are finished" if more else ""
+        return f"at most {format_bytes(self.total)} beside the network ({told}{finishing}){split}"
 
 
-def footprint(plan: WindowPlan, products: Products, *, count: int, dtype: str, blocks: BlockRows) -> Footprint:
+def footprint(
+    plan: WindowPlan, products: Products, *, count: int, dtype: str, blocks: BlockRows, tta: str = "none"
+) -> Footprint:
     """Return the bound on memory of a plan on the CPU; on a GPU the strips are on it.
 
     Args:
@@ -74,6 +95,7 @@ def footprint(plan: WindowPlan, products: Products, *, count: int, dtype: str, b
         count: C.
         dtype: Of the scene.
         blocks: How the file's blocks divide the scene's rows.
+        tta: Test-time augmentation, as ``PredictConfig`` has it.
     """
     num_classes, item = products.classes.num_classes, np.dtype(dtype).itemsize
     height, width = min(plan.window_px, plan.height), min(plan.window_px, plan.width)
@@ -101,7 +123,34 @@ def footprint(plan: WindowPlan, products: Products, *, count: int, dtype: str, b
         # Rows of windows that are too few to be written wait for others, and are there twice when they are joined.
         num_rows += 2 * (MIN_ROWS - 1 + finished)
     rows = num_rows * columns * per_pixel
-    return Footprint(scene=scene, batches=batches, strips=strips, rows=rows, gdal=GDAL_CACHE_BYTES)
+    return Footprint(
+        scene=scene,
+        batches=batches,
+        strips=strips,
+        rows=rows,
+        gdal=GDAL_CACHE_BYTES,
+        augmented=_augmented(plan, num_classes, count, parse_tta(tta)),
+        finishing=_finishing(plan, products),
+    )
+
+
+def _augmented(plan: WindowPlan, num_classes: int, count: int, tta: TestTimeAugmentation) -> int:
+    """Return the bytes that test-time augmentation takes beside what the network itself does for one copy."""
+    if tta.num_passes == 1:
+        return 0
+    size = plan.network_px or plan.window_px
+    pixels = plan.batch_size * size**2 * _FLOAT
+    enlarged = max((scale**2 for scale in tta.scales), default=1.0) if tta.kind == "multiscale" else 1.0
+    sums = math.ceil(math.log2(tta.num_passes)) + 2  # added pair by pair, the newest one, and the mean
+    return math.ceil(pixels * (2 * count * enlarged + num_classes * (sums + enlarged)))
+
+
+def _finishing(plan: WindowPlan, products: Products) -> int:
+    """Return the bytes that writing the finished files takes beside GDAL's cache: rows of the whole scene's width."""
+    overviews = _ROWS_OF_OVERVIEWS * BLOCK_PX * plan.width
+    bands = len(products.probability_names) if products.probabilities else 0
+    item = 1 if products.probabilities == "uint8" else _FLOAT
+    return overviews + _WRITER_BYTES + _BLOCKS_AT_ONCE * bands * item * BLOCK_PX**2
 
 
 def fitting_blocks(
@@ -112,6 +161,7 @@ def fitting_blocks(
     dtype: str,
     blocks: BlockRows | None = None,
     max_memory: int | None = None,
+    tta: str = "none",
 ) -> tuple[tuple[WindowPlan, ...], Footprint]:
     """Return the fewest blocks of columns whose memory stays within a limit, and the bound.
 
@@ -122,18 +172,29 @@ def fitting_blocks(
         dtype: Of the scene.
         blocks: How the file's blocks divide the scene's rows.
         max_memory: Bytes beside the network and its activations; None: no limit, one block.
+        tta: Test-time augmentation, as ``PredictConfig`` has it.
 
     Raises:
-        UsageError: Not even blocks of one column of windows fit.
+        UsageError: Not even blocks of one column of windows fit, or the finished files do not.
     """
     most = len(plan.scene_col_starts) if max_memory is not None else 1
-    for number in range(1, most + 1):
+    # Where the finished files do not fit, no number of blocks is of use.
+    hopeless = max_memory is not None and _finishing(plan, products) + GDAL_CACHE_BYTES > max_memory
+    for number in range(most if hopeless else 1, most + 1):
         parts = plan.in_blocks(number)
-        bounds = [footprint(part, products, count=count, dtype=dtype, blocks=blocks or BlockRows()) for part in parts]
+        bounds = [
+            footprint(part, products, count=count, dtype=dtype, blocks=blocks or BlockRows(), tta=tta) for part in parts
+        ]
         largest = max(bounds, key=lambda bound: bound.total)
         bound = replace(largest, blocks=len(parts))
         if max_memory is None or bound.total <= max_memory:
             return parts, bound
+    if bound.total == bound.finishing + bound.gdal:
+        raise UsageError(
+            f"max_memory {format_bytes(max_memory or 0)} found, but writing the finished files of a scene of "
+            f"{plan.width} px width takes {format_bytes(bound.finishing + bound.gdal)} beside the network; allow at "
+            "least that, or map parts of the scene with --bounds"
+        )
     raise UsageError(
         f"max_memory {format_bytes(max_memory or 0)} found, but one column of windows of {plan.window_px} px takes "
         f"{format_bytes(bound.total)} beside the network; allow at least that, or choose a smaller window or batch size"

@@ -119,6 +119,7 @@ def map_scene(
             dtype=predictor.bands.dtype,
             blocks=source.block_rows(),
             max_memory=config.max_memory,
+            tta=config.tta,
         )
         described = source.describe()
         options = result_options(config, _settled(predictor, source, plan, parts, described))
