@@ -44,6 +44,9 @@ _SECTORS, _MOST_EMPTY = 16, 4
 _NEAR_M, _NEAR_SHARE = 0.6, 0.85
 _SWINGS = 12
 _HALF = 0.5
+_LEAST_SWING_PX = 0.25
+"""Pixels that lie in step with a circle make it swing by less."""
+
 _ELLIPSE_SWING = 0.06
 """Swing of an ellipse, of its radius, from which it is none of a circle: axes that differ by an eighth."""
 
@@ -139,7 +142,11 @@ def fit_circle(points: FloatArray, spacing: float, piece: float) -> FloatArray:
         if abs(residuals[index]) <= _NEAR_M:
             near += 1
             covered[int((angles[index] / (2 * np.pi) + 0.5) * _SECTORS) % _SECTORS] = True
-    if near < _NEAR_SHARE * len(points) or _longest_gap(covered) >= _MOST_EMPTY or _swings(residuals, angles, radius):
+    if (
+        near < _NEAR_SHARE * len(points)
+        or _longest_gap(covered) >= _MOST_EMPTY
+        or _swings(residuals, angles, radius, piece)
+    ):
         return none
     return np.array([x, y, radius, cost])
 
@@ -186,7 +193,7 @@ def _longest_gap(covered: npt.NDArray[np.bool_]) -> int:
 
 
 @compiled
-def _swings(residuals: FloatArray, angles: FloatArray, radius: float) -> bool:
+def _swings(residuals: FloatArray, angles: FloatArray, radius: float, piece: float) -> bool:
     """Tell whether an outline swings around its circle as an ellipse or a regular polygon does."""
     weights = np.where(np.abs(residuals) < _TUKEY_M, 1.0, 0.0)
     total = weights.sum()
@@ -200,7 +207,7 @@ def _swings(residuals: FloatArray, angles: FloatArray, radius: float) -> bool:
         wanted = _ELLIPSE_SWING * radius if number == 2 else _HALF * 2 * radius / number**2
         left = np.sqrt(max(0.0, square - swings[number] ** 2 / 2))
         noise = left * np.sqrt(2 * _CORRELATED_M / (2 * np.pi * radius))
-        if swings[number] > max(wanted, _DEVIATIONS * noise):
+        if swings[number] > max(wanted, _DEVIATIONS * noise, _LEAST_SWING_PX * piece):
             return True
     return False
 
