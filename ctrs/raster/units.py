@@ -149,7 +149,8 @@ def geometry_length_m(geometries: geopandas.GeoSeries) -> npt.NDArray[np.float64
 
 
 def _ruler_of(geometries: geopandas.GeoSeries) -> Ruler:
-    left, bottom, right, top = shapely.total_bounds(geometries.to_numpy()).tolist() or [np.nan] * 4
+    bounds = shapely.total_bounds(geometries.to_numpy()).tolist() if len(geometries) else [np.nan] * 4
+    left, bottom, right, top = bounds
     return Ruler.at(geometries.crs, (left + right) / 2, (bottom + top) / 2)
 
 

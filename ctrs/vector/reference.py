@@ -114,7 +114,7 @@ def on_grid(reference: Reference, grid: Grid, mask: Path) -> geopandas.GeoSeries
             "gdal_edit -a_srs, or give a truth without CRS in the mask's coordinates"
         )
     if crs is not None:
-        polygons = polygons.to_crs(crs)
+        polygons = _sound(polygons.to_crs(crs))
     corners = [grid.transform @ (col, row) for col in (0, grid.width) for row in (0, grid.height)]
     extent = shapely.box(*np.min(corners, axis=0), *np.max(corners, axis=0))
     # What has no place in the mask's CRS lies far from it.
@@ -128,6 +128,14 @@ def on_grid(reference: Reference, grid: Grid, mask: Path) -> geopandas.GeoSeries
             "check that they show the same place and name the right CRS"
         )
     return polygons
+
+
+def _sound(polygons: geopandas.GeoSeries) -> geopandas.GeoSeries:
+    """Return polygons that another CRS may have broken by a hair, made valid; those far outside it stay as they are."""
+    shapes = polygons.to_numpy().copy()
+    broken = np.isfinite(shapely.bounds(shapes)).all(axis=1) & ~shapely.is_valid(shapes)
+    shapes[broken] = shapely.make_valid(shapes[broken], method="structure", keep_collapsed=False)
+    return geopandas.GeoSeries(shapes, crs=polygons.crs)
 
 
 def cut_to(polygons: geopandas.GeoSeries, area: Geometries, *, smallest: float) -> ReferencePart:

@@ -158,12 +158,15 @@ def measure_quality(
     """
     shapes, reference = in_ground_metres(predicted.geometry, truth.geometry)
     rows, areas = sound_areas(shapes)
-    broken = ~(_is_polygonal(reference) & shapely.is_valid(reference))
+    originals, true_originals = predicted.geometry.to_numpy(), truth.geometry.to_numpy()
+    broken = ~(_is_polygonal(true_originals) & shapely.is_valid(true_originals))
     if broken.any():
         raise LabelError(
             f"the reference layer has {int(broken.sum())} geometries that are invalid, empty or no polygons, expected "
             f"none; the first is row {int(np.flatnonzero(broken)[0])}; mend the layer"
         )
+    # Sound in its own coordinates, a polygon may be broken by a hair in others.
+    _, reference = sound_areas(reference)
     progress(1, _STEPS, "comparing polygons")
     everything = match_polygons(areas, reference)
     matching = everything.above(MATCH_IOU)
@@ -187,7 +190,7 @@ def measure_quality(
         num_spurious=len(shapes) - len(matching.iou),
         num_split=int(matching.split.sum()),
         num_merged=int(matching.merging.sum()),
-        num_invalid=len(shapes) - int(shapely.is_valid(shapes[rows]).sum()),
+        num_invalid=len(shapes) - int(shapely.is_valid(originals[rows]).sum()),
         num_overlaps=overlaps,
         num_lost_holes=lost,
         num_spurious_holes=spurious,
@@ -221,7 +224,7 @@ def measure_quality(
 
 
 def sound_areas(shapes: Polygons) -> tuple[npt.NDArray[np.intp], Polygons]:
-    """Return which of the predicted shapes are polygons, and these made valid."""
+    """Return which of some shapes are polygons, and these made valid."""
     rows = np.flatnonzero(_is_polygonal(shapes))
     areas = shapes[rows]
     broken = ~shapely.is_valid(areas)

@@ -73,6 +73,7 @@ def judge_polygons(
     quality = measure_quality(drawn, truth, progress=progress)
     shapes, reference = in_ground_metres(drawn.geometry, truth.geometry)
     rows, areas = sound_areas(shapes)
+    _, reference = sound_areas(reference)
     overlaps = Overlaps.of(areas, reference)
     own_rows = np.full(len(shapes), -1, np.int64)
     own_rows[rows] = np.arange(len(rows))

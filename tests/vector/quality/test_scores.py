@@ -175,6 +175,19 @@ def test_reference_must_be_sound() -> None:
         measure_quality(layer(SQUARE, crs="EPSG:32633"), layer(SQUARE))
 
 
+def test_sound_in_its_own_coordinates_is_sound() -> None:
+    # A hole that touches the shell in the middle of a wall, which is bent in other coordinates.
+    whole = shapely.box(9_530_000, 3_190_000, 9_530_100, 3_190_100)
+    hole = shapely.Polygon([(9_530_030, 3_190_020), (9_530_000, 3_190_033), (9_530_030, 3_190_040)])
+    touching = geopandas.GeoSeries([whole - hole], crs="EPSG:3857")
+    assert touching.is_valid.all()
+    found = measure_quality(touching, touching)
+    assert (found.num_invalid, found.num_matched) == (0, 1)
+    assert found.iou == pytest.approx(1.0)
+    turned = touching.to_crs("EPSG:32645")
+    assert measure_quality(turned, touching).num_matched == 1
+
+
 def test_progress_is_told() -> None:
     told: list[tuple[int, int, str]] = []
     measure_quality(layer(SQUARE), layer(SQUARE), progress=lambda *args: told.append(args))
