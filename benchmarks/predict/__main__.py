@@ -6,7 +6,8 @@
     python benchmarks/predict --device cuda --batch-size 32 --precisions bf16
 
 A round of a case (a scene and a network) takes, for each precision, a turn of ``forward`` (the network alone, over the
-same windows, which lie ready in memory, in the same batches, layout and precision) and a turn of ``predict``
+same windows, which lie ready in memory, in the same batches, layout and precision, and like ``predict`` in a process
+that keeps the memory it frees: without, the network takes a tenth longer or more) and a turn of ``predict``
 (``Predictor.predict_raster``: opening, then the loop that reads, runs the network, blends and writes rows, then
 finishing the COG); and a turn of each other tool that is installed. The sides of a pair and the pairs change places
 from round to round. Ratios are those of a round; their median and range are told. A turn during which other processes

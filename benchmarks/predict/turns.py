@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ctrs.config import PredictConfig
 from ctrs.inference import Predictor
+from ctrs.memory import kept_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +107,11 @@ class BareNetwork:
 
 
 def run_forward(turn: Turn) -> dict[str, Any]:
-    """Run the network over the windows of a scene, which lie ready in memory."""
+    """Run the network over the windows of a scene, which lie ready in memory; what it frees stays, as in predict."""
     network = BareNetwork(turn, make_network(turn.network))
     batches = [images.to(network.device) for images in ready_batches(turn, network.layout)]
     network.warm_up(turn)
-    with Meter() as meter:
+    with kept_memory(), Meter() as meter:
         for images in batches:
             network(images)
         network.wait()
