@@ -9,10 +9,12 @@ The way of an outline; what has its own module is named:
 4. ``walls``: which lines (direction, offset) the outline follows, by least cost around the closed ring: truncated
    squared distance, a price for each corner, a higher one for diagonals and free angles.
 5. ``fitting``: one rotation for each set of directions and one offset for each wall, all rings of a building at once,
-   by robust least squares away from corners. Corners are where consecutive walls meet.
-6. ``buildings``: what is invalid, changes the area by more than is allowed, or agrees too little with the outline falls
-   back to the simplified outline, and says so.
-7. ``overlaps`` are cut last, and only where the fit made them.
+   by robust least squares away from corners. Corners are where consecutive walls meet. How far the outline strays from
+   its walls then decides what corners and diagonals cost, and how wide a court must be (``straightening``).
+6. ``circles``: an outline that follows a circle is one where that costs less than walls.
+7. ``buildings``: what is invalid, changes the area by more than is allowed, or agrees too little with the outline falls
+   back to the simplified outline, and says so; ``areas`` compares the two.
+8. ``overlaps`` are cut last, and only where the fit made them.
 
 ``subpixel`` moves exact outlines to where classes are equally probable, for masks that come with probabilities.
 

@@ -1,8 +1,10 @@
 """Walls moved to where the outline is: one rotation for each set of directions, one offset for each wall, robustly.
 
-Samples within a metre of a wall's ends are left out, since masks round corners. Within a set only the rotation couples
-the walls, so each round of the reweighted least squares has a closed solution. Weights are those of Huber (1964) at
-first, then those of Tukey's biweight, which lets bites and growths drop out.
+Masks round corners: samples within a metre of a wall's ends say nothing about its offset, and those within half a metre
+nothing about its direction. Between the two they do: both ends of a wall are rounded alike, which leaves its direction
+as it is, and the ends have the longest lever. Within a set only the rotation couples the walls, so each round of the
+reweighted least squares has a closed solution. Weights are those of Huber (1964) at first, then those of Tukey's
+biweight, which lets bites and growths drop out.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 _CORNER_FREE_M, _CORNER_FREE_SHARE = 1.0, 0.3
-"""Left out at each end of a wall: a metre, or this share of a short wall."""
+"""Left out of the offset at each end of a wall: a metre, or this share of a short wall."""
+
+_CORNER_M = 0.5
+"""Left out at each end altogether."""
 
 _HUBER_M, _TUKEY_M = 0.15, 0.8
 _HUBER_ROUNDS, _TUKEY_ROUNDS = 5, 3
@@ -61,14 +66,17 @@ def fit_walls(
     begins = np.empty(num_walls + 1, np.int64)
     begins[0] = 0
     for wall in range(num_walls):
-        free = _left_out(lasts[wall] - firsts[wall], spacing)
+        free, _ = _left_out(lasts[wall] - firsts[wall], spacing)
         begins[wall + 1] = begins[wall] + lasts[wall] - firsts[wall] - 2 * free
     along, off, steps = np.empty(begins[-1]), np.empty(begins[-1]), np.empty(begins[-1])
+    inner = np.ones(begins[-1], np.bool_)
     for wall in range(num_walls):
         cos, sin = np.cos(angles[families[wall]]), np.sin(angles[families[wall]])
         ring = wall_rings[wall]
         size = ring_begins[ring + 1] - ring_begins[ring]
-        free = _left_out(lasts[wall] - firsts[wall], spacing)
+        free, ends = _left_out(lasts[wall] - firsts[wall], spacing)
+        inner[begins[wall] : begins[wall] + ends] = False
+        inner[begins[wall + 1] - ends : begins[wall + 1]] = False
         place = begins[wall]
         for sample in range(firsts[wall] + free, lasts[wall] - free):
             x, y = points[ring_begins[ring] + sample % size]
@@ -79,7 +87,7 @@ def fit_walls(
     weights = steps.copy()
     shift, slope = np.zeros(num_walls), np.zeros(num_sets)
     for round_number in range(_HUBER_ROUNDS + _TUKEY_ROUNDS):
-        _solve(along, off, weights, begins, families, family_sets, shift, slope)
+        _solve(along, off, weights, inner, begins, families, family_sets, shift, slope)
         for wall in range(num_walls):
             turned = slope[family_sets[families[wall]]]
             for place in range(begins[wall], begins[wall + 1]):
@@ -98,14 +106,17 @@ def fit_walls(
         turn = np.arctan(slope[family_sets[families[wall]]])
         fitted_angles[wall] = angles[families[wall]] + turn
         fitted_offsets[wall] = (offsets[wall] + shift[wall]) * np.cos(turn)
-    return fitted_angles, fitted_offsets, np.arctan(slope), 1.4826 * np.median(left_over)
+    return fitted_angles, fitted_offsets, np.arctan(slope), 1.4826 * np.median(left_over[inner])
 
 
 @compiled
-def _left_out(num_samples: int, spacing: float) -> int:
-    """Samples left out at each end of a wall; at least two stay where there are two."""
+def _left_out(num_samples: int, spacing: float) -> tuple[int, int]:
+    """Samples left out at each end of a wall, and the next ones that have no say in its offset; two stay."""
     free = int(min(_CORNER_FREE_M, _CORNER_FREE_SHARE * num_samples * spacing) / spacing)
-    return free if num_samples - 2 * free >= 2 else 0
+    if num_samples - 2 * free < 2:
+        return 0, 0
+    out = min(free, int(_CORNER_M / spacing))
+    return out, free - out
 
 
 @compiled
@@ -124,33 +135,41 @@ def _solve(
     along: FloatArray,
     off: FloatArray,
     weights: FloatArray,
+    inner: BoolArray,
     begins: IntArray,
     families: IntArray,
     family_sets: IntArray,
     shift: FloatArray,
     slope: FloatArray,
 ) -> None:
-    """Weighted least squares of ``off = shift[wall] + slope[set] * along``, in place."""
+    """Weighted least squares of ``off = shift[wall] + slope[set] * along``, in place; shifts by inner samples alone."""
     num_walls = len(families)
     upper, lower = np.zeros(len(slope)), np.full(len(slope), 1e-3)
-    middle, mean = np.zeros(num_walls), np.zeros(num_walls)
+    inner_middle, inner_mean = np.zeros(num_walls), np.zeros(num_walls)
     for wall in range(num_walls):
-        total = 1e-9
+        total, middle, mean, inner_total = 1e-9, 0.0, 0.0, 1e-9
         for place in range(begins[wall], begins[wall + 1]):
+            weighted_along, weighted_off = weights[place] * along[place], weights[place] * off[place]
             total += weights[place]
-            middle[wall] += weights[place] * along[place]
-            mean[wall] += weights[place] * off[place]
-        middle[wall] /= total
-        mean[wall] /= total
+            middle += weighted_along
+            mean += weighted_off
+            if inner[place]:
+                inner_total += weights[place]
+                inner_middle[wall] += weighted_along
+                inner_mean[wall] += weighted_off
+        middle /= total
+        mean /= total
+        inner_middle[wall] /= inner_total
+        inner_mean[wall] /= inner_total
         number = family_sets[families[wall]]
         for place in range(begins[wall], begins[wall + 1]):
-            lever = along[place] - middle[wall]
-            upper[number] += weights[place] * lever * (off[place] - mean[wall])
+            lever = along[place] - middle
+            upper[number] += weights[place] * lever * (off[place] - mean)
             lower[number] += weights[place] * lever * lever
     for number in range(len(slope)):
         slope[number] = min(max(upper[number] / lower[number], -_MAX_ROTATION), _MAX_ROTATION)
     for wall in range(num_walls):
-        shift[wall] = mean[wall] - slope[family_sets[families[wall]]] * middle[wall]
+        shift[wall] = inner_mean[wall] - slope[family_sets[families[wall]]] * inner_middle[wall]
 
 
 @compiled

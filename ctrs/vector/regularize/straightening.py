@@ -16,9 +16,6 @@ IntArray = npt.NDArray[np.int64]
 
 SPACING_M = 0.25
 
-_USUAL_M, _LEAST_SHARE = 0.08, 0.1
-"""Corners are cheaper, down to this share of their price, where the outline strays less from its walls."""
-
 _TURNED = 0.005
 """Radians: walls are chosen anew where the fit turned them by more."""
 
@@ -69,6 +66,7 @@ def straighten(
     sigma: float,
     directions: FloatArray,
     costs: FloatArray,
+    by_noise: FloatArray,
     max_area_change: float,
     result: FloatArray,
     counts: IntArray,
@@ -86,39 +84,97 @@ def straighten(
         directions: Main and second direction of each polygon, degrees; shape (P, 2).
         costs: Attempts, each with truncation, price of a corner, what a diagonal and what a free angle cost on top
             (infinite: there are none), weight of the tangent; shape (A, 5).
+        by_noise: How far an outline strays from its walls (metres) decides more: below the first corners are cheaper,
+            in proportion, but no less than the second, a share; above the third diagonals and free angles are dearer,
+            by the fourth, a power, up to the fifth, a factor; a hole is a court if it holds a disc whose radius is the
+            sixth times that, or the seventh, metres.
         max_area_change: Largest relative change of a polygon's area.
         result: Corners are written here, open rings from ``ring_offsets`` on; shape (V, 2).
-        counts: Number of corners of each ring, 0 where it has no straight form; shape (R,).
+        counts: Number of corners of each ring, 0 where it has no straight form, -1 for holes that are no courts;
+            shape (R,).
     """
     for polygon in range(first, last):
         first_ring, last_ring = polygon_offsets[polygon], polygon_offsets[polygon + 1]
         points, begins = sample_building(corners, ring_offsets, first_ring, last_ring, piece, sigma)
         origin = np.array([points[:, 0].mean(), points[:, 1].mean()])
         points -= origin
+        shell = begins[:2]
         for attempt in range(len(costs)):
             straight, sizes, turned, strays = _attempt(
-                points, begins, directions[polygon], costs[attempt], max_area_change
+                points, shell, directions[polygon], costs[attempt], max_area_change
             )
             if len(sizes):
                 break
-        cheaper = min(1.0, max(_LEAST_SHARE, strays / _USUAL_M))
-        if len(sizes) and (np.abs(turned).max() > _TURNED or cheaper < 1):
+        if not len(sizes):
+            continue
+        radius = min(by_noise[5] * strays, by_noise[6])
+        courts = np.ones(len(begins) - 1, np.bool_)
+        for ring in range(1, len(courts)):
+            courts[ring] = _holds_disc(points[begins[ring] : begins[ring + 1]], radius)
+        cheaper = min(1.0, max(by_noise[1], strays / by_noise[0]))
+        dearer = min(by_noise[4], max(1.0, strays / by_noise[2]) ** by_noise[3])
+        num_courts = courts.sum() - 1
+        if num_courts or np.abs(turned).max() > _TURNED or cheaper < 1 or dearer > 1:
             better = directions[polygon] + np.degrees(turned)
-            prices = costs[attempt].copy()
-            prices[1:4] *= cheaper
-            again, again_sizes, _, _ = _attempt(points, begins, better, prices, max_area_change)
-            if len(again_sizes):
-                straight, sizes = again, again_sizes
+            kept, kept_begins = _taken(points, begins, courts)
+            for again in range(attempt, len(costs)):
+                prices = costs[again].copy()
+                prices[1:4] *= cheaper
+                prices[2:4] *= dearer
+                better_straight, better_sizes, _, _ = _attempt(kept, kept_begins, better, prices, max_area_change)
+                if len(better_sizes):
+                    break
+            if len(better_sizes) or num_courts:
+                straight, sizes = better_straight, better_sizes
+        if not len(sizes):
+            continue
+        counts[first_ring:last_ring] = -1
+        places = np.flatnonzero(courts)
         place = 0
         for ring in range(len(sizes)):
-            size = sizes[ring]
-            target = ring_offsets[first_ring + ring]
-            if size > ring_offsets[first_ring + ring + 1] - target:
+            size, number = sizes[ring], first_ring + places[ring]
+            target = ring_offsets[number]
+            if size > ring_offsets[number + 1] - target:
                 counts[first_ring] = 0
                 break
             result[target : target + size] = straight[place : place + size] + origin
-            counts[first_ring + ring] = size
+            counts[number] = size
             place += size
+
+
+@compiled
+def _taken(points: FloatArray, begins: IntArray, rings: npt.NDArray[np.bool_]) -> tuple[FloatArray, IntArray]:
+    """Return the samples of chosen rings, and where each begins."""
+    result = np.empty((0, 2))
+    result_begins = np.zeros(1, np.int64)
+    for ring in np.flatnonzero(rings):
+        result = np.concatenate((result, points[begins[ring] : begins[ring + 1]]))
+        result_begins = np.append(result_begins, len(result))
+    return result, result_begins
+
+
+@compiled
+def _holds_disc(ring: FloatArray, radius: float) -> bool:
+    """Tell whether a disc fits into a ring, to within half a step of samples."""
+    step = SPACING_M / 2
+    columns = int((np.ptp(ring[:, 0]) - 2 * radius) / step) + 2
+    rows = int((np.ptp(ring[:, 1]) - 2 * radius) / step) + 2
+    left, low = ring[:, 0].min() + radius, ring[:, 1].min() + radius
+    for row in range(rows):
+        for column in range(columns):
+            x, y = left + column * step, low + row * step
+            inside, free = False, True
+            for index in range(len(ring)):
+                x0, y0 = ring[index - 1]
+                x1, y1 = ring[index]
+                if (x1 - x) ** 2 + (y1 - y) ** 2 < radius * radius:
+                    free = False
+                    break
+                if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
+                    inside = not inside
+            if inside and free:
+                return True
+    return False
 
 
 @compiled

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from rasterio.crs import CRS
+from scipy.ndimage import gaussian_filter
 
 from ctrs.config import VectorizeConfig
-from ctrs.errors import ConfigError
 from ctrs.raster.cog import MaskClass
 from ctrs.raster.geotiff import Grid
 from ctrs.synthetic.footprints import Footprints, draw_footprints
@@ -124,8 +124,7 @@ def test_a_mask_that_is_all_building(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("mode", ["fast", "full"])
 def test_an_empty_mask_has_all_columns(mode: str) -> None:
     layer = straighten(np.zeros((30, 30), bool), VectorizeConfig(regularize=mode))  # type: ignore[arg-type]
-    names = ["id", "class", "area_m2", "perimeter_m", "method", "regularization_iou", "geometry"]
-    assert list(layer.columns) == names
+    assert {"id", "class", "area_m2", "perimeter_m", "method", "regularization_iou", "geometry"} <= set(layer.columns)
     assert len(layer) == 0
     assert layer["regularization_iou"].dtype == np.float64
 
@@ -161,6 +160,8 @@ def test_a_noisy_town_is_straight_and_right(town: tuple[np.ndarray, geopandas.Ge
     assert quality.corner_ratio == pytest.approx(1, abs=0.03)
     assert (quality.num_invalid, quality.num_overlaps) == (0, 0)
     assert (quality.num_lost_holes, quality.num_spurious_holes) == (0, 0)
+    assert (quality.parallel_share or 0) > 0.8
+    assert (quality.wall_angle_error_deg or 99) < 2
     plain = measure_quality(straighten(mask, VectorizeConfig(min_area_m2=8, min_hole_m2=4)), truth)
     assert plain.iou is not None
     assert quality.iou > plain.iou + 0.01, "straighter is nearer"
@@ -191,11 +192,6 @@ def test_buildings_without_straight_walls_keep_their_outline(caplog: pytest.LogC
     assert "keep their simplified outline" in caplog.text
 
 
-def test_it_wants_the_class_building_alone() -> None:
-    with pytest.raises(ConfigError, match=r'regularize = .full. found, expected none, or classes = \["building"\]'):
-        VectorizeConfig(classes=("all",), regularize="full")
-
-
 def test_nobody_else_waits_for_the_compiler() -> None:
     code = "import sys, ctrs.vector, ctrs.cli.app; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -214,15 +210,28 @@ def test_a_real_town_is_straightened(real_data: Path) -> None:
     assert layer["regularization_iou"].mean() > 0.93
 
 
+@pytest.mark.parametrize(("width_m", "courts"), [(1.6, 0), (5.0, 1)])
+def test_holes_too_narrow_for_how_far_the_outline_strays_are_no_courts(width_m: float, courts: int) -> None:
+    """What a noisy mask tears open has an area like a court's, but no room for one."""
+    court = shapely.box(24 - width_m / 2, 18, 24 + width_m / 2, 26)
+    truth = shapely.affinity.translate(shapely.box(10, 10, 40, 34) - court, 400_000, 5_000_000)
+    rng = np.random.default_rng(0)
+    exact = NoisyMask(np.array([truth], object), grid_of((230, 260)), NOISE_LEVELS["clean"]).distance(0, 230)
+    wobble = gaussian_filter(rng.normal(size=exact.shape), 8)
+    (clean,), (found,) = (straighten(exact + k * wobble / wobble.std() < 0).geometry for k in (0.0, 0.3))
+    assert len(clean.interiors) == 1, "the outline of a clean mask strays nowhere"
+    assert len(found.interiors) == courts
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("level", "pixel_m", "iou", "f1", "c_iou", "polis_m", "hausdorff_m", "wall_deg", "parallel"),
     [
         ("clean", 0.2, 0.997, 0.999, 0.995, 0.01, 0.03, 0.3, 0.99),
         ("low", 0.2, 0.98, 0.995, 0.975, 0.07, 0.17, 0.7, 0.97),
-        ("medium", 0.2, 0.948, 0.96, 0.94, 0.182, 0.43, 2.0, 0.75),
-        ("medium", 0.3, 0.946, 0.955, 0.935, 0.188, 0.45, 2.5, 0.72),
-        ("high", 0.2, 0.885, 0.67, 0.86, 0.36, 0.98, 9.5, 0.42),
+        ("medium", 0.2, 0.947, 0.96, 0.94, 0.18, 0.43, 1.6, 0.8),
+        ("medium", 0.3, 0.946, 0.955, 0.935, 0.185, 0.45, 2.0, 0.78),
+        ("high", 0.2, 0.89, 0.66, 0.87, 0.36, 0.96, 8.0, 0.46),
     ],
 )
 def test_all_kinds_of_footprints(
@@ -246,9 +255,9 @@ def test_all_kinds_of_footprints(
     assert (quality.hausdorff_m or 9) <= hausdorff_m
     assert (quality.wall_angle_error_deg or 99) <= wall_deg
     assert (quality.parallel_share or 0) >= parallel
-    assert quality.corner_ratio == pytest.approx(1, abs=0.07 if level == "high" else 0.03)
+    assert quality.corner_ratio == pytest.approx(1, abs=0.03)
     assert (quality.num_invalid, quality.num_overlaps, quality.num_lost_holes) == (0, 0, 0)
-    assert quality.num_spurious_holes <= (10 if level == "high" else 2)
+    assert quality.num_spurious_holes <= 2
     if level != "high":
         assert quality.right_angle_share == pytest.approx(quality.true_right_angle_share, abs=0.02)
         assert quality.num_merged <= 2
