@@ -93,7 +93,9 @@ def draw_block(
     tolerance = tolerance_m(config, grid)
     parted = _parted(block, graph, scale, config, wanted, probabilities)
     classes = np.full(len(parted.values), wanted[0].value) if config.instances else parted.values
-    between_pixels = config.regularize != "none" or tolerance > 0
+    # Neighbours are divided along the pixels that both have: between pixels they would part at junctions.
+    alone = config.split == "none" and not config.instances
+    between_pixels = alone and (config.regularize != "none" or tolerance > 0)
     outlined = _outline(block, parted, scale, classes, probabilities, between_pixels=between_pixels)
     if config.instances:
         values = np.full(len(outlined.values), wanted[0].value, np.uint8)
@@ -105,7 +107,6 @@ def draw_block(
         from ctrs.vector.regularize.buildings import regularize_buildings
         from ctrs.vector.regularize.neighbors import regularize_neighbors
 
-        alone = config.split == "none" and not config.instances
         straight = (regularize_buildings if alone else regularize_neighbors)(
             outlined.polygons[is_building],
             pixel_m=scale,

@@ -155,3 +155,21 @@ def test_split_parts_two_buildings_that_touch(tmp_path: Path, split: Any) -> Non
     whole = tmp_path / "whole.gpkg"
     vectorize(mask, whole, VectorizeConfig())
     assert len(geopandas.read_file(whole)) == 1
+
+
+def test_houses_that_meet_in_a_junction_stay_together_with_probabilities_beside(tmp_path: Path) -> None:
+    pixels = np.zeros((60, 80), np.uint16)
+    pixels[10:30, 10:60] = 7
+    pixels[30:54, 10:34] = 8
+    pixels[30:54, 34:60] = 9
+    mask = write(tmp_path / "town_mask.tif", pixels)
+    building = np.where(pixels > 0, 200, 40).astype(np.uint8)
+    path = write(tmp_path / "town_probabilities.tif", building, nodata=255)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = ("building",)
+        dataset.update_tags(CTRS_PROBABILITIES="uint8")
+    layer = draw(mask, regularize="full")
+    assert layer["instance"].tolist() == [7, 8, 9]
+    assert layer["method"].tolist() == ["walls"] * 3
+    assert shapely.coverage_is_valid(layer.geometry.to_numpy())
+    assert shapely.get_num_interior_rings(shapely.union_all(layer.geometry.to_numpy())) == 0
