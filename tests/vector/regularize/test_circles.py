@@ -57,10 +57,10 @@ def test_tanks_are_circles(level: NoiseLevel) -> None:
     found = drawn(truth, level)
     assert found.methods.tolist() == ["circle"] * 5
     order = np.argsort(shapely.get_x(shapely.centroid(found.polygons)))
-    least = 0.999 if level == "clean" else 0.93
+    least = 0.98 if level == "clean" else 0.92  # smoothing takes 3 cm of a radius of 4 m
     for shape, exact in zip(found.polygons[order], truth, strict=True):
         common = shape.intersection(exact).area
-        assert common / (shape.area + exact.area - common) > least * (0.995 if exact.area < 60 else 1)
+        assert common / (shape.area + exact.area - common) > least
         assert (
             len(shape.exterior.coords) - 1 == len(circle_polygon(0, 0, np.sqrt(shape.area / np.pi)).exterior.coords) - 1
         )

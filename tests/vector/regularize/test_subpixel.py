@@ -185,7 +185,7 @@ def test_rows_that_are_looked_at_alone_give_the_same_points() -> None:
     whole = refined(field)
     outlines, regions, label = traced(field[6:12] > 0)
     part = refine_outlines(outlines, regions, label, blocks_of(both, 4), row_off=6, num_rows=20)
-    np.testing.assert_array_equal(part.points + [0, 6], whole.points)
+    np.testing.assert_array_equal(part.points + np.array([0, 6]), whole.points)
     assert part.located.all()
     outlines, regions, label = traced(field[6:12] > 0)
     cut = refine_outlines(outlines, regions, label, blocks_of(both[:, 6:12], 4))  # there the raster ends
