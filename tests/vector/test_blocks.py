@@ -213,7 +213,7 @@ def test_an_error_in_a_thread_is_raised() -> None:
 
 
 def test_how_far_nothing_reaches_decides_no_tie() -> None:
-    """A speck in a notch of a building borders as much on it as on nothing, of which there is more in the whole mask."""
+    """A speck borders as much on a building as on nothing, of which there is more in the whole mask than in a block."""
     labels = np.zeros((200, 40), np.uint8)
     labels[50:80, 5:35] = 1
     labels[50, 5] = 2
