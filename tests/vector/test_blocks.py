@@ -222,3 +222,14 @@ def test_how_far_nothing_reaches_decides_no_tie() -> None:
     whole = drawn_whole(labels, (1, 2), config, grid)
     assert whole.columns["area_m2"].tolist() == [900.0]
     assert_same(drawn_in_blocks(labels, [10], (1, 2), config, grid), whole)
+
+
+def test_what_stands_in_a_small_hole_keeps_it_open() -> None:
+    labels = np.zeros((80, 60), np.uint8)
+    labels[10:50, 10:50] = 1
+    labels[12:48, 12:48] = 0
+    labels[26:34, 26:34] = 1
+    config, grid = VectorizeConfig(min_hole_m2=400.0, tolerance_m=0.0), grid_of(labels, 0.5)
+    whole = drawn_whole(labels, (1,), config, grid)
+    assert len(whole) == 2
+    assert_same(drawn_in_blocks(labels, [4], (1,), config, grid), whole)
