@@ -32,7 +32,7 @@ class LayerPart:
     def __len__(self) -> int:
         return len(self.polygons)
 
-    def take(self, places: npt.NDArray[Any]) -> LayerPart:
+    def take(self, places: npt.NDArray[Any] | slice) -> LayerPart:
         """Return chosen polygons; ``places`` as numpy takes them."""
         columns = {name: values[places] for name, values in self.columns.items()}
         return LayerPart(polygons=self.polygons[places], columns=columns, firsts=self.firsts[places])
