@@ -52,11 +52,17 @@ def ctrs_straight(mask: Path, out: Path) -> None:
     vectorize(mask, out, VectorizeConfig(regularize="full"))
 
 
+def ctrs_between_pixels(mask: Path, out: Path) -> None:
+    """ctrs vectorize --regularize full with the probabilities that the mask was made of."""
+    vectorize(mask, out, VectorizeConfig(regularize="full", probabilities=mask.with_name(f"{mask.stem}_sureness.tif")))
+
+
 METHODS: dict[str, Callable[[Path, Path], None]] = {
     "shapes-dp": shapes_simplified,
     "ctrs": ctrs_defaults,
     "ctrs-fast": ctrs_right_angles,
     "ctrs-full": ctrs_straight,
+    "ctrs-full-probabilities": ctrs_between_pixels,
 }
 
 

@@ -55,7 +55,8 @@ def weights_of(run: Path) -> dict[str, str]:
 def rows_of(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return [{key: row[key] for key in row if key not in ("seconds", "images_per_second", "data_wait", "peak_memory_mb")} for row in rows]
+    measured = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")
+    return [{key: row[key] for key in row if key not in measured} for row in rows]
 
 
 def forked(call: Callable[[], object]) -> int:

@@ -64,7 +64,7 @@ def test_a_layer_is_judged_where_the_mask_is_valid(mask: Path, truth: Path, tmp_
     assert content["format_version"] == content["definitions_version"] == 1
     assert content["class"] == "building"
     reference = content["reference"]
-    # The strip of a metre does not count. The building at the lower border: 2 rows of 20 columns are 10 m², which count.
+    # The strip of a metre does not count; the building at the lower border does, with 2 rows of 20 columns: 10 m².
     assert reference["num_in_file"] == 8
     assert (reference["num_judged"], reference["num_outside"], reference["num_cut"]) == (5, 3, 2)
     assert reference["num_cut_small"] == 1
