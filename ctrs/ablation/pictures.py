@@ -54,7 +54,7 @@ def draw_pictures(result: AblationResult) -> tuple[Path, ...]:
 def varied_number(config: AblationConfig) -> tuple[str, Mapping[str, float]]:
     """Return the one setting in which the variants of a grid differ and its value in each, if all of them are numbers.
 
-    The number of epochs may differ beside it: fewer tiles want more epochs for the same steps.
+    Epochs and draws of each tile may differ beside it: fewer tiles want more of them for the same steps.
 
     Args:
         config: The grid.
@@ -65,7 +65,8 @@ def varied_number(config: AblationConfig) -> tuple[str, Mapping[str, float]]:
     usual = merge(to_plain(TrainConfig()), config.train)
     settings = [_flat(merge(usual, entry.settings)) for entry in config.variants]
     varied = {name for each in settings for name in each if len({repr(other.get(name)) for other in settings}) > 1} - {
-        "epochs"
+        "epochs",
+        "tile_draws",
     }
     if len(varied) != 1:
         return "", {}

@@ -135,6 +135,10 @@ def train(
         float | None,
         typer.Option(help="Share of the training tiles to learn from.", show_default=f"{_DEFAULT.train_share:g}"),
     ] = None,
+    tile_draws: Annotated[
+        int | None,
+        typer.Option(min=1, help="How often an epoch draws each tile.", show_default=str(_DEFAULT.tile_draws)),
+    ] = None,
     sampling: Annotated[
         Sampling | None, typer.Option(help="How tiles are drawn.", show_default=str(_DEFAULT.sampling))
     ] = None,
@@ -219,6 +223,7 @@ def train(
         "ema": ema,
         "patience": patience,
         "train_share": train_share,
+        "tile_draws": tile_draws,
         "sampling": sampling,
         "crop": crop,
         "workers": workers,

@@ -144,6 +144,8 @@ class TrainConfig:
         crop: Edge of training crops in pixels; None: the tile size.
         train_share: Share of the training tiles that the run learns from, drawn with the seed: above 0, up to 1. A
             smaller share is part of a larger one with the same seed.
+        tile_draws: How often an epoch draws each tile, cropped and augmented anew each time: with more, epochs are longer
+            and validation is rarer.
         sampling: How tiles are drawn: each once (``shuffle``), with the same expected share of pixels for each class
             (``class-balanced``), or those with rare classes more often (``repeat-factor``, as in LVIS).
         repeat_threshold: Share of tiles below which a class counts as rare for ``repeat-factor``.
@@ -201,6 +203,7 @@ class TrainConfig:
     gradient_clip: float = 1.0
     crop: int | None = None
     train_share: float = 1.0
+    tile_draws: int = 1
     sampling: Sampling = "shuffle"
     repeat_threshold: float = 0.1
     label_smoothing: float = 0.05
@@ -251,6 +254,7 @@ class TrainConfig:
         require(frozen is None or frozen >= 0, "frozen_epochs", frozen, "0 or more")
         require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "above 0 and below 1")
         require(self.patience is None or self.patience >= 1, "patience", self.patience, "1 or more")
+        require(1 <= self.tile_draws <= 10_000, "tile_draws", self.tile_draws, "1 to 10000")
         require(0 < self.train_share <= 1, "train_share", self.train_share, "above 0, up to 1")
         require(0 < self.repeat_threshold <= 1, "repeat_threshold", self.repeat_threshold, "above 0, up to 1")
         require(self.save_minutes > 0, "save_minutes", self.save_minutes, "above 0")

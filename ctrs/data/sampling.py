@@ -75,7 +75,9 @@ class EpochOrder:
         return [int(index) for index in tiles]
 
 
-def epoch_order_of(tiles: Sequence[Tile], sampling: Sampling, repeat_threshold: float, seed: int) -> EpochOrder:
+def epoch_order_of(
+    tiles: Sequence[Tile], sampling: Sampling, repeat_threshold: float, seed: int, *, draws: int = 1
+) -> EpochOrder:
     """Return the order in which an epoch sees tiles.
 
     Args:
@@ -83,13 +85,13 @@ def epoch_order_of(tiles: Sequence[Tile], sampling: Sampling, repeat_threshold: 
         sampling: How tiles are drawn.
         repeat_threshold: Of ``repeat-factor``.
         seed: Of the order.
+        draws: How often an epoch draws each tile, on average where some are drawn more often than others.
     """
-    repeats = None
+    repeats = None if draws == 1 else np.full(len(tiles), float(draws))
     if sampling != "shuffle" and tiles:
         counts = np.array([tile.class_counts for tile in tiles], np.float64)
-        repeats = (
-            class_balanced_repeats(counts) if sampling == "class-balanced" else repeat_factors(counts, repeat_threshold)
-        )
+        balanced = sampling == "class-balanced"
+        repeats = draws * (class_balanced_repeats(counts) if balanced else repeat_factors(counts, repeat_threshold))
     return EpochOrder(len(tiles), seed=seed, repeats=repeats)
 
 

@@ -145,7 +145,9 @@ def set_up(config: TrainConfig, manifest: Manifest, fabric: Fabric, *, pretraine
         val_px = max(tile.window.width * tile.window.height for tile in val_tiles) * factor**2
         at_once = batch_size // (fabric.world_size * config.accumulate)
         val_batches = OrderedBatches(val_store, max(1, int(at_once * crop_px**2 / val_px)), **ranks)
-    order = epoch_order_of(train_store.tiles, config.sampling, config.repeat_threshold, config.seed)
+    order = epoch_order_of(
+        train_store.tiles, config.sampling, config.repeat_threshold, config.seed, draws=config.tile_draws
+    )
     return Workbench(
         fabric=fabric,
         step=step,

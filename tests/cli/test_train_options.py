@@ -39,6 +39,7 @@ SETTINGS: dict[str, tuple[list[str], str, object]] = {
     "--ema": (["0.99"], "ema", 0.99),
     "--patience": (["4"], "patience", 4),
     "--train-share": (["0.25"], "train_share", 0.25),
+    "--tile-draws": (["3"], "tile_draws", 3),
     "--sampling": (["class-balanced"], "sampling", "class-balanced"),
     "--crop": (["96"], "crop", 96),
     "--workers": (["3"], "workers", 3),

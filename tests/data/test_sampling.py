@@ -180,3 +180,15 @@ def test_ordered_batches_hold_every_tile_once_and_one_shape_each() -> None:
         assert sum(len(rank) for rank in ranks) == 3
         seen = Counter(key.tile for rank in ranks for batch in rank for key in batch)
         assert seen == Counter(range(5))
+
+
+def test_each_tile_is_drawn_as_often_as_asked_for() -> None:
+    order = epoch_order_of(tiles_with([(1, 1)] * 7), "shuffle", 0.1, seed=1, draws=3)
+    assert len(order) == 21
+    assert np.bincount(order(0)).tolist() == [3] * 7
+    assert order(0) != order(1)
+    counts = [(9, 0)] * 8 + [(5, 5)] * 2
+    once, thrice = (epoch_order_of(tiles_with(counts), "class-balanced", 0.1, seed=0, draws=n) for n in (1, 3))
+    assert once.repeats is not None
+    assert thrice.repeats is not None
+    assert thrice.repeats.tolist() == pytest.approx((3 * once.repeats).tolist())

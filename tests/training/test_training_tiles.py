@@ -65,7 +65,7 @@ def test_a_run_learns_from_its_share_alone_and_records_its_memory(
     write_prepared: WritePrepared, tmp_path: Path, tiny_config: TrainConfig
 ) -> None:
     data = write_prepared(tmp_path / "data", train=8, val=2)
-    config = dataclasses.replace(tiny_config, train_share=0.5, batch_size=2, epochs=1)
+    config = dataclasses.replace(tiny_config, train_share=0.5, tile_draws=2, batch_size=2, epochs=1)
     left_out = {tile.image for tile in Manifest.open(data).split("train")} - {
         tile.image for tile in training_tiles(Manifest.open(data), config)
     }
@@ -74,5 +74,5 @@ def test_a_run_learns_from_its_share_alone_and_records_its_memory(
         image.write_bytes(b"not an image")
     train(data, tmp_path / "run", config)
     [row] = csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
-    assert int(row["step"]) == 2
+    assert int(row["step"]) == 4  # each of 4 tiles twice, in batches of 2
     assert float(row["peak_memory_mb"]) > 50  # Python and torch alone take more

@@ -65,6 +65,7 @@ OTHER = TrainConfig(
     crop=32,
     sampling="repeat-factor",
     repeat_threshold=1.0,
+    tile_draws=3,
     label_smoothing=0.2,
     dice_smooth=0.3,
     workers=0,
@@ -267,6 +268,7 @@ TESTED_BY_EFFECT = {
     "patience",  # test_engine.py
     "save_minutes",  # test_engine.py
     "contrast_warmup_steps",  # test_trainer.py
+    "tile_draws",  # tests/data/test_sampling.py, test_training_tiles.py
     "train_share",  # test_training_tiles.py
     "fold",  # tests/evaluation/test_fold_choice.py
     "devices",  # test_distributed.py
