@@ -138,16 +138,21 @@ def _profile(
         up = (rows[run] + 0.5) * height * sin
         one, other = begins[run] * width * cos + up, ends[run] * width * cos + up
         low, high = min(low, one, other), max(high, one, other)
-    low -= STEP_M
+    # Pixels larger than a step count as several points, or gaps would show between them.
+    fine = int(np.ceil(max(width, height) / STEP_M))
+    beside = (fine - 1) / (2 * fine) * height * abs(sin)
+    low, high = low - beside - STEP_M, high + beside
     values = np.zeros(int((high - low) / STEP_M) + 3) if len(rows) else np.zeros(1)
-    share = width * height / STEP_M
+    share = width * height / STEP_M / fine**2
     for run in range(len(rows)):
-        place = ((begins[run] + 0.5) * width * cos + (rows[run] + 0.5) * height * sin - low) / STEP_M
-        for _ in range(ends[run] - begins[run]):
-            before = int(place)
-            values[before] += (1 - place + before) * share
-            values[before + 1] += (place - before) * share
-            place += width * cos / STEP_M
+        for line in range(fine):
+            up = (rows[run] + (line + 0.5) / fine) * height * sin
+            place = ((begins[run] + 0.5 / fine) * width * cos + up - low) / STEP_M
+            for _ in range(fine * (ends[run] - begins[run])):
+                before = int(place)
+                values[before] += (1 - place + before) * share
+                values[before + 1] += (place - before) * share
+                place += width * cos / STEP_M / fine
     return values, low
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import shapely
 
-from ctrs.vector.regularize.gaps import find_gaps, split_at_gaps
+from ctrs.vector.regularize.gaps import STEP_M, _profile, find_gaps, split_at_gaps
 
 
 def runs_of(mask: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -40,6 +40,25 @@ def test_the_gap_of_a_fused_pair(fused: np.ndarray, turned: bool) -> None:
 def test_no_gap_where_the_bridge_is_wide(fused: np.ndarray) -> None:
     fused[15:45, 55:61] = True
     assert not len(gaps_of(fused))
+
+
+@pytest.mark.parametrize("main_deg", [0.0, 0.7, 45.0])
+@pytest.mark.parametrize("pixel_m", [0.2, 0.4, 0.5, 1.0, 2.0, 5.0])
+def test_no_gap_between_large_pixels(pixel_m: float, main_deg: float) -> None:
+    mask = np.zeros((70, 80), bool)
+    mask[5:65, 5:75] = True
+    assert not len(gaps_of(mask, main_deg, pixel_m))
+
+
+@pytest.mark.parametrize("main_deg", [0.0, 30.0, 90.0, 200.0])
+@pytest.mark.parametrize("pixel_m", [0.2, 0.7, 3.0])
+def test_the_profile_holds_all_of_the_foreground(pixel_m: float, main_deg: float) -> None:
+    mask = np.zeros((30, 40), bool)
+    mask[3:25, 5:31] = True
+    mask[10:12, 8:20] = False
+    rows, begins, ends, _ = runs_of(mask)
+    values, _ = _profile(rows, begins, ends, pixel_m, pixel_m, np.radians(main_deg))
+    assert values.sum() * STEP_M == pytest.approx(mask.sum() * pixel_m**2)
 
 
 def test_no_gap_at_a_bite_a_notch_or_a_shed(fused: np.ndarray) -> None:
