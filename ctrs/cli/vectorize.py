@@ -105,7 +105,8 @@ def vectorize(
         jobs=jobs,
         overwrite=overwrite,
     )
-    if out is not None and len(masks) > 1 and out.suffix:
+    into_folder = out is not None and (not out.suffix or out.is_dir())
+    if out is not None and len(masks) > 1 and not into_folder:
         raise UsageError(f"-o {out}: one file for {len(masks)} masks; name a folder instead")
     for mask in masks:
         if mask.is_dir():
@@ -115,7 +116,8 @@ def vectorize(
 
     targets = [polygons_path(mask) for mask in masks]
     if out is not None:
-        targets = [out if out.suffix else out / target.name for target in targets]
+        targets = [out / target.name if into_folder else out for target in targets]
+    _check_targets(masks, targets)
     reference = None
     if truth is not None:
         from ctrs.vector.quality_report import check_report, judged_class, report_quality
@@ -157,6 +159,15 @@ def vectorize(
                 console.line(entry["quality"]["report"])
 
     console.result({"layers": payload}, show)
+
+
+def _check_targets(masks: list[Path], targets: list[Path]) -> None:
+    """Refuse masks whose layers would have the same name: the last would replace the others."""
+    taken: dict[Path, Path] = {}
+    for mask, target in zip(masks, targets, strict=True):
+        other = taken.setdefault(target.absolute(), mask)
+        if other.absolute() != mask.absolute():
+            raise UsageError(f"{target}: is the layer of both {other} and {mask}; run them apart, each with its own -o")
 
 
 def _connectivity(text: str) -> Connectivity:
