@@ -151,7 +151,7 @@ def orientation_deg(polygons: npt.NDArray[np.object_], methods: npt.NDArray[np.o
     ]
     longer = np.where(spans[0] >= spans[1], main, main + np.pi / 2)
     # From counter-clockwise from east to clockwise from north; what rounds to 180 is 0.
-    degrees = np.round(90 - np.degrees(longer), 6) % 180
+    degrees = np.round((90 - np.degrees(longer)) % 180, 6) % 180
     result[straight] = degrees
     return result
 

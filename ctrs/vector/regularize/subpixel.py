@@ -34,6 +34,9 @@ _OUTSIDE_RASTER = NO_REGION - 1
 _OFF_CENTRE = 0.02
 """Pixels that a point keeps away from the centres of the two pixels that it lies between."""
 
+_STEPS = 2.0**24
+"""Steps of a pixel that points lie on: adding the rows above a block rounds nothing, so that blocks leave no trace."""
+
 # Steps along an edge in the image (x is the column, y the row, downwards), the region on the right: east, west, south,
 # north. For each: from the edge's first corner to the pixel inside, and to the one outside, as (column, row).
 _INSIDE = np.array([(0, 0), (-1, -1), (-1, 0), (0, -1)])
@@ -180,7 +183,7 @@ def _crossings(
         near, far = np.abs(at_inside[crossing]), np.abs(at_outside[crossing])
         share[found] = np.where(forward, near, far) / (near + far)
         located[found] = True
-    return np.clip(share, _OFF_CENTRE, 1 - _OFF_CENTRE), located
+    return np.round(np.clip(share, _OFF_CENTRE, 1 - _OFF_CENTRE) * _STEPS) / _STEPS, located
 
 
 def _margin(values: Probabilities, band: IntArray, rival: IntArray, *, complete: bool) -> FloatArray:

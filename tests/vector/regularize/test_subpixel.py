@@ -178,7 +178,7 @@ def test_nothing_to_refine() -> None:
 
 
 def test_rows_that_are_looked_at_alone_give_the_same_points() -> None:
-    field = np.full((20, 12), -0.4, np.float32)
+    field = np.random.default_rng(0).uniform(-0.5, -0.1, (20, 12)).astype(np.float32)
     field[6:12, 3:9] = 0.3
     field[7, 4] = 0.05
     both = np.stack([0.5 - field / 2, 0.5 + field / 2])
@@ -186,6 +186,7 @@ def test_rows_that_are_looked_at_alone_give_the_same_points() -> None:
     outlines, regions, label = traced(field[6:12] > 0)
     part = refine_outlines(outlines, regions, label, blocks_of(both, 4), row_off=6, num_rows=20)
     np.testing.assert_array_equal(part.points + np.array([0, 6]), whole.points)
+    assert shapely.to_wkb(part.polygons((0.3, 0.3), row_off=6)[0]) == shapely.to_wkb(whole.polygons((0.3, 0.3))[0])
     assert part.located.all()
     outlines, regions, label = traced(field[6:12] > 0)
     cut = refine_outlines(outlines, regions, label, blocks_of(both[:, 6:12], 4))  # there the raster ends
