@@ -66,7 +66,8 @@ class MaskFile:
             LabelError: Values are no class values.
             RasterError: They cannot be read.
         """
-        return _read_bands(self.dataset, self.path, band_rows or rows_at_a_time(self.dataset), progress)
+        bands = _read_bands(self.dataset, self.path, band_rows or rows_at_a_time(self.dataset), progress)
+        return bands if self.tagged else _without_white(bands, self)
 
     def checked_runs(self, band_rows: int | None = None, progress: Progress = no_progress) -> Iterator[Runs]:
         """Read the runs of each band, and refuse values without a meaning; warn last where the meaning is assumed.
@@ -184,6 +185,32 @@ def _read_bands(dataset: rasterio.DatasetReader, path: Path, band_rows: int, pro
         pixels, valid = read_window(dataset, PixelWindow(col_off=0, row_off=row, width=dataset.width, height=height))
         yield _as_mask(pixels[0], valid, path)
         progress(row + height, dataset.height, f"reading {path.name}")
+
+
+def _without_white(bands: Iterator[Mask], mask: MaskFile) -> Iterator[Mask]:
+    """Refuse an unnamed mask that says building with 255, which other tools do and which is nodata here."""
+    white, building = False, False
+    for band in bands:
+        building = building or bool((band == 1).any())
+        white = white or bool((band == IGNORE_INDEX).any())
+        yield band
+    if white and not building and _has_valid_white(mask.dataset):
+        raise LabelError(
+            f"{mask.path}: 255 found and no 1, expected a mask written by ctrs predict, or a raster of 0 (background) "
+            f"and 1 (building); write buildings as 1 (gdal_calc.py -A {mask.path.name} --calc 'A==255' --outfile "
+            "NEW.tif), or say that 255 is nodata (gdal_edit.py -a_nodata 255)"
+        )
+
+
+def _has_valid_white(dataset: rasterio.DatasetReader) -> bool:
+    """Tell whether a raster holds 255 where it does not say nodata."""
+    step = rows_at_a_time(dataset)
+    for row in range(0, dataset.height, step):
+        height = min(step, dataset.height - row)
+        pixels, valid = read_window(dataset, PixelWindow(col_off=0, row_off=row, width=dataset.width, height=height))
+        if (valid & (pixels[0] == IGNORE_INDEX)).any():
+            return True
+    return False
 
 
 def _as_mask(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], path: Path) -> Mask:

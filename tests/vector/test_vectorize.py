@@ -260,6 +260,23 @@ def test_a_raster_of_zeros_and_ones_is_taken_for_buildings(write_mask, tmp_path,
     assert result.counts == {"building": 3}
 
 
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_buildings_of_255_are_not_taken_for_nodata(write_mask, tmp_path, labels, nodata) -> None:
+    mask = write_mask((labels == 1).astype(np.uint8) * 255, classes=None, nodata=nodata)
+    with pytest.raises(
+        LabelError, match=r"scene_mask\.tif: 255 found and no 1, expected .*gdal_edit\.py -a_nodata 255"
+    ):
+        vectorize(mask, tmp_path / "a.gpkg")
+    assert [path.name for path in tmp_path.iterdir()] == ["scene_mask.tif"]
+
+
+@pytest.mark.parametrize(("value", "nodata"), [(255, 255), (0, 0)])
+def test_a_mask_without_buildings_may_hold_nodata(write_mask, tmp_path, value, nodata) -> None:
+    mask = write_mask(np.full((20, 20), value, np.uint8), classes=None, nodata=nodata)
+    with pytest.warns(LabelWarning, match="0 counts as background and 1 as building"):
+        assert vectorize(mask, tmp_path / "a.gpkg").counts == {"building": 0}
+
+
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
