@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyproj
 
-from ctrs.errors import CtrsError, OutputError, UsageError
+from ctrs.errors import CtrsError, OutputError, OutputExistsError, UsageError
 from ctrs.jobs import PartialWork
 from ctrs.vector.layer_part import LayerPart
 from ctrs.vector.layer_stream import BATCH_ROWS, JOB_KEY, LayerFacts, LayerStream
@@ -101,6 +101,22 @@ def read_job(path: Path) -> str | None:
     return read_metadata_job(path)
 
 
+def check_siblings(path: Path, *, overwrite: bool) -> None:
+    """Refuse a Shapefile whose other files would replace some that stand there without one, such as a table.
+
+    Raises:
+        OutputExistsError: With the file that is in the way.
+    """
+    if overwrite or path.suffix.lower() != ".shp" or path.exists() or path.with_suffix(SHAPEFILE_JOB).exists():
+        return
+    for suffix in SHAPEFILE_PARTS:
+        if (part := path.with_suffix(suffix)).exists():
+            raise OutputExistsError(
+                f"{part}: exists and is no part of a Shapefile of ctrs; pass --overwrite to replace it, or another "
+                "name with -o"
+            )
+
+
 def read_columns(path: Path, columns: list[str]) -> dict[str, npt.NDArray[Any]]:
     """Read columns of a layer that ``write_layer`` made, without its geometries."""
     if path.suffix.lower() == ".parquet":
@@ -117,7 +133,8 @@ def _publish_siblings(work: PartialWork, staged: Path) -> None:
     """Put the files beside a Shapefile in place; it comes last, and the one that it replaces goes first."""
     try:
         work.final.unlink(missing_ok=True)
-        for suffix in (*SHAPEFILE_PARTS, SHAPEFILE_JOB):
+        # First the one that says whose the others are.
+        for suffix in (SHAPEFILE_JOB, *SHAPEFILE_PARTS):
             part, place = staged.with_suffix(suffix), work.final.with_suffix(suffix)
             if part.exists():
                 part.replace(place)

@@ -26,7 +26,7 @@ from ctrs.vector.drawing import draw_block, reach_m
 from ctrs.vector.instances import FIRST_VALUE, open_instance_mask
 from ctrs.vector.layer_part import LayerPart
 from ctrs.vector.layer_stream import LayerFacts
-from ctrs.vector.layers import check_format, read_columns, read_job, write_layer
+from ctrs.vector.layers import check_format, check_siblings, read_columns, read_job, write_layer
 from ctrs.vector.morphology import open_and_close
 from ctrs.vector.polygonize import crs_text
 from ctrs.vector.probabilities import ClassProbabilities, find_probabilities, open_probabilities
@@ -81,7 +81,7 @@ def vectorize(
 
     Args:
         mask: As ``ctrs predict`` writes it, or a raster of 0 (background) and 1 (building).
-        out: File to write; its extension chooses the format: .gpkg, .parquet, .fgb or .geojson.
+        out: File to write; its extension chooses the format: .gpkg, .parquet, .fgb, .geojson or .shp.
         config: Classes, smallest areas, tolerance.
         progress: Told after each unit of work.
 
@@ -118,6 +118,7 @@ def vectorize(
             if config.qml:
                 write_style(out, wanted)
             return VectorizeResult(path=out, counts=totals.counts, area_m2=totals.areas_m2, skipped=True)
+        check_siblings(out, overwrite=config.overwrite)
         if file.grid.crs is None:
             warn_missing_crs(mask, stacklevel=3)
         with partial_work(out, job, overwrite=config.overwrite) as work:

@@ -13,7 +13,7 @@ import rasterio
 import shapely
 
 from ctrs.config import VectorizeConfig
-from ctrs.errors import ConfigError, LayerWarning
+from ctrs.errors import ConfigError, LayerWarning, OutputExistsError
 from ctrs.vector import vectorize
 from ctrs.vector.class_mask import open_class_mask
 from ctrs.vector.layer_part import LayerPart
@@ -87,6 +87,21 @@ def test_a_finished_shapefile_is_skipped(write_mask, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {
         "scene_mask.tif", "a.shp", "a.shx", "a.dbf", "a.prj", "a.cpg", "a.shp.json"
     }  # fmt: skip
+
+
+def test_a_shapefile_replaces_no_table_of_others(write_mask, tmp_path: Path) -> None:
+    mask, out = write_mask(town(4)), tmp_path / "a.shp"
+    table = tmp_path / "a.dbf"
+    table.write_text("prices")
+    with pytest.raises(OutputExistsError, match=r"a\.dbf: exists and is no part of a Shapefile of ctrs; pass --overw"):
+        vectorize(mask, out)
+    assert table.read_text() == "prices"
+    with pytest.warns(LayerWarning, match="a Shapefile is 6 files"):
+        vectorize(mask, out, VectorizeConfig(overwrite=True))
+    # A Shapefile of which a part is left is drawn again.
+    out.unlink()
+    with pytest.warns(LayerWarning, match="a Shapefile is 6 files"):
+        vectorize(mask, out)
 
 
 MEASURE = """
