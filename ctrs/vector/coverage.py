@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 
 from ctrs.vector.arcs import NO_POLYGON, Arcs, Flags, FloatArray, Geometries, IntArray
+from ctrs.vector.runs import join
 
 _GRID_PX = 2.0**-10
 """Grid of the nodes in pixels: far below what can be seen, and pixel corners lie on it exactly."""
@@ -20,7 +21,10 @@ _GRID_PX = 2.0**-10
 _NOBODY = -1
 
 _STRIP = 0.25
-"""Share of its outline that a strip along the raster's edge has there."""
+"""Share of its outline that a strip along the edge of the coverage has there."""
+
+_CUT = 0.5
+"""What is left of a polygon is a crumb only where walls took more than this share of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +51,14 @@ def join_coverage(
     pixel_m: tuple[float, float],
     frame_px: tuple[int, int],
     min_area_m2: float = 0.0,
+    whole: bool = False,
 ) -> JoinedCoverage:
     """Put straight buildings in the places of their outlines, and fit all other polygons to them.
 
     What a building gives up goes to the polygon whose part of the surroundings it borders on, or to none where none
-    lay there. What borders on no other polygon stays with the building. Buildings end at the raster's edge.
+    lay there. What borders on no other polygon stays with the building. Buildings end at the raster's edge. Crumbs that
+    walls cut off from other polygons go to another of those with the longest common border; those that have none beside
+    them go to the building, or to nothing, with the longest.
 
     Args:
         polygons: A coverage in ground metres along the pixel axes, buildings among it; shape (P,).
@@ -60,19 +67,21 @@ def join_coverage(
         straight_sources: Which polygon each replaces; shape (K,).
         pixel_m: Width and height of a pixel.
         frame_px: Width and height of the raster in pixels.
-        min_area_m2: What walls cut off from other polygons goes to a neighbour if it is smaller than this.
+        min_area_m2: What walls cut off from other polygons is a crumb if it is smaller than this.
+        whole: What the polygons leave free (nodata) is to stay free, and nothing else: buildings end there as they do
+            at the raster's edge, and all that they give up finds an owner.
     """
-    if not len(straight):
-        others = np.flatnonzero(~is_building)
-        return JoinedCoverage(polygons=polygons[others], sources=others, walls=np.full(len(others), _NOBODY))
+    if not is_building.any():
+        sources = np.arange(len(polygons))
+        return JoinedCoverage(polygons=polygons, sources=sources, walls=np.full(len(polygons), _NOBODY))
     frame = (0.0, 0.0, float(frame_px[0]), float(frame_px[1]))
     before = _scaled(polygons, (1 / pixel_m[0], 1 / pixel_m[1]))
     before = _on_pixels(before)
     walls = _within(_scaled(straight, (1 / pixel_m[0], 1 / pixel_m[1])), frame)
-    lines = _linework(before, is_building, walls, frame)
+    lines = _linework(before, is_building, walls, frame, whole)
     noded = shapely.union_all(lines, grid_size=_GRID_PX)
     faces: Geometries = shapely.get_parts(shapely.polygonize(shapely.get_parts(noded)))
-    owner = _owners(faces, before, is_building, walls, frame, min_area_m2 / (pixel_m[0] * pixel_m[1]))
+    owner = _owners(faces, before, is_building, walls, frame, min_area_m2 / (pixel_m[0] * pixel_m[1]), whole)
     joined, owner = _dissolved(faces[owner != _NOBODY], owner[owner != _NOBODY])
     num = len(polygons)
     is_wall = owner >= num
@@ -107,12 +116,13 @@ def _within(walls: Geometries, frame: tuple[float, float, float, float]) -> Geom
 
 
 def _linework(
-    polygons: Geometries, is_building: Flags, walls: Geometries, frame: tuple[float, float, float, float]
+    polygons: Geometries, is_building: Flags, walls: Geometries, frame: tuple[float, float, float, float], whole: bool
 ) -> Geometries:
     arcs = Arcs.of(polygons, frame)
     lines = arcs.lines()
-    of_building = arcs.of_polygons(is_building)
-    kept = ~of_building | arcs.on_frame
+    kept = ~arcs.of_polygons(is_building) | arcs.on_frame
+    if whole:
+        kept |= (arcs.sides == NO_POLYGON).any(axis=1)
     ends = np.concatenate([arcs.offsets[:-1], arcs.offsets[1:] - 1])
     points = arcs.xy[ends] @ np.array([1, 1j])
     kept_end = np.tile(kept, 2)
@@ -121,7 +131,7 @@ def _linework(
     places: Geometries = np.asarray(shapely.points(loose.real, loose.imag), object)
     places = places[~_is_covered(places, walls)]
     links = np.empty(0, object)
-    if len(places):
+    if len(places) and len(walls):
         nearest = shapely.STRtree(walls).query_nearest(places, all_matches=False)
         links = shapely.shortest_line(places[nearest[0]], walls[nearest[1]])
     return np.concatenate([lines[kept], shapely.boundary(walls), links])
@@ -140,6 +150,7 @@ def _owners(
     walls: Geometries,
     frame: tuple[float, float, float, float],
     min_area_px: float,
+    whole: bool,
 ) -> IntArray:
     """Return the owner of each face: a polygon's number, that of a building's walls (P + k), or nobody."""
     num = len(polygons)
@@ -149,25 +160,38 @@ def _owners(
     for shapes, numbers in ((polygons[others], others), (walls, num + np.arange(len(walls)))):
         point, shape = shapely.STRtree(shapes).query(points, predicate="within")
         owner[point] = numbers[shape]
-    unclear = np.flatnonzero(owner == _NOBODY)
+    free = np.zeros(len(faces), bool)
+    if whole:
+        free = ~_is_covered(points, polygons) & (shapely.area(faces) > _noise(faces))
+        owner[free] = _NOBODY
+    unclear = np.flatnonzero((owner == _NOBODY) & ~free)
     best, is_ceded = _overlaps(faces[unclear], polygons, is_building)
     owner[unclear] = best
     ceded = np.zeros(len(faces), bool)
-    ceded[unclear] = is_ceded
-    areas = shapely.area(faces)
-    # Of what walls have cut off only crumbs are passed on: an owner's largest face is not one.
-    largest = np.zeros(num + len(walls) + 1)
-    np.maximum.at(largest, owner, areas)
-    crumb = (owner != _NOBODY) & (owner < num) & (areas < min_area_px) & (areas < largest[owner])
-    return _passed_on(faces, owner, ceded, crumb, num, frame)
+    ceded[unclear] = is_ceded | (whole & (best == _NOBODY))
+    if len(faces):
+        borders = _Borders.of(faces, frame, free)
+        owner = _ceded_passed_on(owner, ceded, borders, num)
+        if whole:
+            # With nothing beside it, it stays what it was.
+            left = np.flatnonzero(ceded & (owner == _NOBODY))
+            face, polygon = shapely.STRtree(polygons).query(points[left], predicate="within")
+            owner[left[face]] = polygon
+        areas = np.append(shapely.area(polygons), np.inf)
+        owner = _crumbs_passed_on(shapely.area(faces), owner, borders, areas, min_area_px, whole)
+    return owner
+
+
+def _noise(faces: Geometries) -> FloatArray:
+    """Areas that say nothing: nodes lie on a grid, a strip of its width along an outline comes from rounding."""
+    return np.asarray(2 * _GRID_PX * shapely.length(faces))
 
 
 def _overlaps(faces: Geometries, polygons: Geometries, is_building: Flags) -> tuple[IntArray, Flags]:
     """The other polygon that each face overlaps most, or nobody; and whether all of a face was a building's."""
     face, polygon = shapely.STRtree(polygons).query(faces, predicate="intersects")
     area = shapely.area(shapely.intersection(faces[face], polygons[polygon]))
-    # Nodes lie on a grid: a strip of its width along the outline says nothing.
-    noise = 2 * _GRID_PX * shapely.length(faces)
+    noise = _noise(faces)
     empty = shapely.area(faces) - np.bincount(face, area, len(faces))
     other = ~is_building[polygon] & (area > noise[face])
     face, polygon, area = face[other], polygon[other], area[other]
@@ -180,41 +204,96 @@ def _overlaps(faces: Geometries, polygons: Geometries, is_building: Flags) -> tu
     return best, (most == 0) & (empty <= noise)
 
 
-def _passed_on(
-    faces: Geometries,
-    owner: IntArray,
-    ceded: Flags,
-    crumb: Flags,
-    num: int,
-    frame: tuple[float, float, float, float],
-) -> IntArray:
-    """Give crumbs and what was a building's alone to the neighbour with the longest common border, others first."""
-    if not (ceded.any() or crumb.any()):
-        return owner
-    arcs = Arcs.of(faces, frame)
-    lengths = shapely.length(arcs.lines())
-    # A strip along the raster's edge lies before a building that the edge cuts.
-    along = np.bincount(arcs.sides[arcs.on_frame, 0], lengths[arcs.on_frame], len(faces))
-    is_strip = along > _STRIP * shapely.length(faces)
-    inner = (arcs.sides != NO_POLYGON).all(axis=1)
-    sides, length = arcs.sides[inner], lengths[inner]
-    waiting = ceded | crumb
-    result = owner.copy()
+@dataclass(frozen=True)
+class _Borders:
+    """Which faces border on which.
+
+    Args:
+        faces: The two faces of each common border, ``NO_POLYGON`` for what is outside all; shape (B, 2).
+        lengths: Of each; shape (B,).
+        strips: True for faces that lie along the edge of the coverage; shape (F,).
+    """
+
+    faces: IntArray
+    lengths: FloatArray
+    strips: Flags
+
+    @classmethod
+    def of(cls, faces: Geometries, frame: tuple[float, float, float, float], free: Flags) -> _Borders:
+        arcs = Arcs.of(faces, frame)
+        lengths = np.asarray(shapely.length(arcs.lines()))
+        at_edge = arcs.on_frame | arcs.of_polygons(free)
+        both = np.repeat(at_edge, 2) & (arcs.sides.reshape(-1) != NO_POLYGON)
+        along = np.bincount(arcs.sides.reshape(-1)[both], np.repeat(lengths, 2)[both], len(faces))
+        inner = ~arcs.on_frame
+        return cls(arcs.sides[inner], lengths[inner], along > _STRIP * shapely.length(faces))
+
+    def both_ways(self) -> tuple[IntArray, IntArray, FloatArray]:
+        face = np.concatenate([self.faces[:, 0], self.faces[:, 1]])
+        other = np.concatenate([self.faces[:, 1], self.faces[:, 0]])
+        lengths = np.concatenate([self.lengths, self.lengths])
+        inside = face != NO_POLYGON
+        return face[inside], other[inside], lengths[inside]
+
+
+def _ceded_passed_on(owner: IntArray, ceded: Flags, borders: _Borders, num: int) -> IntArray:
+    """Give what was a building's alone to the neighbour with the longest common border, others first."""
+    result, waiting = owner.copy(), ceded.copy()
+    face, neighbor, lengths = borders.both_ways()
+    between = neighbor != NO_POLYGON
+    face, neighbor, lengths = face[between], neighbor[between], lengths[between]
     while waiting.any():
-        face = np.concatenate([sides[:, 0], sides[:, 1]])
-        neighbor = np.concatenate([sides[:, 1], sides[:, 0]])
         good = waiting[face] & ~waiting[neighbor] & (result[neighbor] != _NOBODY)
-        # Crumbs of other polygons leave the walls of buildings as they are.
-        good &= ceded[face] | (result[neighbor] < num)
         if not good.any():
             break
-        face, target, weight = face[good], result[neighbor[good]], np.concatenate([length, length])[good]
-        pairs, where = np.unique(np.column_stack([face, target]), axis=0, return_inverse=True)
-        weight = np.bincount(where.ravel(), weight)
-        order = np.lexsort((-pairs[:, 1], weight, (pairs[:, 1] < num) & ~is_strip[pairs[:, 0]], pairs[:, 0]))
+        pairs, weight = _sums(face[good], result[neighbor[good]], lengths[good])
+        # A strip along the edge lies before a building that the edge cuts.
+        to_other = (pairs[:, 1] < num) & ~borders.strips[pairs[:, 0]]
+        order = np.lexsort((-pairs[:, 1], weight, to_other, pairs[:, 0]))
         result[pairs[order, 0]] = pairs[order, 1]
         waiting[pairs[:, 0]] = False
     return result
+
+
+def _crumbs_passed_on(
+    areas: FloatArray, owner: IntArray, borders: _Borders, areas_before: FloatArray, min_area: float, whole: bool
+) -> IntArray:
+    """Give crumbs of other polygons to the neighbour with the longest common border, others first."""
+    num = len(areas_before) - 1
+    face, neighbor, lengths = borders.both_ways()
+    between = neighbor != NO_POLYGON
+    same = between & (owner[face] == owner[neighbor])
+    part = join(len(owner), face[same], neighbor[same]).astype(np.int64)
+    first = np.unique(part, return_index=True)[1]
+    area, part_owner = np.bincount(part, areas), owner[first]
+    is_other = (part_owner != _NOBODY) & (part_owner < num)
+    polygon = np.where(is_other, part_owner, num)
+    largest = np.zeros(num + 1)
+    np.maximum.at(largest, polygon, area)
+    limit = np.where(area == largest[polygon], _CUT * areas_before[polygon], np.inf)
+    waiting = is_other & (area < np.minimum(min_area, limit))
+    # Outside is a part of its own, that of nobody.
+    waiting, part_owner = np.append(waiting, False), np.append(part_owner, _NOBODY)
+    part = np.append(part, len(part_owner) - 1)
+    face, neighbor = part[face], part[neighbor]
+    while waiting.any():
+        good = waiting[face] & ~waiting[neighbor]
+        if whole:
+            good &= part_owner[neighbor] != _NOBODY
+        if not good.any():
+            break
+        pairs, weight = _sums(face[good], part_owner[neighbor[good]], lengths[good])
+        to_other = (pairs[:, 1] != _NOBODY) & (pairs[:, 1] < num)
+        order = np.lexsort((-pairs[:, 1], weight, to_other, pairs[:, 0]))
+        part_owner[pairs[order, 0]] = pairs[order, 1]
+        waiting[pairs[:, 0]] = False
+    return part_owner[part[:-1]]
+
+
+def _sums(face: IntArray, target: IntArray, lengths: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Return the pairs of face and target, each once, and the length of border between them."""
+    pairs, where = np.unique(np.column_stack([face, target]), axis=0, return_inverse=True)
+    return pairs, np.asarray(np.bincount(where.ravel(), lengths, len(pairs)), np.float64)
 
 
 def _dissolved(faces: Geometries, owner: IntArray) -> tuple[Geometries, IntArray]:

@@ -145,6 +145,7 @@ def draw_block(
         pixel_m=scale,
         frame_px=(grid.width, grid.height),
         min_area_m2=config.smallest_polygon_m2,
+        whole=all_wanted,
     )
     # The entry past the last stands for polygons that are no buildings.
     columns |= {

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import shapely
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -78,6 +79,107 @@ def test_random_buildings_moved_a_little(labels, dx, dy, angle, min_area) -> Non
     for number, wall in enumerate(walls):
         kept = shapely.union_all(joined.polygons[joined.walls == number])
         assert shapely.area(shapely.difference(shapely.intersection(wall, frame), kept)) < 0.02
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(
+        np.uint8, st.tuples(st.integers(2, 12), st.integers(2, 12)), elements=st.sampled_from([0, 1, 1, 2, 255])
+    ),
+    st.floats(-0.4, 0.4),
+    st.floats(-0.4, 0.4),
+    st.sampled_from([0.0, -10.0]),
+    st.sampled_from([0.0, 0.3]),
+    st.integers(1, 5),
+)
+def test_nodata_stays_free_and_nothing_else(labels, dx, dy, angle, min_area, every) -> None:
+    """Buildings move, and all but every so many vanish; what is covered stays covered, to the rounding of nodes."""
+    labels[0, 0] = 1
+    polygons, values = coverage(labels)
+    height, width = labels.shape
+    walls = moved(polygons[values == 1], dx, dy, angle)
+    stays = (shapely.area(walls) > 0.01) & (np.arange(len(walls)) % every == 0)
+    joined = join_coverage(
+        polygons,
+        values == 1,
+        walls[stays],
+        np.flatnonzero(values == 1)[stays],
+        pixel_m=PIXEL_M,
+        frame_px=(width, height),
+        min_area_m2=min_area,
+        whole=True,
+    )
+    assert shapely.is_valid(joined.polygons).all()
+    assert shapely.coverage_is_valid(joined.polygons)
+    assert shapely.area(joined.polygons).sum() == pytest.approx(shapely.area(polygons).sum(), rel=1e-3)
+    apart = shapely.symmetric_difference(shapely.union_all(joined.polygons), shapely.union_all(polygons))
+    assert shapely.is_empty(shapely.buffer(apart, -1e-3))
+
+
+@pytest.mark.parametrize("gap_m", [1.0, 3.0])
+def test_a_crumb_between_buildings_goes_to_the_one_with_the_longer_border(gap_m: float) -> None:
+    """Two houses leave a bit of the garden between them, in a recess of the one."""
+    labels = np.full((20, 40), 1, np.uint8)
+    labels[8:12, 12:28] = 0
+    polygons, values = coverage(labels)
+    walls = np.array(
+        [
+            shapely.difference(shapely.box(0, 0, 10, 4.5), shapely.box(4, 4.5 - gap_m, 6, 4.5)),
+            shapely.box(0, 4.5, 10, 10),
+        ],
+        object,
+    )
+    joined = join_coverage(
+        polygons,
+        values == 1,
+        walls,
+        np.flatnonzero(values == 1).repeat(2),
+        pixel_m=PIXEL_M,
+        frame_px=(40, 20),
+        min_area_m2=5.0,
+        whole=True,
+    )
+    garden = shapely.area(joined.polygons[joined.walls < 0])
+    assert shapely.area(joined.polygons).sum() == pytest.approx(100.0)
+    if gap_m == 1.0:  # 2 m2 are left of 8 m2
+        assert not len(garden)
+        assert shapely.area(joined.polygons[joined.walls == 0]) == pytest.approx([45.0])
+    else:  # 6 m2
+        assert garden == pytest.approx([6.0])
+
+
+@pytest.mark.parametrize("pixel_m", [0.25, 1.0])
+@pytest.mark.parametrize("nodata", [False, True])
+def test_blobs_are_covered_as_without_straight_walls(write_mask, pixel_m: float, nodata: bool) -> None:
+    check_blobs(write_mask, 500, pixel_m, nodata)
+
+
+@pytest.mark.slow
+def test_many_blobs_are_covered_as_without_straight_walls(write_mask) -> None:
+    check_blobs(write_mask, 3000, 0.25, True)
+
+
+def check_blobs(write_mask, size: int, pixel_m: float, nodata: bool) -> None:
+    noise = np.random.default_rng(0).normal(size=(4, size, size))
+    labels = ndimage.gaussian_filter(noise, (0, 6, 6)).argmax(axis=0).astype(np.uint8)
+    if nodata:
+        labels[ndimage.gaussian_filter(noise[0], 12) > 0.03] = 255
+    path = write_mask(labels, transform=Affine(pixel_m, 0, 400_000, 0, -pixel_m, 5_000_000))
+    covered: list[float] = []
+    counts: list[int] = []
+    for regularize in ("none", "full"):
+        config = VectorizeConfig(classes=("all",), regularize=regularize, min_area_m2=8.0, min_hole_m2=4.0)
+        with open_class_mask(path) as file:
+            part = LayerPart.joined(list(draw_parts(file, choose_classes(file.classes, ("all",), path), config)))
+        assert shapely.coverage_is_valid(part.polygons)
+        covered.append(shapely.area(part.polygons).sum())
+        counts.append(len(part))
+    assert (part.columns["method"] == "walls").sum() > 5
+    assert counts[1] < 1.2 * counts[0]
+    # Where nodata lies, nodes are rounded along its border.
+    assert covered[1] == pytest.approx(covered[0], rel=1e-6)
+    if not nodata:
+        assert covered[1] == pytest.approx(size**2 * pixel_m**2, rel=1e-9)
 
 
 def test_what_walls_give_up_goes_to_both_neighbors() -> None:
