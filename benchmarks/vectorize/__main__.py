@@ -2,6 +2,7 @@
 
     python benchmarks/vectorize
     python benchmarks/vectorize --levels medium --pixel 0.1 --size 4000 --methods ctrs
+    python benchmarks/vectorize --probabilities --methods ctrs-full ctrs-full-probabilities
     python benchmarks/vectorize --footprints buildings.geojson --pixel 0.13 --methods shapes-dp ctrs
     python benchmarks/vectorize --peers /opt/peers           # other toolkits; peers.py says how to install them
     python benchmarks/vectorize --outside "study=/opt/venv/bin/python study.py --mask {mask} --out {out}"
@@ -112,9 +113,9 @@ def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
     runs: list[Run] = []
     for level in args.levels:
         noisy = NoisyMask(units.to_numpy(), grid, NOISE_LEVELS[level], seed=args.seed)
-        mask = folder / f"{level}.tif"
+        mask = folder / f"{level}_mask.tif"
         started = time.perf_counter()
-        write_mask(noisy, mask)
+        write_mask(noisy, mask, probabilities=args.probabilities)
         print(f"{mask}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
         for method in [*args.methods, *peers, *outside]:
             out = folder / f"{level}_{method}.gpkg"
@@ -145,6 +146,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=["shapes-dp", "ctrs", "ctrs-full", FLOOR])
     parser.add_argument("--outside", nargs="*", default=[], help="NAME=COMMAND with {mask} and {out}")
     parser.add_argument("--peers", type=Path, help="folder of virtual environments, one for each of peers.py")
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also write what each mask is made of beside it, for the method ctrs-full-probabilities",
+    )
     parser.add_argument("--footprints", type=Path, help="file of real footprints; default: drawn at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for masks and layers; default: a temporary one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
+from ctrs.raster.probabilities import PROBABILITIES_TAG, UINT8_NODATA, UINT8_STEPS, probabilities_path
 from ctrs.synthetic.mask_noise import NoisyMask
 from ctrs.vector.quality import PolygonQuality
 
@@ -25,15 +27,26 @@ class Run:
     peak_mb: float | None
 
 
-def write_mask(noisy: NoisyMask, path: Path) -> None:
-    """Write the mask of 0 and 1, band by band."""
+def write_mask(noisy: NoisyMask, path: Path, *, probabilities: bool = False) -> None:
+    """Write the mask of 0 and 1, band by band, and if wanted the probabilities it is made of, where ctrs looks."""
     grid = noisy.grid
     profile = {"width": grid.width, "height": grid.height, "count": 1, "dtype": "uint8"}
     options = {"tiled": True, "compress": "deflate", "zlevel": 1, "crs": grid.crs, "transform": grid.transform}
-    with rasterio.open(path, "w", driver="GTiff", **profile, **options) as dataset:
+    with ExitStack() as stack:
+        dataset = stack.enter_context(rasterio.open(path, "w", driver="GTiff", **profile, **options))
+        beside = None
+        if probabilities:
+            place = probabilities_path(path)
+            beside = stack.enter_context(
+                rasterio.open(place, "w", driver="GTiff", **profile, **options, nodata=UINT8_NODATA)
+            )
+            beside.descriptions = ("building",)
+            beside.update_tags(**{PROBABILITIES_TAG: "uint8"})
         for row, probability in noisy.bands():
             window = Window(0, row, grid.width, len(probability))
             dataset.write((probability > 0.5).astype(np.uint8), 1, window=window)
+            if beside is not None:
+                beside.write(np.rint(probability * UINT8_STEPS).astype(np.uint8), 1, window=window)
 
 
 def table(runs: Sequence[Run]) -> str:

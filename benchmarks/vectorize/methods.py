@@ -21,6 +21,7 @@ import rasterio.features
 import shapely
 
 from ctrs.config import VectorizeConfig
+from ctrs.raster.probabilities import probabilities_path
 from ctrs.vector import vectorize
 
 MIN_AREA_M2 = 10.0
@@ -38,23 +39,25 @@ def shapes_simplified(mask: Path, out: Path) -> None:
 
 
 def ctrs_defaults(mask: Path, out: Path) -> None:
-    """ctrs vectorize as it stands, with its own defaults."""
-    vectorize(mask, out, VectorizeConfig())
+    """ctrs vectorize --probabilities none, else with its own defaults."""
+    vectorize(mask, out, VectorizeConfig(use_probabilities=False))
 
 
 def ctrs_right_angles(mask: Path, out: Path) -> None:
-    """ctrs vectorize --regularize fast."""
-    vectorize(mask, out, VectorizeConfig(regularize="fast"))
+    """ctrs vectorize --regularize fast --probabilities none."""
+    vectorize(mask, out, VectorizeConfig(regularize="fast", use_probabilities=False))
 
 
 def ctrs_straight(mask: Path, out: Path) -> None:
-    """ctrs vectorize --regularize full."""
-    vectorize(mask, out, VectorizeConfig(regularize="full"))
+    """ctrs vectorize --regularize full --probabilities none."""
+    vectorize(mask, out, VectorizeConfig(regularize="full", use_probabilities=False))
 
 
 def ctrs_between_pixels(mask: Path, out: Path) -> None:
-    """ctrs vectorize --regularize full with the probabilities that the mask was made of."""
-    vectorize(mask, out, VectorizeConfig(regularize="full", probabilities=mask.with_name(f"{mask.stem}_sureness.tif")))
+    """ctrs vectorize --regularize full, which finds the probabilities beside the mask."""
+    if not probabilities_path(mask).is_file():
+        sys.exit(f"{probabilities_path(mask)}: not found; ask for it with --probabilities")
+    vectorize(mask, out, VectorizeConfig(regularize="full"))
 
 
 METHODS: dict[str, Callable[[Path, Path], None]] = {
