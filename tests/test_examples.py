@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ctrs.config import read_ablation
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -59,3 +61,13 @@ def test_five_steps(tmp_path: Path) -> None:
     assert int(found[3]) > 0
     for name in ("prepared/manifest.parquet", "run/best/model.json", "run/eval/test/report.json", "scene_mask.tif"):
         assert (folder / name).is_file(), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_grid_is_whole_and_compares_with_none(path: Path) -> None:
+    grid = read_ablation(path)
+    assert len(grid.seeds) >= 3
+    for row in grid.rows:
+        assert (grid.reference(row) is None) == (row[1] == "none")
+    named = re.findall(r"ctrs ablate (\S+)", path.read_text())
+    assert named == [f"examples/{path.name}"]

@@ -33,7 +33,7 @@ MIN_IOU = 0.75
 """Straight walls that agree less with the outline that they were drawn from give way to it, simplified."""
 
 MAX_AREA_CHANGE = 0.2
-"""Largest relative change of the area of a ring."""
+"""Largest relative change of the area of a ring, and of a building."""
 
 SMOOTHING_M = 0.3
 """Standard deviation of the Gaussian that evens out the staircase along outlines."""
@@ -284,16 +284,27 @@ def _checked(
         )
 
     _in_threads(compare, len(polygons), threads)
-    failed = np.flatnonzero(iou < MIN_IOU)
-    result = straight.copy()
-    result[failed] = simplify_coverage(polygons[failed], tolerance_m)
+    areas = shapely.area(polygons)
+
+    def is_off(shapes: Polygons) -> npt.NDArray[np.bool_]:
+        return np.asarray((iou < MIN_IOU) | (np.abs(shapely.area(shapes) - areas) > MAX_AREA_CHANGE * areas))
+
+    failed = is_off(usable)
     methods = np.full(len(polygons), "walls", object)
+    while True:
+        result = straight.copy()
+        result[failed] = simplify_coverage(polygons[failed], tolerance_m)
+        result, cut = part_overlaps(result)
+        again = np.union1d(np.flatnonzero(failed), cut)
+        iou[again] = _iou(result[again], polygons[again])
+        # Walls that a neighbour cut short are judged as they are now.
+        cut_off = is_off(result) & ~failed
+        if not cut_off.any():
+            break
+        failed |= cut_off
     methods[failed] = "outline"
-    result, cut = part_overlaps(result)
-    again = np.union1d(failed, cut)
-    iou[again] = _iou(result[again], polygons[again])
-    if len(failed):
-        logger.info("%d of %d buildings keep their simplified outline", len(failed), len(polygons))
+    if failed.any():
+        logger.info("%d of %d buildings keep their simplified outline", failed.sum(), len(polygons))
     return RegularizedBuildings(polygons=result, sources=sources, methods=methods, iou=iou)
 
 

@@ -174,6 +174,40 @@ def test_what_is_bounded_is(town: tuple[np.ndarray, geopandas.GeoSeries]) -> Non
     assert layer["regularization_iou"].max() < 1
 
 
+@pytest.mark.parametrize("pixel_m", [0.2, 0.5, 2.0])
+def test_straight_buildings_keep_their_area_and_place(pixel_m: float) -> None:
+    """Sponges of pixels: each building that has walls is near to its outline, and the others say so."""
+    methods: list[str] = []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        mask = np.kron(rng.random((24, 24)) < rng.choice([0.3, 0.5, 0.7, 0.85]), np.ones((3, 3), bool))
+        config = VectorizeConfig(tolerance_m=0, min_area_m2=0, min_hole_m2=0)
+        exact = straighten(mask, config, pixel_m).geometry.to_numpy()
+        exact = shapely.transform(exact, lambda xy: xy - [400_000, 5_000_000])
+        found = regularize_buildings(exact, pixel_m=(pixel_m, pixel_m), tolerance_m=1.5 * pixel_m, jobs=1)
+        before = exact[found.sources]
+        common = shapely.area(shapely.intersection(found.polygons, before))
+        iou = common / (shapely.area(found.polygons) + shapely.area(before) - common)
+        assert found.iou == pytest.approx(iou, abs=0.01)
+        straight = found.methods != "outline"
+        assert (found.iou[straight] >= MIN_IOU).all()
+        change = np.abs(shapely.area(found.polygons) / shapely.area(before) - 1)
+        assert (change[straight] <= MAX_AREA_CHANGE).all()
+        methods += found.methods.tolist()
+    assert {"walls", "outline"} <= set(methods)
+
+
+def test_slots_that_are_no_courts_take_no_area_with_them() -> None:
+    """Five slots of 1.2 m: without them the building would be larger by a third."""
+    mask = np.zeros((140, 140), bool)
+    mask[10:130, 10:130] = True
+    for column in range(20, 120, 20):
+        mask[18:122, column : column + 6] = False
+    (exact,) = straighten(mask, VectorizeConfig(tolerance_m=0)).geometry
+    (found,) = straighten(mask).geometry
+    assert found.area == pytest.approx(exact.area, rel=MAX_AREA_CHANGE)
+
+
 def test_threads_leave_no_trace(town: tuple[np.ndarray, geopandas.GeoSeries]) -> None:
     exact = straighten(town[0], VectorizeConfig(tolerance_m=0, min_area_m2=8)).geometry.to_numpy()
     local = shapely.transform(exact, lambda xy: xy - [400_000, 5_000_000])
