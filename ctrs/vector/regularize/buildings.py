@@ -245,7 +245,9 @@ def _round(
 
     def work(first: int, last: int) -> None:
         offsets = (rings.ring_offsets, rings.polygon_offsets)
-        find_circles(rings.corners, *offsets, first, last, _piece(pixel_m), SMOOTHING_M, circles)
+        find_circles(
+            rings.corners, *offsets, first, last, _piece(pixel_m), SMOOTHING_M, _BY_NOISE[5], _BY_NOISE[6], circles
+        )
 
     _in_threads(work, len(polygons), threads)
     found = round_polygons(circles, rings.polygon_offsets, polygons, straight, CORNER_M3, _piece(pixel_m), SMOOTHING_M)
