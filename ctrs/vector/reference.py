@@ -58,7 +58,8 @@ class ReferencePart:
 def read_reference(path: Path) -> Reference:
     """Read reference buildings: the polygons of a vector file.
 
-    Invalid polygons are made valid and features without area left out, both with a warning.
+    Invalid polygons are made valid and features without area left out, both with a warning; polygons that lie mostly
+    in another one stay, with a warning too.
 
     Args:
         path: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON or Shapefile; ``a.gpkg|layername=houses`` names one of several
@@ -83,12 +84,32 @@ def read_reference(path: Path) -> Reference:
     if layer.num_dropped:
         warnings.warn(f"{path}: {layer.num_dropped} features without area left out", LabelWarning, stacklevel=2)
     polygons = layer.frame.geometry.force_2d().explode(ignore_index=True)
+    polygons = polygons[shapely.area(polygons.to_numpy()) > 0].reset_index(drop=True)
+    num_twice = _count_twice(polygons.to_numpy())
+    if num_twice:
+        warnings.warn(
+            f"{path}: {num_twice} of {len(polygons)} polygons lie mostly in another one; at most one of two such can "
+            "be matched, so leave out those that stand twice",
+            LabelWarning,
+            stacklevel=2,
+        )
     return Reference(
         path=path,
-        polygons=polygons[shapely.area(polygons.to_numpy()) > 0].reset_index(drop=True),
+        polygons=polygons,
         num_repaired=layer.num_repaired,
         num_dropped=layer.num_dropped,
     )
+
+
+def _count_twice(shapes: Geometries) -> int:
+    """Return how many polygons lie mostly in another one; of two that are the same, one."""
+    first, second = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    once = first < second
+    first, second = first[once], second[once]
+    areas = shapely.area(shapes)
+    common = shapely.area(shapely.intersection(shapes[first], shapes[second]))
+    smaller = np.where(areas[first] < areas[second], first, second)
+    return len(np.unique(smaller[2 * common > areas[smaller]]))
 
 
 def on_grid(reference: Reference, grid: Grid, mask: Path) -> geopandas.GeoSeries:

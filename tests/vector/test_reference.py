@@ -53,6 +53,22 @@ def test_faults_of_the_file(tmp_path: Path) -> None:
         read_reference(save(tmp_path, [shapely.Point(0, 0)]))
 
 
+def test_buildings_that_stand_twice_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "twice.gpkg"
+    boxes = [
+        shapely.box(0, 0, 10, 10),
+        shapely.box(0, 0, 10, 10),
+        shapely.box(10, 0, 20, 10),
+        shapely.box(18, 0, 28, 9),
+    ]
+    geopandas.GeoSeries(boxes, crs="EPSG:32633").to_file(path)
+    with pytest.warns(LabelWarning, match=r"twice\.gpkg: 1 of 4 polygons lie mostly in another one"):
+        reference = read_reference(path)
+    assert len(reference.polygons) == 4
+    geopandas.GeoSeries(boxes[1:], crs="EPSG:32633").to_file(path)
+    assert len(read_reference(path).polygons) == 3
+
+
 def test_another_crs_is_brought_to_the_masks(tmp_path: Path) -> None:
     path = tmp_path / "truth.geojson"
     geopandas.GeoSeries([at(10, 10)], crs="EPSG:32633").to_crs("EPSG:4326").to_file(path)
