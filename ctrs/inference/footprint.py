@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -47,9 +48,9 @@ class Footprint:
         batches: Windows made ready for the network.
         strips: Sums that later windows touch, with the piece that is being blended.
         rows: Finished rows on their way to disk.
-        gdal: GDAL's block cache.
+        gdal: GDAL's block cache while windows are read.
         augmented: Copies of a batch, and their logits, that test-time augmentation takes.
-        finishing: What writing the finished files takes, when all but the cache is free again.
+        finishing: What writing the finished files takes, GDAL's cache included, when all else is free again.
         blocks: Number of blocks of columns.
     """
 
@@ -65,8 +66,8 @@ class Footprint:
     @property
     def total(self) -> int:
         """The larger of what mapping and finishing take."""
-        mapping = self.scene + self.batches + self.strips + self.rows + self.augmented
-        return max(mapping, self.finishing) + self.gdal
+        mapping = self.scene + self.batches + self.strips + self.rows + self.gdal + self.augmented
+        return max(mapping, self.finishing)
 
     def __str__(self) -> str:
         """Return one line for whoever waits.
@@ -79,13 +80,20 @@ class Footprint:
             parts["augmentation"] = self.augmented
         told = ", ".join(f"{name} {format_bytes(count)}" for name, count in {**parts, "GDAL": self.gdal}.items())
         split = f", in {self.blocks} blocks of columns" if self.blocks > 1 else ""
-        more = self.total - self.gdal == self.finishing
-        finishing = f"; {format_bytes(self.finishing)} with GDAL's when the files are finished" if more else ""
+        more = self.total == self.finishing
+        finishing = f"; {format_bytes(self.finishing)} when the files are finished" if more else ""
         return f"at most {format_bytes(self.total)} beside the network ({told}{finishing}){split}"
 
 
 def footprint(
-    plan: WindowPlan, products: Products, *, count: int, dtype: str, blocks: BlockRows, tta: str = "none"
+    plan: WindowPlan,
+    products: Products,
+    *,
+    count: int,
+    dtype: str,
+    blocks: BlockRows,
+    cache_bytes: int = GDAL_CACHE_BYTES,
+    tta: str = "none",
 ) -> Footprint:
     """Return the bound on memory of a plan on the CPU; on a GPU the strips are on it.
 
@@ -95,6 +103,7 @@ def footprint(
         count: C.
         dtype: Of the scene.
         blocks: How the file's blocks divide the scene's rows.
+        cache_bytes: Of GDAL's block cache while windows are read.
         tta: Test-time augmentation, as ``PredictConfig`` has it.
     """
     num_classes, item = products.classes.num_classes, np.dtype(dtype).itemsize
@@ -128,7 +137,7 @@ def footprint(
         batches=batches,
         strips=strips,
         rows=rows,
-        gdal=GDAL_CACHE_BYTES,
+        gdal=cache_bytes,
         augmented=_augmented(plan, num_classes, count, parse_tta(tta)),
         finishing=_finishing(plan, products),
     )
@@ -146,11 +155,11 @@ def _augmented(plan: WindowPlan, num_classes: int, count: int, tta: TestTimeAugm
 
 
 def _finishing(plan: WindowPlan, products: Products) -> int:
-    """Return the bytes that writing the finished files takes beside GDAL's cache: rows of the whole scene's width."""
+    """Return the bytes that writing the finished files takes with GDAL's cache: rows of the whole scene's width."""
     overviews = _ROWS_OF_OVERVIEWS * BLOCK_PX * plan.width
     bands = len(products.probability_names) if products.probabilities else 0
     item = 1 if products.probabilities == "uint8" else _FLOAT
-    return overviews + _WRITER_BYTES + _BLOCKS_AT_ONCE * bands * item * BLOCK_PX**2
+    return GDAL_CACHE_BYTES + overviews + _WRITER_BYTES + _BLOCKS_AT_ONCE * bands * item * BLOCK_PX**2
 
 
 def fitting_blocks(
@@ -160,6 +169,7 @@ def fitting_blocks(
     count: int,
     dtype: str,
     blocks: BlockRows | None = None,
+    cache_bytes: int = GDAL_CACHE_BYTES,
     max_memory: int | None = None,
     tta: str = "none",
 ) -> tuple[tuple[WindowPlan, ...], Footprint]:
@@ -171,6 +181,7 @@ def fitting_blocks(
         count: Bands of the network.
         dtype: Of the scene.
         blocks: How the file's blocks divide the scene's rows.
+        cache_bytes: Of GDAL's block cache while windows are read.
         max_memory: Bytes beside the network and its activations; None: no limit, one block.
         tta: Test-time augmentation, as ``PredictConfig`` has it.
 
@@ -179,20 +190,27 @@ def fitting_blocks(
     """
     most = len(plan.scene_col_starts) if max_memory is not None else 1
     # Where the finished files do not fit, no number of blocks is of use.
-    hopeless = max_memory is not None and _finishing(plan, products) + GDAL_CACHE_BYTES > max_memory
+    hopeless = max_memory is not None and _finishing(plan, products) > max_memory
+    bytes_of = partial(
+        footprint,
+        products=products,
+        count=count,
+        dtype=dtype,
+        blocks=blocks or BlockRows(),
+        cache_bytes=cache_bytes,
+        tta=tta,
+    )
     for number in range(most if hopeless else 1, most + 1):
         parts = plan.in_blocks(number)
-        bounds = [
-            footprint(part, products, count=count, dtype=dtype, blocks=blocks or BlockRows(), tta=tta) for part in parts
-        ]
+        bounds = [bytes_of(part) for part in parts]
         largest = max(bounds, key=lambda bound: bound.total)
         bound = replace(largest, blocks=len(parts))
         if max_memory is None or bound.total <= max_memory:
             return parts, bound
-    if bound.total == bound.finishing + bound.gdal:
+    if bound.total == bound.finishing:
         raise UsageError(
             f"max_memory {format_bytes(max_memory or 0)} found, but writing the finished files of a scene of "
-            f"{plan.width} px width takes {format_bytes(bound.finishing + bound.gdal)} beside the network; allow at "
+            f"{plan.width} px width takes {format_bytes(bound.finishing)} beside the network; allow at "
             "least that, or map parts of the scene with --bounds"
         )
     raise UsageError(

@@ -118,6 +118,7 @@ def map_scene(
             count=predictor.bands.count,
             dtype=predictor.bands.dtype,
             blocks=source.block_rows(),
+            cache_bytes=source.cache_bytes,
             max_memory=config.max_memory,
             tta=config.tta,
         )
@@ -142,7 +143,7 @@ def map_scene(
                 _discard(work)
             files = RowFiles(work.folder, products, [part.columns for part in parts])
             source.record_unreadable(work.folder / UNREADABLE_FILE)
-            with cpu_threads(config.threads), kept_memory(), counts.clock.phase("mapping"):
+            with cpu_threads(config.threads), kept_memory(), source.own_cache(), counts.clock.phase("mapping"):
                 shown = _OverBlocks(progress, sum(part.num_windows for part in parts), f"predicting {source.name}")
                 for number, part in enumerate(parts):
                     _map_block(predictor, source, part, number, config, files, counts, shown, dst)

@@ -85,7 +85,7 @@ class SceneSource:
             self._pixels = DamageReader(dataset, bidx, skip=skip_unreadable)
         else:
             self._pixels = MosaicReader(mosaic, bidx, self.dtype, skip=skip_unreadable)
-        self._gdal_options = {**GDAL_OPTIONS, "GDAL_CACHEMAX": self._cache_bytes()}
+        self._gdal_options = {**GDAL_OPTIONS, "GDAL_CACHEMAX": self.cache_bytes}
         self._record: Path | None = None
         self._earlier: tuple[PixelWindow, ...] = ()
 
@@ -110,6 +110,22 @@ class SceneSource:
             return BlockRows()
         height = max(int(self._dataset.block_shapes[number - 1][0]) for number in self.bidx)
         return BlockRows(height=height, offset=-(self.window.row_off % height))
+
+    @property
+    def cache_bytes(self) -> int:
+        """What GDAL's cache needs to hold a row of blocks, of which windows may read a part at a time."""
+        usual = int(GDAL_OPTIONS["GDAL_CACHEMAX"])
+        if self._dataset.driver == "VRT" or isinstance(self._pixels, MosaicReader):
+            return usual  # of files whose blocks are not known here
+        num_bands = int(self._dataset.count) + 1  # and a mask
+        row_of_blocks = self.block_rows().height * int(self._dataset.width) * num_bands * int(self.dtype.itemsize)
+        return min(usual, max(_LEAST_CACHE_BYTES, row_of_blocks + 2**20))
+
+    @contextmanager
+    def own_cache(self) -> Iterator[None]:
+        """Keep GDAL's cache at ``cache_bytes`` while the block runs, for all threads: it belongs to the process."""
+        with rasterio.Env(GDAL_CACHEMAX=self.cache_bytes):
+            yield
 
     def input_files(self) -> tuple[str, ...]:
         """Return the names of all files that determine the pixels, those behind virtual rasters included."""
@@ -207,15 +223,6 @@ class SceneSource:
         """Close the files of a mosaic."""
         if isinstance(self._pixels, MosaicReader):
             self._pixels.close()
-
-    def _cache_bytes(self) -> int:
-        """Return what GDAL's cache needs to hold a row of blocks, of which windows may read a part at a time."""
-        usual = int(GDAL_OPTIONS["GDAL_CACHEMAX"])
-        if self._dataset.driver == "VRT" or isinstance(self._pixels, MosaicReader):
-            return usual  # of files whose blocks are not known here
-        num_bands = int(self._dataset.count) + 1  # and a mask
-        row_of_blocks = self.block_rows().height * int(self._dataset.width) * num_bands * int(self.dtype.itemsize)
-        return min(usual, max(_LEAST_CACHE_BYTES, row_of_blocks + 2**20))
 
     def _region(self) -> PixelWindow:
         """Return the part of the grid that holds the area of interest."""

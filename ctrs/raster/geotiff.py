@@ -164,6 +164,16 @@ def crs_name(crs: CRS | None) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def options_beside_others() -> dict[str, Any]:
+    """Return ``GDAL_OPTIONS`` for a thread beside others; a cache that one of them has made smaller stays so.
+
+    GDAL's cache belongs to the process, and so does its size; all other settings belong to a thread.
+    """
+    found = rasterio.env.get_gdal_config("GDAL_CACHEMAX")
+    smallest = min(int(found), GDAL_CACHE_BYTES) if isinstance(found, int) else GDAL_CACHE_BYTES
+    return {**GDAL_OPTIONS, "GDAL_CACHEMAX": smallest}
+
+
 @contextmanager
 def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for reading, with GDAL's cache set to ``GDAL_CACHE_BYTES``.

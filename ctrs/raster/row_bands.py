@@ -17,7 +17,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from ctrs.errors import OutputError
-from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, error_line
+from ctrs.raster.geotiff import Grid, error_line, options_beside_others
 from ctrs.raster.mosaic import MosaicSource
 
 BLOCK_PX = 512
@@ -80,7 +80,7 @@ class RowBands:
         staged = path.with_name(f".{path.name}.new")
         try:
             # Encoded in memory and written by Python, which says when a disk is full; GDAL may not.
-            with rasterio.Env(**GDAL_OPTIONS), MemoryFile() as memory:
+            with rasterio.Env(**options_beside_others()), MemoryFile() as memory:
                 with memory.open(**_profile(pixels), transform=_ANYWHERE) as file:
                     file.write(pixels.astype(np.float32) if pixels.dtype == np.float16 else pixels)
                 with staged.open("wb") as stream:

@@ -47,6 +47,13 @@ def test_it_grows_with_what_is_held_and_not_with_the_height():
         assert total(products=products_for(**wanted)) > usual
 
 
+def test_it_counts_the_cache_that_is_set():
+    small, usual = (fitted(cache_bytes=size * MIB)[1] for size in (16, 64))
+    assert usual.total - small.total == 48 * MIB
+    assert "GDAL 67 MB" in str(usual)
+    assert "GDAL 17 MB" in str(small)
+
+
 def test_it_holds_what_test_time_augmentation_takes():
     usual, flip, d4 = (total(tta=tta) for tta in ("none", "flip", "d4"))
     assert usual < flip < d4
@@ -59,7 +66,7 @@ def test_it_holds_what_test_time_augmentation_takes():
 def test_it_holds_what_finishing_takes():
     plan = WindowPlan(height=6000, width=60_000, window_px=512, overlap=0.25, batch_size=2).in_blocks(100)[3]
     bound = footprint(plan, products_for(), count=3, dtype="uint8", blocks=BlockRows(height=256))
-    assert bound.total == bound.finishing + bound.gdal > 200_000_000
+    assert bound.total == bound.finishing > 200_000_000
     assert "when the files are finished" in str(bound)
     with pytest.raises(UsageError, match=r"the finished files of a scene of 60000 px width takes 224 MB.*--bounds"):
         fitted(width=60_000, max_memory=220_000_000)

@@ -1,3 +1,5 @@
+import threading
+
 import geopandas
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from ctrs.errors import BandMismatchError, DataError, InputNotFoundError, Raster
 from ctrs.inference.scene_place import gsd_factor, window_of_bounds
 from ctrs.inference.scene_source import open_scene
 from ctrs.raster.bands import Bands
-from ctrs.raster.geotiff import Grid
+from ctrs.raster.damage import DamageReader
+from ctrs.raster.geotiff import GDAL_CACHE_BYTES, Grid, options_beside_others
+from ctrs.raster.row_bands import RowBands
 from ctrs.raster.windows import PixelWindow
 
 UTM = Affine(0.2, 0, 5e5, 0, -0.2, 5.4e6)
@@ -65,7 +69,39 @@ def test_the_cache_holds_a_row_of_blocks_where_it_can(tmp_path, monkeypatch, blo
     monkeypatch.setattr("ctrs.raster.damage.DamageReader.read", read)
     with open_scene(path, bands_of(3)) as source:
         source.read(window(0, 0, 10, 10))
-    assert caches == [expected_mib * 2**20]
+        with source.own_cache():
+            assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == source.cache_bytes
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == GDAL_CACHE_BYTES
+    assert caches == [expected_mib * 2**20] == [source.cache_bytes]
+
+
+def test_while_a_scene_is_mapped_no_thread_changes_the_size_of_the_cache(edges, write_scene, tmp_path, monkeypatch):
+    """It belongs to the process: rows that are written beside the reader leave it alone."""
+    scene = write_scene(np.zeros((3, 1200, 90), np.uint8))
+    asked = {"written": [], "read": []}
+    written, read = RowBands._add, DamageReader.read
+
+    def add(bands, *arguments):
+        asked["written"].append(rasterio.env.get_gdal_config("GDAL_CACHEMAX"))
+        return written(bands, *arguments)
+
+    def ask(reader, part):
+        if threading.current_thread() is not threading.main_thread():
+            asked["read"].append(rasterio.env.get_gdal_config("GDAL_CACHEMAX"))
+        return read(reader, part)
+
+    monkeypatch.setattr(RowBands, "_add", add)
+    monkeypatch.setattr(DamageReader, "read", ask)
+    edges.predict_raster(scene, tmp_path / "m.tif")
+    assert len(asked["written"]) > 2
+    assert len(asked["read"]) > 2
+    assert {size for sizes in asked.values() for size in sizes} == {16 * 2**20}
+
+
+def test_rows_alone_are_written_with_the_usual_cache():
+    assert options_beside_others()["GDAL_CACHEMAX"] == GDAL_CACHE_BYTES
+    with rasterio.Env(GDAL_CACHEMAX=9 * 2**20):
+        assert options_beside_others()["GDAL_CACHEMAX"] == 9 * 2**20
 
 
 def test_bands_can_be_chosen_and_alpha_is_none(write_scene, pixels):
