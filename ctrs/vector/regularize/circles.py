@@ -5,7 +5,11 @@ that bites drop out. It stands if the outline runs along it all around, and does
 a regular polygon of n sides and mean radius r swings by ``2 r / n^2`` around its circle, n times (the first term of its
 Fourier series), an ellipse twice. A swing counts if it is half of a polygon's and stands out of the noise. Then circle
 and walls are compared at one price: truncated squared distance along the outline, and so much for each corner. Holes of
-a round building are circles where they follow one, else they keep their walls.
+a round building are courts if they are wide enough, as those of straight ones must be; they are circles where they
+follow one, else they keep their walls.
+
+Smoothing along the ring makes a circle smaller by ``sigma^2 / (2 r)``, which is put back. What the blur of the mask
+itself took of a radius nobody can tell.
 
 Circles are drawn as regular polygons of the same area that stay within ``CHORD_M`` of them.
 """
@@ -20,6 +24,7 @@ import shapely
 
 from ctrs.vector.regularize.compiling import compiled
 from ctrs.vector.regularize.sampling import sample_ring
+from ctrs.vector.regularize.straightening import holds_disc
 
 Polygons = npt.NDArray[np.object_]
 FloatArray = npt.NDArray[np.float64]
@@ -33,6 +38,12 @@ CIRCLE_CORNERS = 4.0
 
 MIN_RADIUS_M, MIN_RADIUS_PX = 2.0, 4.0
 """Smaller outlines are round whatever they are of."""
+
+_NO_COURT = -1.0
+"""Cost of a hole that is too narrow for a court."""
+
+_OF_MEDIAN = 1.4826
+"""Standard deviation of what is normally distributed, of the median of its absolute value."""
 
 _SPACING_M = 0.25
 _MOST_SPREAD = 0.16
@@ -63,6 +74,8 @@ def find_circles(
     last: int,
     piece: float,
     sigma: float,
+    court_share: float,
+    court_most: float,
     circles: FloatArray,
 ) -> None:
     """Write the circle that each ring of the polygons from ``first`` up to ``last`` follows.
@@ -75,18 +88,35 @@ def find_circles(
         last: The polygon after the last.
         piece: Length of a pixel's side, metres.
         sigma: Of the smoothing along rings, metres.
+        court_share: A hole is a court if it holds a disc whose radius is this times how far the outline strays from its
+            circle (standard deviation that goes with the median).
+        court_most: The largest radius that this may ask for, metres.
         circles: Centre (x, y), radius and cost are written here, NaN where a ring, or the shell around it, is not
-            round; shape (R, 4). Cost: truncated squared distance along the outline, square metres times metres.
+            round; shape (R, 4). Cost: truncated squared distance along the outline, square metres times metres; -1 for
+            holes of round shells that are no courts.
     """
     for polygon in range(first, last):
+        radius = 0.0
         for ring in range(polygon_offsets[polygon], polygon_offsets[polygon + 1]):
             circles[ring] = np.nan
             part = corners[ring_offsets[ring] : ring_offsets[ring + 1] - 1]
-            if _spread(part) <= _MOST_SPREAD:
-                circles[ring] = fit_circle(sample_ring(part, piece, sigma, _SPACING_M), _SPACING_M, piece)
-            if ring == polygon_offsets[polygon] and np.isnan(circles[ring, 0]):
+            is_shell = ring == polygon_offsets[polygon]
+            if is_shell and _spread(part) > _MOST_SPREAD:
                 circles[ring : polygon_offsets[polygon + 1]] = np.nan
                 break
+            points = sample_ring(part, piece, sigma, _SPACING_M)
+            if not is_shell and not holds_disc(points, radius):
+                circles[ring, 3] = _NO_COURT
+                continue
+            if is_shell or _spread(part) <= _MOST_SPREAD:
+                circles[ring] = fit_circle(points, _SPACING_M, piece)
+            if is_shell and np.isnan(circles[ring, 0]):
+                circles[ring : polygon_offsets[polygon + 1]] = np.nan
+                break
+            if is_shell:
+                away = np.hypot(points[:, 0] - circles[ring, 0], points[:, 1] - circles[ring, 1]) - circles[ring, 2]
+                radius = min(court_share * _OF_MEDIAN * np.median(np.abs(away)), court_most)
+            circles[ring, 2] += sigma * sigma / (2 * circles[ring, 2])
 
 
 @compiled
@@ -244,9 +274,9 @@ def round_polygons(
                 continue
         shell: Any = circle_polygon(*rings[0, :3])
         inner = outlines[polygon].interiors
-        holes = walls.interiors if walls is not None and len(walls.interiors) == len(inner) else inner
-        for place, ring in enumerate(rings[1:]):
-            hole = circle_polygon(*ring[:3]) if np.isfinite(ring[0]) else shapely.Polygon(holes[place])
+        for place in np.flatnonzero(rings[1:, 3] != _NO_COURT).tolist():
+            ring = rings[1 + place]
+            hole = circle_polygon(*ring[:3]) if np.isfinite(ring[0]) else _court(shapely.Polygon(inner[place]), walls)
             if not shell.contains_properly(hole):
                 shell = None
                 break
@@ -268,6 +298,15 @@ def circle_polygon(x: float, y: float, radius: float) -> shapely.Polygon:
     angles = 2 * np.pi * np.arange(count) / count
     outer = radius * np.sqrt(2 * np.pi / (count * np.sin(2 * np.pi / count)))
     return shapely.Polygon(np.column_stack([x + outer * np.cos(angles), y + outer * np.sin(angles)]))
+
+
+def _court(hole: shapely.Polygon, walls: shapely.Polygon | None) -> shapely.Polygon:
+    """Return the form with straight walls of a hole of an outline, or the hole where there is none."""
+    if walls is None or not walls.is_valid:
+        return hole
+    courts = [shapely.Polygon(ring) for ring in walls.interiors]
+    shared = [hole.intersection(court).area for court in courts]
+    return courts[int(np.argmax(shared))] if shared and max(shared) > 0 else hole
 
 
 def _walls_cost(points: FloatArray, walls: shapely.LinearRing) -> float:

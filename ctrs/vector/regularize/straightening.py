@@ -110,7 +110,7 @@ def straighten(
         radius = min(by_noise[5] * strays, by_noise[6])
         courts = np.ones(len(begins) - 1, np.bool_)
         for ring in range(1, len(courts)):
-            courts[ring] = _holds_disc(points[begins[ring] : begins[ring + 1]], radius)
+            courts[ring] = holds_disc(points[begins[ring] : begins[ring + 1]], radius)
         cheaper = min(1.0, max(by_noise[1], strays / by_noise[0]))
         dearer = min(by_noise[4], max(1.0, strays / by_noise[2]) ** by_noise[3])
         num_courts = courts.sum() - 1
@@ -154,7 +154,7 @@ def _taken(points: FloatArray, begins: IntArray, rings: npt.NDArray[np.bool_]) -
 
 
 @compiled
-def _holds_disc(ring: FloatArray, radius: float) -> bool:
+def holds_disc(ring: FloatArray, radius: float) -> bool:
     """Tell whether a disc fits into a ring, to within half a step of samples."""
     step = SPACING_M / 2
     columns = int((np.ptp(ring[:, 0]) - 2 * radius) / step) + 2

@@ -57,7 +57,7 @@ def test_tanks_are_circles(level: NoiseLevel) -> None:
     found = drawn(truth, level)
     assert found.methods.tolist() == ["circle"] * 5
     order = np.argsort(shapely.get_x(shapely.centroid(found.polygons)))
-    least = 0.98 if level == "clean" else 0.92  # smoothing takes 3 cm of a radius of 4 m
+    least = 0.98 if level == "clean" else 0.92  # the mask's blur takes 3 cm of a radius of 4 m
     for shape, exact in zip(found.polygons[order], truth, strict=True):
         common = shape.intersection(exact).area
         assert common / (shape.area + exact.area - common) > least
@@ -65,6 +65,27 @@ def test_tanks_are_circles(level: NoiseLevel) -> None:
             len(shape.exterior.coords) - 1 == len(circle_polygon(0, 0, np.sqrt(shape.area / np.pi)).exterior.coords) - 1
         )
     assert set(drawn(truth[1:3], level, fast=True).methods) <= {"walls", "outline"}
+
+
+@pytest.mark.parametrize("radius", [3.0, 4.0, 8.0])
+def test_smoothing_takes_nothing_of_a_radius(radius: float) -> None:
+    places = np.random.default_rng(0).uniform(0, PIXEL_M, (12, 2))
+    truth = [
+        shapely.affinity.translate(shape, *place) for shape, place in zip(tanks([radius] * 12), places, strict=True)
+    ]
+    found = drawn(truth, "clean")
+    assert (found.methods == "circle").all()
+    # Of a Gaussian of 0.3 m 15, 11 and 6 mm would be missing.
+    assert np.sqrt(shapely.area(found.polygons) / np.pi).mean() == pytest.approx(radius, abs=0.003)
+
+
+@pytest.mark.parametrize(("level", "holes"), [("clean", 1), ("medium", 0)])
+def test_round_buildings_keep_no_hole_that_straight_ones_would_lose(level: NoiseLevel, holes: int) -> None:
+    """A slit as wide as what noise takes away is a court only where there is no noise."""
+    slit = shapely.affinity.rotate(shapely.box(13, 19.4, 25, 20.6), 20)
+    found = drawn([shapely.difference(shapely.Point(20, 20).buffer(12, quad_segs=64), slit)], level)
+    assert found.methods.tolist() == ["circle"]
+    assert len(found.polygons[0].interiors) == holes
 
 
 def test_no_footprint_with_straight_walls_becomes_round() -> None:
