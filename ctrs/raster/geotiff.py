@@ -228,10 +228,11 @@ def open_quietly(path: Path | str, **options: Any) -> rasterio.DatasetReader:
         return rasterio.open(gdal_name(path), **options)
 
 
-def warn_missing_crs(path: Path | str, *, stacklevel: int = 2) -> None:
-    """Warn that a raster names no CRS and that pixel coordinates are used."""
+def warn_missing_crs(path: Path | str, *, placed: bool = False, stacklevel: int = 2) -> None:
+    """Warn that a raster names no CRS and that pixel coordinates are used, or its own where a transform places it."""
+    used = "its own coordinates, taken for metres" if placed else "pixel coordinates"
     warnings.warn(
-        f"{shown(path)}: no CRS found; going on in pixel coordinates (set one with gdal_edit -a_srs if it is known)",
+        f"{shown(path)}: no CRS found; going on in {used} (set one with gdal_edit -a_srs if it is known)",
         MissingCrsWarning,
         stacklevel=stacklevel + 1,
     )

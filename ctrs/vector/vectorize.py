@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctrs.config import VectorizeConfig
-from ctrs.errors import ConfigError, InputNotFoundError
+from ctrs.errors import ConfigError, InputNotFoundError, LayerWarning
 from ctrs.jobs import check_existing, describe_file, fingerprint, partial_work
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import MaskClass
@@ -120,7 +121,14 @@ def vectorize(
             return VectorizeResult(path=out, counts=totals.counts, area_m2=totals.areas_m2, skipped=True)
         check_siblings(out, overwrite=config.overwrite)
         if file.grid.crs is None:
-            warn_missing_crs(mask, stacklevel=3)
+            warn_missing_crs(mask, placed=not file.grid.transform.is_identity, stacklevel=3)
+            if out.suffix.lower() == ".geojson":
+                warnings.warn(
+                    f"{out}: GeoJSON is read as WGS84, but the mask has no CRS and its coordinates stay as they are; "
+                    ".gpkg and .parquet say that there is none",
+                    LayerWarning,
+                    stacklevel=2,
+                )
         with partial_work(out, job, overwrite=config.overwrite) as work:
             empty = draw_block(Block.empty(file.grid), wanted, config, probabilities=probabilities)
             date = datetime.fromtimestamp(mask.stat().st_mtime, UTC)

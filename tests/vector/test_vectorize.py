@@ -24,6 +24,7 @@ from rasterio.features import rasterize
 from ctrs.config import VectorizeConfig
 from ctrs.errors import (
     ConfigError,
+    CtrsWarning,
     InputNotFoundError,
     LabelError,
     LabelWarning,
@@ -244,13 +245,25 @@ def test_limits_are_ground_metres_in_web_mercator(write_mask, tmp_path) -> None:
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_a_mask_without_crs_keeps_pixel_coordinates(write_mask, tmp_path, labels, extension) -> None:
     mask, out = write_mask(labels, crs=None, transform=Affine.identity()), tmp_path / f"pixels{extension}"
-    with pytest.warns(MissingCrsWarning, match="no CRS found; going on in pixel coordinates"):
+    with pytest.warns(CtrsWarning) as told:
         vectorize(mask, out, EXACT)
+    messages = [str(entry.message) for entry in told]
+    assert "no CRS found; going on in pixel coordinates" in messages[0]
+    if extension == ".geojson":
+        assert messages.pop().startswith(f"{out}: GeoJSON is read as WGS84, but the mask has no CRS")
+    assert len(messages) == 1
     layer = read(out)
     assert layer.geometry.iloc[0].bounds == (5, 5, 35, 25) or extension == ".fgb"
     assert sorted(layer["area_m2"]) == [1, 536, 800, 899]
     if extension != ".geojson":
         assert layer.crs is None or layer.crs.is_engineering
+
+
+def test_a_mask_with_a_place_and_no_crs_keeps_its_coordinates(write_mask, tmp_path, labels) -> None:
+    mask = write_mask(labels, crs=None)
+    with pytest.warns(MissingCrsWarning, match="no CRS found; going on in its own coordinates, taken for metres"):
+        vectorize(mask, tmp_path / "a.gpkg", EXACT)
+    assert read(tmp_path / "a.gpkg").total_bounds[0] > 400_000
 
 
 def test_a_raster_of_zeros_and_ones_is_taken_for_buildings(write_mask, tmp_path, labels) -> None:
