@@ -23,7 +23,9 @@ from ctrs.vector import vectorize
 @pytest.fixture
 def labels() -> npt.NDArray[np.uint8]:
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(3, 120, 160)), (0, 2.5, 2.5))
-    return noise.argmax(axis=0).astype(np.uint8)
+    labels = noise.argmax(axis=0).astype(np.uint8)
+    labels[20:60, 20:60], labels[30:50, 30:50] = 2, 1  # a house among trees
+    return labels
 
 
 @pytest.fixture(params=["none", "full"])
