@@ -186,7 +186,7 @@ def _as_typed(message: str, given: Sequence[str]) -> str:
     >>> _as_typed("val_fraction = 2.0 found, expected 0 to 0.5", ["prepare", "town", "--val-fraction", "2"])
     '--val-fraction 2.0 found, expected 0 to 0.5'
     """
-    match = re.match(r"([a-z_]+?)(?:_px|_m)? = ", message)
+    match = re.match(r"([a-z_]+?)(?:_px|_m2?)? = ", message)
     if match is None:
         return message
     option = f"--{match[1].replace('_', '-')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,6 +87,8 @@ def vectorize(
 ) -> None:
     """Draw polygons of classes, in the mask's CRS, with class, area_m2 and perimeter_m."""
     console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
+    if not 0 < split_width < math.inf:
+        raise UsageError(f"--split-width {split_width} found, expected more than 0")
     config = VectorizeConfig(
         classes=tuple(name.strip() for name in classes.split(",") if name.strip()),
         min_area_m2=min_area,

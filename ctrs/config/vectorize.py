@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -65,8 +66,8 @@ class VectorizeConfig:
         require(bool(self.classes), "classes", self.classes, "at least one class name, or all")
         for key in ("min_area_m2", "min_hole_m2", "tolerance_m", "opening_m", "closing_m", "smooth_m"):
             found = getattr(self, key)
-            require(found is None or found >= 0, key, found, "0 or more")
-        require(self.split_m > 0, "split_m", self.split_m, "more than 0")
+            require(found is None or 0 <= found < math.inf, key, found, "0 or more")
+        require(0 < self.split_m < math.inf, "split_m", self.split_m, "more than 0")
         require(self.jobs is None or self.jobs >= 1, "jobs", self.jobs, "1 or more")
         for key, choices in (("regularize", Regularization), ("split", Split), ("connectivity", Connectivity)):
             known = get_args(choices)

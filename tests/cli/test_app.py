@@ -106,6 +106,9 @@ def test_no_command_shows_the_help_and_says_so(capsys: pytest.CaptureFixture[str
         (["train", "--resume", "--overwrite", "--set", "ema=0.9"], "--nodes, --patience"),
         (["train", "--resume", "--set", "ema=0.9"], "--set of cache, channels_last, save_minutes and"),
         (["vectorize", "a.tif", "b.tif", "-o", "c.gpkg"], "one file for 2 masks"),
+        (["vectorize", "a.tif", "--split", "erosion", "--split-width", "0"], "--split-width 0.0 found, expected more"),
+        (["vectorize", "a.tif", "--min-area=-1"], "--min-area -1.0 found, expected 0 or more"),
+        (["vectorize", "a.tif", "--smooth", "inf"], "--smooth inf found, expected 0 or more"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(
