@@ -8,11 +8,15 @@ sources of all these modules are part of the name under which it is kept.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import njit
+
+logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -33,8 +37,20 @@ def compiled(function: Function) -> Function:
     kept: Any = njit(cache=True, nogil=True)
     passing: Any = njit(nogil=True)
     try:
-        result: Function = kept(function)
+        result: Any = kept(function)
+        _say_what_takes_long(Path(result.stats.cache_path))
     except RuntimeError:
         # No folder can be written: it is compiled in each process.
         result = passing(function)
-    return result
+        _say_what_takes_long(None)
+    made: Function = result
+    return made
+
+
+@cache
+def _say_what_takes_long(folder: Path | None) -> None:
+    """Tell once for each folder that nothing compiled is kept there yet."""
+    if folder is None:
+        logger.info("compiling loops, a minute or so in each run: no folder to keep them in can be written")
+    elif not any(folder.glob(f"*_{_SOURCES}-*.nbi")):
+        logger.info("compiling loops for the first run of this installation: a minute or so")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +35,26 @@ def test_it_runs_where_nothing_can_be_kept(locators: tuple[str, ...]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+_TOLD = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+import numpy as np
+from ctrs.vector.regularize.fitting import ring_area
+ring_area(np.array([[0.0, 0], [2, 0], [2, 3], [0, 3]]))
+"""
+
+
+def test_what_takes_a_minute_is_told_the_first_time_alone(tmp_path: Path) -> None:
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", _TOLD],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        ).stdout
+        for _ in range(2)
+    ]
+    assert told == ["compiling loops for the first run of this installation: a minute or so\n", ""]
