@@ -25,6 +25,7 @@ from ctrs.vector.shapefile import SHAPEFILE_JOB, SHAPEFILE_PARTS
 
 EXTENSIONS = (".gpkg", ".parquet", ".fgb", ".geojson", ".shp")
 _GEOJSON_HEAD_BYTES = 4096
+_GEOPACKAGE_LOGS = ("-wal", "-journal")
 
 
 def check_format(path: Path) -> None:
@@ -102,11 +103,22 @@ def read_job(path: Path) -> str | None:
 
 
 def check_siblings(path: Path, *, overwrite: bool) -> None:
-    """Refuse a Shapefile whose other files would replace some that stand there without one, such as a table.
+    """Refuse a layer that does not go with files beside it.
+
+    A log that another program keeps beside a GeoPackage would be read into the new one and ruin it. A Shapefile would
+    replace files that stand there without one, such as a table.
 
     Raises:
         OutputExistsError: With the file that is in the way.
     """
+    if path.suffix.lower() == ".gpkg":
+        for suffix in _GEOPACKAGE_LOGS:
+            log = path.with_name(path.name + suffix)
+            if log.is_file() and log.stat().st_size:
+                raise OutputExistsError(
+                    f"{log}: exists, so another program (QGIS?) has {path.name} open or left it unfinished; save and "
+                    "close it there, then run the same command again, or choose another name with -o"
+                )
     if overwrite or path.suffix.lower() != ".shp" or path.exists() or path.with_suffix(SHAPEFILE_JOB).exists():
         return
     for suffix in SHAPEFILE_PARTS:

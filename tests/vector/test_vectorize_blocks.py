@@ -104,6 +104,20 @@ def test_a_shapefile_replaces_no_table_of_others(write_mask, tmp_path: Path) -> 
         vectorize(mask, out)
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_log_of_another_program_is_not_read_into_a_new_geopackage(write_mask, tmp_path, suffix, overwrite) -> None:
+    mask, out = write_mask(town(4)), tmp_path / "a.gpkg"
+    log = tmp_path / f"a.gpkg{suffix}"
+    log.write_bytes(b"edits")
+    with pytest.raises(OutputExistsError, match=rf"a\.gpkg{suffix}: exists, so another program .* has a\.gpkg open"):
+        vectorize(mask, out, VectorizeConfig(overwrite=overwrite))
+    assert log.read_bytes() == b"edits"
+    assert not out.exists()
+    log.write_bytes(b"")
+    vectorize(mask, out, VectorizeConfig(overwrite=overwrite))
+
+
 MEASURE = """
 import sys
 from pathlib import Path
