@@ -6,7 +6,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +143,9 @@ def map_scene(
                 _discard(work)
             files = RowFiles(work.folder, products, [part.columns for part in parts])
             source.record_unreadable(work.folder / UNREADABLE_FILE)
-            with cpu_threads(config.threads), kept_memory(), source.own_cache(), counts.clock.phase("mapping"):
+            # Kept memory is faster, and its gaps may exceed the bound: not where that is a promise.
+            keeping = kept_memory() if config.max_memory is None else nullcontext()
+            with cpu_threads(config.threads), keeping, source.own_cache(), counts.clock.phase("mapping"):
                 shown = _OverBlocks(progress, sum(part.num_windows for part in parts), f"predicting {source.name}")
                 for number, part in enumerate(parts):
                     _map_block(predictor, source, part, number, config, files, counts, shown, dst)

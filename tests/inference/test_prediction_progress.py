@@ -1,5 +1,6 @@
 """What whoever waits is told: one count over all windows, which goes on where an earlier attempt ended."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -57,6 +58,20 @@ def test_blocks_of_columns_leave_no_trace_in_the_mask(edges, in_blocks, tmp_path
     assert options["column_blocks"] > 1
     assert "column_blocks" not in whole
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 1), (10**9, 0)])
+def test_memory_is_kept_where_no_limit_is_asked_for(edges, write_scene, tmp_path, monkeypatch, limit, expected):
+    begun = []
+
+    def keep():
+        begun.append(True)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr("ctrs.inference.scene_map.kept_memory", keep)
+    scene = write_scene(np.zeros((3, 70, 90), np.uint8))
+    edges.predict_raster(scene, tmp_path / "m.tif", PredictConfig(max_memory=limit))
+    assert len(begun) == expected
 
 
 def test_it_goes_on_where_an_earlier_attempt_ended(edges, in_blocks, tmp_path):
