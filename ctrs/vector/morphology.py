@@ -11,11 +11,9 @@ takes a building away at the scene's edge or makes one grow there. Nodata pixels
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from ctrs.classes import IGNORE_INDEX, Mask
 from ctrs.raster.geotiff import Grid
@@ -100,31 +98,35 @@ def opened(labels: Mask, wanted: Flags, radius: float, sampling: tuple[float, fl
         gone |= (labels == value) & ~_holds_disc((labels == value) | (labels == IGNORE_INDEX), radius, sampling)
     if not gone.any():
         return labels
-    nearest = np.where(gone, np.inf, 0.0)
-    result = labels.copy()
+    places = np.flatnonzero(gone)
+    before, nearest = labels.reshape(-1)[places], np.full(len(places), np.inf)
+    found = before.copy()
     kept = np.where(gone, np.uint8(IGNORE_INDEX), labels)
     for value in np.flatnonzero(np.bincount(kept.reshape(-1), minlength=256)[:IGNORE_INDEX]).tolist():
-        away = _distance(kept != value, sampling)
+        away = _distances_at(places, kept == value, reach_m, sampling)
         # Another class than its own; of equally near ones that with the least value.
-        better = gone & (labels != value) & (away < nearest) & (away <= reach_m)
+        better = (before != value) & (away < nearest)
         nearest[better] = away[better]
-        result[better] = value
+        found[better] = value
+    result = labels.copy()
+    result.reshape(-1)[places] = found
     return result
 
 
 def closed(labels: Mask, wanted: Flags, radius: float, sampling: tuple[float, float]) -> Mask:
     """Return a mask in which wanted classes fill the gaps around them that hold no disc; arguments as ``opened``."""
     fillable = ~wanted[labels] & (labels != IGNORE_INDEX)
-    nearest = np.full(labels.shape, np.inf)
+    nearest = np.full(labels.size, np.inf)
     result = labels.copy()
     for value in _values(labels, wanted):
-        filled = fillable & ~_holds_disc(labels != value, radius, sampling)
-        if not filled.any():
+        places = np.flatnonzero(fillable & ~_holds_disc(labels != value, radius, sampling))
+        if not len(places):
             continue
-        away = _distance(labels != value, sampling)
-        better = filled & (away < nearest)
-        nearest[better] = away[better]
-        result[better] = value
+        # Nearer than the radius, or a disc would fit there.
+        away = _distances_at(places, labels == value, radius, sampling)
+        better = away < nearest[places]
+        nearest[places[better]] = away[better]
+        result.reshape(-1)[places[better]] = value
     return result
 
 
@@ -135,15 +137,19 @@ def _values(labels: Mask, wanted: Flags) -> list[int]:
 
 def _holds_disc(inside: Flags, radius: float, sampling: tuple[float, float]) -> Flags:
     """True where a disc lies wholly inside; what is beyond the raster counts as inside."""
+    # Compiled modules load their compiler: nobody else has to wait for it.
+    from ctrs.vector.disc_loops import within
+
     margin = [int(radius / side) + 1 for side in sampling]
     padded = np.pad(inside, [(margin[0], margin[0]), (margin[1], margin[1])], constant_values=True)
-    centers = _distance(padded, sampling) > radius
-    reached = _distance(~centers, sampling) <= radius
-    return reached[margin[0] : -margin[0], margin[1] : -margin[1]]
+    centers = ~within(~padded, radius, *sampling)
+    return within(centers, radius, *sampling)[margin[0] : -margin[0], margin[1] : -margin[1]]
 
 
-def _distance(away_from_false: npt.NDArray[Any], sampling: tuple[float, float]) -> FloatArray:
-    """Distance to the nearest False; infinite where there is none."""
-    if away_from_false.all():
-        return np.full(away_from_false.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(away_from_false, sampling))
+def _distances_at(
+    places: npt.NDArray[np.int64], away_from: Flags, reach_m: float, sampling: tuple[float, float]
+) -> FloatArray:
+    """Distances of places in the raster to the nearest True; infinite beyond the reach."""
+    from ctrs.vector.disc_loops import distances_at
+
+    return distances_at(places, away_from, reach_m, *sampling)
