@@ -80,6 +80,8 @@ class VectorizeConfig:
         apart = self.regularize == "none" and self.split == "none" and not self.instances
         expected = "4 with regularize, split or instances, which part what shares no side"
         require(self.connectivity == 4 or apart, "connectivity", self.connectivity, expected)
+        divided = self.split == "none" or not self.instances
+        require(divided, "split", self.split, "none with instances: each number is a building already")
         for key in ("opening_m", "closing_m"):
             found = getattr(self, key)
             require(found == 0 or not self.instances, key, found, "0 with instances: each number is drawn as it is")

@@ -107,6 +107,7 @@ def test_no_command_shows_the_help_and_says_so(capsys: pytest.CaptureFixture[str
         (["train", "--resume", "--set", "ema=0.9"], "--set of cache, channels_last, save_minutes and"),
         (["vectorize", "a.tif", "b.tif", "-o", "c.gpkg"], "one file for 2 masks"),
         (["vectorize", "a.tif", "--split", "erosion", "--split-width", "0"], "--split-width 0.0 found, expected more"),
+        (["vectorize", "a.tif", "--instances", "--split", "erosion"], "--split 'erosion' found, expected none with"),
         (["vectorize", "a.tif", "--min-area=-1"], "--min-area -1.0 found, expected 0 or more"),
         (["vectorize", "a.tif", "--smooth", "inf"], "--smooth inf found, expected 0 or more"),
     ],
