@@ -42,6 +42,9 @@ GDAL_OPTIONS: dict[str, Any] = {
 SEQUENTIAL_DRIVERS = frozenset({"JPEG", "PNG", "WEBP", "GIF", "BMP"})
 """Formats without blocks that could be read on their own."""
 
+_NO_PARTS = "Range downloading not supported"
+"""What GDAL says of servers from which it can read nothing."""
+
 # warnings.catch_warnings changes the state of the process, not of the thread.
 _WARNINGS_LOCK = threading.Lock()
 
@@ -209,6 +212,10 @@ def open_dataset(path: Path | str) -> rasterio.DatasetReader:
     try:
         dataset = open_quietly(path)
     except RasterioError as error:
+        if _NO_PARTS in str(error):
+            raise RasterError(
+                f"{shown(path)}: not readable in parts, since the server hands out whole files only: download it"
+            ) from error
         place = "the address, the access rights and" if is_remote(path) else "that the file is complete and"
         raise RasterError(
             f"{shown(path)}: not readable as a raster ({error_line(error)}); check {place} "

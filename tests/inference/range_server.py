@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 MODIFIED = "Mon, 02 Jan 2023 03:04:05 GMT"
-_BREAK, _ASKED = ".breaks_at", ".asked"
+_BREAK, _ASKED, _WHOLE = ".breaks_at", ".asked", ".whole"
 
 
 class RangeServer:
@@ -43,6 +43,10 @@ class RangeServer:
     def hang_up_from(self, byte: int | None) -> None:
         """Hang up before an answer with this byte of a file, or a later one, is complete; None: never."""
         (self.folder / _BREAK).write_text("" if byte is None else str(byte))
+
+    def serve_whole_files(self) -> None:
+        """Pass over what part of a file is asked for, as simple servers do."""
+        (self.folder / _WHOLE).touch()
 
     @property
     def asked(self) -> list[str]:
@@ -87,9 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"", {})
             return
         content = (folder / name).read_bytes()
-        headers = {"Accept-Ranges": "bytes", "ETag": f'"{len(content)}"', "Last-Modified": MODIFIED}
+        headers = {"ETag": f'"{len(content)}"', "Last-Modified": MODIFIED}
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
-        if found is None:
+        if found is None or (folder / _WHOLE).exists():
             self._send(200, content, headers)
             return
         first, last = int(found[1]), min(int(found[2] or len(content)), len(content) - 1)

@@ -156,3 +156,11 @@ def test_a_scene_that_is_not_there(server, edges, tmp_path):
         edges.predict_raster(server.url("nowhere.tif"), out)
     assert "\n" not in str(caught.value)
     assert not out.exists()
+
+
+def test_a_server_of_whole_files_only(server, scene, edges, tmp_path):
+    server.add("scene.tif", scene[0].read_bytes())
+    server.serve_whole_files()
+    with pytest.raises(RasterError, match=r"scene\.tif: .*hands out whole files only: download it") as caught:
+        edges.predict_raster(server.url("scene.tif"), tmp_path / "mask.tif")
+    assert "\n" not in str(caught.value)
