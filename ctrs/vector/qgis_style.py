@@ -1,4 +1,8 @@
-"""A QGIS style beside a layer: one category for each class, in the colour of the mask."""
+"""A QGIS style beside a layer: one category for each class, in the colour of the mask.
+
+Outlines of buildings that no straight walls fit are dashed. The style is a file of its own also beside a GeoPackage: in
+a table ``layer_styles`` it would make readers that list layers see two, and geopandas warn at each read.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ctrs.config.vectorize import BUILDING
 from ctrs.errors import OutputError, OutputExistsError
 from ctrs.raster.cog import MaskClass
 
 _FILL_ALPHA = 110
 _OUTLINE_SHARE = 0.6
 """Outlines have the class's colour, darker by this factor."""
+
+_OUTLINE_STYLE = "if(\"method\" = 'outline', 'dash', 'solid')"
+"""Expression of QGIS; null, where no walls were asked for, is solid."""
 
 _HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
@@ -51,8 +59,22 @@ def style_text(classes: Sequence[MaskClass]) -> str:
         options = ElementTree.SubElement(layer, "Option", type="Map")
         for key, value in properties.items():
             ElementTree.SubElement(options, "Option", name=key, value=value, type="QString")
+        if entry.name == BUILDING:
+            _add_expression(layer, "outlineStyle", _OUTLINE_STYLE)
     ElementTree.indent(root)
     return _HEAD + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _add_expression(layer: ElementTree.Element, name: str, expression: str) -> None:
+    """Let an expression decide a property of a symbol's layer, as QGIS writes it."""
+    root = ElementTree.SubElement(ElementTree.SubElement(layer, "data_defined_properties"), "Option", type="Map")
+    ElementTree.SubElement(root, "Option", name="name", value="", type="QString")
+    properties = ElementTree.SubElement(root, "Option", name="properties", type="Map")
+    entry = ElementTree.SubElement(properties, "Option", name=name, type="Map")
+    ElementTree.SubElement(entry, "Option", name="active", value="true", type="bool")
+    ElementTree.SubElement(entry, "Option", name="expression", value=expression, type="QString")
+    ElementTree.SubElement(entry, "Option", name="type", value="3", type="int")
+    ElementTree.SubElement(root, "Option", name="type", value="collection", type="QString")
 
 
 def check_style(layer: Path, classes: Sequence[MaskClass], *, overwrite: bool) -> None:

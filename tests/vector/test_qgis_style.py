@@ -49,6 +49,15 @@ def test_each_class_has_a_category_in_its_colour() -> None:
         assert properties == {option.get("name"): option.get("value") for option in layer.findall("Option/Option")}
 
 
+def test_buildings_without_straight_walls_have_dashed_outlines() -> None:
+    root = ElementTree.fromstring(style_text(CLASSES))
+    building, trees = root.findall("renderer-v2/symbols/symbol/layer")
+    found = building.findall("data_defined_properties/Option/Option[@name='properties']/Option[@name='outlineStyle']/")
+    values = {option.get("name"): option.get("value") for option in found}
+    assert values == {"active": "true", "expression": "if(\"method\" = 'outline', 'dash', 'solid')", "type": "3"}
+    assert trees.find("data_defined_properties") is None
+
+
 def test_qgis_reads_the_style_beside_the_layer(tmp_path: Path) -> None:
     environment = {"QT_QPA_PLATFORM": "offscreen", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     known = (
