@@ -25,14 +25,19 @@ CLASSES = (
 _QGIS_PYTHON = "/usr/bin/python3"
 _READ_BACK = """
 import json, sys
-from qgis.core import QgsApplication, QgsVectorLayer
+from qgis.core import QgsApplication, QgsSymbolLayer, QgsVectorLayer
 app = QgsApplication([], False)
 app.initQgis()
 layer = QgsVectorLayer(sys.argv[1], "polygons", "ogr")
 assert layer.isValid()
 renderer = layer.renderer()
 found = [(c.value(), list(c.symbol().color().getRgb())) for c in renderer.categories()]
-print(json.dumps([renderer.type(), renderer.classAttribute(), found]))
+styles = []
+for category in renderer.categories():
+    symbol = category.symbol().clone()
+    part = symbol.symbolLayer(0)
+    styles.append(part.dataDefinedProperties().property(QgsSymbolLayer.PropertyStrokeStyle).expressionString())
+print(json.dumps([renderer.type(), renderer.classAttribute(), found, styles]))
 """
 
 
@@ -77,8 +82,9 @@ def test_qgis_reads_the_style_beside_the_layer(tmp_path: Path) -> None:
         [_QGIS_PYTHON, "-c", _READ_BACK, str(layer)], check=False, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    kind, column, found = json.loads(done.stdout.splitlines()[-1])
+    kind, column, found, styles = json.loads(done.stdout.splitlines()[-1])
     assert (kind, column) == ("categorizedSymbol", "class")
+    assert styles == ["if(\"method\" = 'outline', 'dash', 'solid')", ""]
     assert [(value, color[:3]) for value, color in found] == [(entry.name, list(entry.color)) for entry in CLASSES]
 
 
