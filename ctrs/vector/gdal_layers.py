@@ -22,6 +22,7 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
 from ctrs.errors import LayerWarning
+from ctrs.vector.degrees import DECIMALS, round_degrees
 from ctrs.vector.layer_stream import JOB_KEY, LayerFacts, LayerStream
 from ctrs.vector.shapefile import SHAPEFILE_JOB, SHAPEFILE_PARTS, shapefile_names
 
@@ -30,7 +31,6 @@ WRITE_ERRORS = (DataSourceError, DataLayerError, FieldError, FeatureError, Geome
 """What may be raised where a layer cannot be written."""
 
 _GEOJSON_CRS = "EPSG:4326"
-_GEOJSON_DECIMALS = 8
 
 
 def read_metadata_job(path: Path) -> str | None:
@@ -61,7 +61,7 @@ def _write_fgb(stream: LayerStream, path: Path, name: str, facts: LayerFacts) ->
 def _write_geojson(stream: LayerStream, path: Path, name: str, facts: LayerFacts) -> None:
     options: dict[str, Any] = {
         "DESCRIPTION": f"{JOB_KEY}={facts.job}",
-        "COORDINATE_PRECISION": str(_GEOJSON_DECIMALS),
+        "COORDINATE_PRECISION": str(DECIMALS),
     }
     if facts.crs is None:
         _write(stream, path, None, driver="GeoJSON", layer=name, **options)
@@ -69,9 +69,8 @@ def _write_geojson(stream: LayerStream, path: Path, name: str, facts: LayerFacts
     to_wgs84 = pyproj.Transformer.from_crs(facts.crs, _GEOJSON_CRS, always_xy=True)
 
     def change(polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
-        return np.asarray(
-            shapely.transform(polygons, lambda xy: np.column_stack(to_wgs84.transform(xy[:, 0], xy[:, 1]))), object
-        )
+        degrees = shapely.transform(polygons, lambda xy: np.column_stack(to_wgs84.transform(xy[:, 0], xy[:, 1])))
+        return round_degrees(np.asarray(degrees, object))
 
     _write(stream, path, _GEOJSON_CRS, driver="GeoJSON", layer=name, change=change, RFC7946="YES", **options)
 

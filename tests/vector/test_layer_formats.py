@@ -88,7 +88,7 @@ def test_geojson_is_in_degrees_by_the_right_hand_and_valid(
     assert not shapely.is_ccw([ring for shape in shapes for ring in shape.interiors]).any()
     assert shapely.coverage_is_valid(shapes)
     expected = geopandas.read_file(tmp_path / "a.gpkg").to_crs(4326).geometry.to_numpy()
-    assert shapely.equals_exact(shapely.normalize(shapes), shapely.normalize(expected), 1.1e-8).all()
+    assert shapely.equals_exact(shapely.normalize(shapes), shapely.normalize(expected), 1.5e-9).all()
 
 
 @pytest.mark.parametrize("extension", [".gpkg", ".fgb", ".parquet"])
