@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Parameters of glibc's mallopt, from malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 _NEVER_TRIM, _NO_MAPS = -1, 0
 _MOST_MAPS = 65536
 """glibc's own ``M_MMAP_MAX``."""
@@ -68,6 +68,18 @@ def kept_memory() -> Iterator[None]:
                 libc.mallopt(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
                 libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
                 libc.malloc_trim(0)
+
+
+def share_one_arena() -> None:
+    """Let all threads of this process draw memory from one place, so that what one frees serves the others.
+
+    Else glibc gives each thread an arena of its own, and threads that read, map and write in turn keep several times
+    what they need. To be called before threads begin; as ``kept_memory``, it
+    does nothing without glibc, or where the user has set up its ``malloc``.
+    """
+    libc = _tunable_libc()
+    if libc is not None:
+        libc.mallopt(_ARENA_MAX, 1)
 
 
 def _tunable_libc() -> ctypes.CDLL | None:

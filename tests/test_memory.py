@@ -61,3 +61,39 @@ def test_an_error_passes_and_a_block_may_follow_another():
         with pytest.raises(KeyError, match="gone"), kept_memory():
             raise KeyError("gone")
     assert process_memory("VmRSS") > 0
+
+
+ARENAS = """
+import ctypes, threading
+from ctrs.memory import share_one_arena
+
+SHARE
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+places = []
+release = threading.Barrier(5)
+
+def take():
+    places.append(libc.malloc(1000) >> 26)  # an arena of a thread begins at a multiple of 64 MiB
+    release.wait()
+
+threads = [threading.Thread(target=take) for _ in range(4)]
+for thread in threads:
+    thread.start()
+release.wait()
+for thread in threads:
+    thread.join()
+print(len(set(places)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"), reason="no glibc")
+def test_threads_draw_from_one_arena():
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    counts = [
+        int(subprocess.run([sys.executable, "-c", ARENAS.replace("SHARE", call)], env=env, capture_output=True,
+                           text=True, check=True).stdout)
+        for call in ("share_one_arena()", "")
+    ]  # fmt: skip
+    assert counts[0] == 1
+    assert counts[1] > 1

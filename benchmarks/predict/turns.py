@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ctrs.config import PredictConfig
 from ctrs.inference import Predictor
-from ctrs.memory import kept_memory
+from ctrs.memory import kept_memory, share_one_arena
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,7 @@ class Turn:
 
 def take(turn: Turn) -> dict[str, Any]:
     """Do it, and return what was measured."""
+    share_one_arena()  # as the command does
     torch.set_num_threads(turn.threads)
     if turn.side == "forward":
         found = run_forward(turn)

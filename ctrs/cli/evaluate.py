@@ -163,6 +163,9 @@ def evaluate(
             overwrite=overwrite,
         )
     _check_call(config, models, data, pred, truth, out)
+    from ctrs.memory import share_one_arena
+
+    share_one_arena()
     from ctrs.evaluation import evaluate as evaluate_checkpoint
     from ctrs.evaluation import evaluate_masks, evaluate_models
     from ctrs.evaluation.required_scores import unmet

@@ -219,6 +219,9 @@ def predict(
     checkpoint = model or newest_run()
     if model is None:
         console.note(f"run: {checkpoint}")
+    from ctrs.memory import share_one_arena
+
+    share_one_arena()
     from ctrs.inference import Predictor, mask_paths, predict_mosaic
     from ctrs.raster.creation_options import check_creation_options
     from ctrs.raster.names import without_secrets

@@ -144,8 +144,8 @@ class TrainConfig:
         crop: Edge of training crops in pixels; None: the tile size.
         train_share: Share of the training tiles that the run learns from, drawn with the seed: above 0, up to 1. A
             smaller share is part of a larger one with the same seed.
-        tile_draws: How often an epoch draws each tile, cropped and augmented anew each time: with more, epochs are longer
-            and validation is rarer.
+        tile_draws: How often an epoch draws each tile, cropped and augmented anew each time: with more, epochs are
+            longer and validation is rarer.
         sampling: How tiles are drawn: each once (``shuffle``), with the same expected share of pixels for each class
             (``class-balanced``), or those with rare classes more often (``repeat-factor``, as in LVIS).
         repeat_threshold: Share of tiles below which a class counts as rare for ``repeat-factor``.
