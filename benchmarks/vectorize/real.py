@@ -40,8 +40,8 @@ from ctrs.raster.geotiff import Grid, open_raster
 from ctrs.report.verdict_style import COLORS
 from ctrs.synthetic.mask_noise import NOISE_LEVELS, NoisyMask
 from ctrs.vector import vectorize
-from ctrs.vector.quality_report import report_quality
-from ctrs.vector.reference import on_grid, read_reference
+from ctrs.vector.quality.reference import on_grid, read_reference
+from ctrs.vector.quality.report import report_quality
 
 WAYS = {
     "none": VectorizeConfig(overwrite=True),

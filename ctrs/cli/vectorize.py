@@ -123,8 +123,8 @@ def vectorize(
     _check_targets(masks, targets)
     reference = None
     if truth is not None:
-        from ctrs.vector.quality_report import check_report, judged_class, report_quality
-        from ctrs.vector.reference import read_reference
+        from ctrs.vector.quality.reference import read_reference
+        from ctrs.vector.quality.report import check_report, judged_class, report_quality
 
         judged_class(config)
         reference = read_reference(truth)

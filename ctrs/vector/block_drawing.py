@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ctrs.vector.blocks import Block
-from ctrs.vector.layer_part import LayerPart
+from ctrs.vector.layers.part import LayerPart
+from ctrs.vector.regions.blocks import Block
 
 
 def draw_blocks(

@@ -21,22 +21,22 @@ from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import MaskClass
 from ctrs.raster.geotiff import Grid
 from ctrs.raster.units import Ruler
-from ctrs.vector.blocks import Block
-from ctrs.vector.class_mask import ClassMask
-from ctrs.vector.cleaning import RegionGraph, clean, ground_pixel_size
-from ctrs.vector.columns import all_columns, orientation_deg
-from ctrs.vector.coverage import join_coverage
-from ctrs.vector.instances import fill_between, numbers_of
-from ctrs.vector.layer_part import Columns, LayerPart
-from ctrs.vector.morphology import open_and_close
-from ctrs.vector.outlines import NO_REGION, trace
-from ctrs.vector.placing import place_valid
+from ctrs.vector.coverage.joining import join_coverage
+from ctrs.vector.coverage.simplify import simplify_coverage
+from ctrs.vector.layers.columns import all_columns, orientation_deg
+from ctrs.vector.layers.part import Columns, LayerPart
+from ctrs.vector.layers.placing import place_valid
 from ctrs.vector.polygonize import Geometries, crs_text, first_members
-from ctrs.vector.probabilities import ClassProbabilities
-from ctrs.vector.refining import refine_regions
+from ctrs.vector.regions.blocks import Block
+from ctrs.vector.regions.class_mask import ClassMask
+from ctrs.vector.regions.cleaning import RegionGraph, clean, ground_pixel_size
+from ctrs.vector.regions.instances import fill_between, numbers_of
+from ctrs.vector.regions.morphology import open_and_close
+from ctrs.vector.regions.outlines import NO_REGION, trace
+from ctrs.vector.regions.probabilities import ClassProbabilities
+from ctrs.vector.regions.refining import refine_regions
+from ctrs.vector.regions.runs import IntArray, Runs
 from ctrs.vector.regularize.pixels import PixelRuns
-from ctrs.vector.runs import IntArray, Runs
-from ctrs.vector.simplify import simplify_coverage
 
 if TYPE_CHECKING:
     import geopandas
@@ -273,7 +273,7 @@ def _parted(
     if config.split == "none" or not buildings or config.instances:
         return _Parted(merged, np.arange(graph.count), graph.classes)
     # A compiled module, as below.
-    from ctrs.vector.splitting import probability_of, split_regions
+    from ctrs.vector.regions.splitting import probability_of, split_regions
 
     split = split_regions(
         merged,

@@ -14,9 +14,9 @@ from ctrs.classes import IGNORE_INDEX
 from ctrs.config import Connectivity
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.geotiff import Grid
-from ctrs.vector.class_mask import read_class_mask
-from ctrs.vector.outlines import NO_REGION, trace
-from ctrs.vector.runs import Runs
+from ctrs.vector.regions.class_mask import read_class_mask
+from ctrs.vector.regions.outlines import NO_REGION, trace
+from ctrs.vector.regions.runs import Runs
 
 if TYPE_CHECKING:
     import geopandas

@@ -20,18 +20,18 @@ from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import MaskClass
 from ctrs.raster.geotiff import warn_missing_crs
 from ctrs.vector.block_drawing import draw_blocks
-from ctrs.vector.blocks import Block, object_blocks
-from ctrs.vector.class_mask import MaskFile, open_class_mask
-from ctrs.vector.columns import model_of
 from ctrs.vector.drawing import draw_block, reach_m
-from ctrs.vector.instances import FIRST_VALUE, open_instance_mask
-from ctrs.vector.layer_part import LayerPart
-from ctrs.vector.layer_stream import LayerFacts
-from ctrs.vector.layers import check_format, check_siblings, read_columns, read_job, write_layer
-from ctrs.vector.morphology import open_and_close
+from ctrs.vector.layers.columns import model_of
+from ctrs.vector.layers.files import check_format, check_siblings, read_columns, read_job, write_layer
+from ctrs.vector.layers.part import LayerPart
+from ctrs.vector.layers.stream import LayerFacts
+from ctrs.vector.layers.style import check_style, write_style
 from ctrs.vector.polygonize import crs_text
-from ctrs.vector.probabilities import ClassProbabilities, find_probabilities, open_probabilities
-from ctrs.vector.qgis_style import check_style, write_style
+from ctrs.vector.regions.blocks import Block, object_blocks
+from ctrs.vector.regions.class_mask import MaskFile, open_class_mask
+from ctrs.vector.regions.instances import FIRST_VALUE, open_instance_mask
+from ctrs.vector.regions.morphology import open_and_close
+from ctrs.vector.regions.probabilities import ClassProbabilities, find_probabilities, open_probabilities
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from scipy.ndimage import gaussian_filter
 
 from ctrs.config import VectorizeConfig
 from ctrs.vector import vectorize
-from ctrs.vector.class_mask import open_class_mask
-from ctrs.vector.instances import open_instance_mask
-from ctrs.vector.layer_part import LayerPart
-from ctrs.vector.probabilities import open_probabilities
+from ctrs.vector.layers.part import LayerPart
+from ctrs.vector.regions.class_mask import open_class_mask
+from ctrs.vector.regions.instances import open_instance_mask
+from ctrs.vector.regions.probabilities import open_probabilities
 from ctrs.vector.vectorize import choose_classes, draw_parts
 
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)

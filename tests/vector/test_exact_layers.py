@@ -18,8 +18,8 @@ from scipy import ndimage
 
 from ctrs.config import VectorizeConfig
 from ctrs.vector import vectorize
-from ctrs.vector.class_mask import open_class_mask
-from ctrs.vector.layer_part import LayerPart
+from ctrs.vector.layers.part import LayerPart
+from ctrs.vector.regions.class_mask import open_class_mask
 from ctrs.vector.vectorize import choose_classes, draw_parts
 
 CODES = {"background": 0, "building": 1, "tree": 2, "water": 3}

@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from ctrs.config import Connectivity
 from ctrs.errors import LabelError
 from ctrs.vector.polygonize import polygonize, polygonize_runs
-from ctrs.vector.runs import Runs
+from ctrs.vector.regions.runs import Runs
 
 LABELS = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.sampled_from([0, 1, 2, 3, 255])

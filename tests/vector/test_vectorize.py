@@ -36,7 +36,7 @@ from ctrs.errors import (
 )
 from ctrs.jobs import partial_dir
 from ctrs.vector import polygons_path, vectorize
-from ctrs.vector.columns import COLUMNS
+from ctrs.vector.layers.columns import COLUMNS
 
 EXTENSIONS = [".gpkg", ".parquet", ".fgb", ".geojson"]
 UTM = Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)

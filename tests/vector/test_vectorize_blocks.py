@@ -15,8 +15,8 @@ import shapely
 from ctrs.config import VectorizeConfig
 from ctrs.errors import ConfigError, LayerWarning, OutputExistsError
 from ctrs.vector import vectorize
-from ctrs.vector.class_mask import open_class_mask
-from ctrs.vector.layer_part import LayerPart
+from ctrs.vector.layers.part import LayerPart
+from ctrs.vector.regions.class_mask import open_class_mask
 from ctrs.vector.vectorize import choose_classes, draw_parts
 
 

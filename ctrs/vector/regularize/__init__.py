@@ -18,9 +18,9 @@ The way of an outline; what has its own module is named:
 
 ``subpixel`` moves exact outlines to where classes are equally probable, for masks that come with probabilities.
 
-Lengths are ground metres along the pixel axes (``ctrs.vector.cleaning.ground_pixel_size``): tolerances mean the same in
-any CRS and at any pixel size. Modules with loops over samples are compiled by numba at first use; importing this
-package imports none of them.
+Lengths are ground metres along the pixel axes (``ctrs.vector.regions.cleaning.ground_pixel_size``): tolerances mean the
+same in any CRS and at any pixel size. Modules with loops over samples are compiled by numba at first use; importing
+this package imports none of them.
 """
 
 from ctrs.vector.regularize.subpixel import SubpixelOutlines, refine_outlines

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import shapely
 
 from ctrs.progress import Progress, no_progress
+from ctrs.vector.coverage.simplify import simplify_coverage
 from ctrs.vector.regularize.areas import compare_areas
 from ctrs.vector.regularize.circles import find_circles, round_polygons
 from ctrs.vector.regularize.gaps import find_gaps, split_at_gaps
 from ctrs.vector.regularize.overlaps import part_overlaps
 from ctrs.vector.regularize.pixels import PixelRuns
 from ctrs.vector.regularize.straightening import find_directions_of, straighten
-from ctrs.vector.simplify import simplify_coverage
 
 logger = logging.getLogger(__name__)
 

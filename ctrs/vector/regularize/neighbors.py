@@ -10,6 +10,7 @@ import numpy.typing as npt
 import shapely
 
 from ctrs.progress import Progress, no_progress
+from ctrs.vector.coverage.simplify import simplify_coverage
 from ctrs.vector.regularize.buildings import (
     MAX_AREA_CHANGE,
     MIN_IOU,
@@ -21,7 +22,6 @@ from ctrs.vector.regularize.overlaps import part_overlaps
 from ctrs.vector.regularize.party_walls import divide, touching_groups
 from ctrs.vector.regularize.pixels import PixelRuns
 from ctrs.vector.regularize.straightening import find_directions_of
-from ctrs.vector.simplify import simplify_coverage
 
 logger = logging.getLogger(__name__)
 

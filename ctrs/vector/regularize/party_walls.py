@@ -25,7 +25,7 @@ import numpy.typing as npt
 import shapely
 from scipy.ndimage import gaussian_filter1d
 
-from ctrs.vector.runs import join
+from ctrs.vector.regions.runs import join
 
 Polygons = npt.NDArray[np.object_]
 FloatArray = npt.NDArray[np.float64]

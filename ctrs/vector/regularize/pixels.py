@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctrs.vector.cleaning import RegionGraph
-from ctrs.vector.runs import IntArray, Runs
+from ctrs.vector.regions.cleaning import RegionGraph
+from ctrs.vector.regions.runs import IntArray, Runs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from ctrs.vector.outlines import NO_REGION, Outlines
-from ctrs.vector.runs import IntArray, RegionIds, Runs
+from ctrs.vector.regions.outlines import NO_REGION, Outlines
+from ctrs.vector.regions.runs import IntArray, RegionIds, Runs
 
 FloatArray = npt.NDArray[np.float64]
 Probabilities = npt.NDArray[np.float32]

@@ -22,12 +22,12 @@ from ctrs.raster.cog import MaskClass
 from ctrs.raster.geotiff import Grid
 from ctrs.synthetic.footprints import Footprints, draw_footprints
 from ctrs.synthetic.mask_noise import NOISE_LEVELS, NoiseLevel, NoisyMask
-from ctrs.vector.class_mask import ClassMask
 from ctrs.vector.drawing import draw_polygons
 from ctrs.vector.quality import measure_quality
 from ctrs.vector.quality.topology import count_overlaps
+from ctrs.vector.regions.class_mask import ClassMask
+from ctrs.vector.regions.runs import Runs
 from ctrs.vector.regularize.buildings import MAX_AREA_CHANGE, MIN_IOU, regularize_buildings
-from ctrs.vector.runs import Runs
 
 BUILDING = MaskClass(value=1, name="building", color=(255, 0, 0))
 CLASSES = (MaskClass(value=0, name="background", color=(0, 0, 0)), BUILDING)

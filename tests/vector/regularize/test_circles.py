@@ -11,10 +11,10 @@ from rasterio.crs import CRS
 from ctrs.raster.geotiff import Grid
 from ctrs.synthetic.footprints import draw_footprints
 from ctrs.synthetic.mask_noise import NOISE_LEVELS, NoiseLevel, NoisyMask
-from ctrs.vector.outlines import NO_REGION, trace
+from ctrs.vector.regions.outlines import NO_REGION, trace
+from ctrs.vector.regions.runs import Runs
 from ctrs.vector.regularize.buildings import RegularizedBuildings, regularize_buildings
 from ctrs.vector.regularize.circles import CHORD_M, circle_polygon, fit_circle
-from ctrs.vector.runs import Runs
 
 PIXEL_M = 0.2
 

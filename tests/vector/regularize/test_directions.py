@@ -9,12 +9,12 @@ from rasterio.crs import CRS
 from ctrs.raster.geotiff import Grid
 from ctrs.synthetic.footprints import draw_footprints
 from ctrs.synthetic.mask_noise import NOISE_LEVELS, MaskNoise, NoisyMask
-from ctrs.vector.outlines import NO_REGION, trace
 from ctrs.vector.quality.angles import main_directions
 from ctrs.vector.quality.outlines import Outlines
+from ctrs.vector.regions.outlines import NO_REGION, trace
+from ctrs.vector.regions.runs import Runs
 from ctrs.vector.regularize.directions import directions_of
 from ctrs.vector.regularize.sampling import sample_ring
-from ctrs.vector.runs import Runs
 
 SPACING_M = 0.25
 

@@ -12,13 +12,13 @@ from rasterio.features import rasterize
 from scipy.ndimage import gaussian_filter
 
 from ctrs.raster.geotiff import Grid
-from ctrs.vector.cleaning import RegionGraph, clean
-from ctrs.vector.instances import fill_between
-from ctrs.vector.outlines import NO_REGION, trace
+from ctrs.vector.regions.cleaning import RegionGraph, clean
+from ctrs.vector.regions.instances import fill_between
+from ctrs.vector.regions.outlines import NO_REGION, trace
+from ctrs.vector.regions.runs import Runs
 from ctrs.vector.regularize.buildings import RegularizedBuildings
 from ctrs.vector.regularize.neighbors import regularize_neighbors
 from ctrs.vector.regularize.party_walls import divide, touching_groups
-from ctrs.vector.runs import Runs
 
 PIXEL = 0.2
 Polygons = npt.NDArray[np.object_]

@@ -14,10 +14,10 @@ from scipy.ndimage import gaussian_filter
 
 from ctrs.raster.geotiff import Grid
 from ctrs.synthetic.mask_noise import MaskNoise, NoisyMask
-from ctrs.vector.outlines import NO_REGION, Outlines, trace
 from ctrs.vector.polygonize import first_members
+from ctrs.vector.regions.outlines import NO_REGION, Outlines, trace
+from ctrs.vector.regions.runs import Runs
 from ctrs.vector.regularize.subpixel import NO_BAND, SubpixelOutlines, refine_outlines
-from ctrs.vector.runs import Runs
 
 
 def traced(labels: np.ndarray, *, nothing: int = 0) -> tuple[Outlines, Runs, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Polygons become files: columns, coordinates of the CRS, formats, styles."""

@@ -1,0 +1,1 @@
+"""From a mask to the regions and outlines that polygons are drawn from."""
