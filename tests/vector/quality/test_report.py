@@ -205,7 +205,9 @@ def test_a_mask_without_crs_goes_with_a_truth_without_crs(write_mask: WriteMask,
         geopandas.GeoSeries(TRUTH).to_file(truth)
     for suffix in (".gpkg", ".geojson"):
         layer = tmp_path / f"drawn{suffix}"
-        with pytest.warns(UserWarning, match=r"no CRS found"):
+        with pytest.warns(UserWarning) as said:
             vectorize(mask, layer, VectorizeConfig(overwrite=True))
+        assert any("no CRS found" in str(entry.message) for entry in said)
+        assert any("GeoJSON is read as WGS84" in str(entry.message) for entry in said) == (suffix == ".geojson")
         content = report_quality(layer, mask, read_reference(truth), VectorizeConfig(overwrite=True)).content
         assert content["truth_verdicts"]["matched"] == 1
