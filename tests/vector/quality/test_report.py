@@ -9,7 +9,7 @@ import pytest
 import shapely
 
 from ctrs.config import VectorizeConfig
-from ctrs.errors import ConfigError, InputNotFoundError, LabelError, OutputExistsError, UsageError
+from ctrs.errors import ConfigError, CtrsWarning, InputNotFoundError, LabelError, OutputExistsError, UsageError
 from ctrs.vector import vectorize
 from ctrs.vector.quality.reference import read_reference
 from ctrs.vector.quality.report import check_report, judged_class, report_paths, report_quality
@@ -205,7 +205,7 @@ def test_a_mask_without_crs_goes_with_a_truth_without_crs(write_mask: WriteMask,
         geopandas.GeoSeries(TRUTH).to_file(truth)
     for suffix in (".gpkg", ".geojson"):
         layer = tmp_path / f"drawn{suffix}"
-        with pytest.warns(UserWarning) as said:
+        with pytest.warns(CtrsWarning) as said:
             vectorize(mask, layer, VectorizeConfig(overwrite=True))
         assert any("no CRS found" in str(entry.message) for entry in said)
         assert any("GeoJSON is read as WGS84" in str(entry.message) for entry in said) == (suffix == ".geojson")
