@@ -39,7 +39,12 @@ def vectorize(
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Tolerance of simplification, ground metres; 0 for none.", show_default="1.5 pixels"),
+        typer.Option(
+            "--tolerance",
+            "--simplify",
+            help="Tolerance of simplification, ground metres; 0 for none.",
+            show_default="1.5 pixels",
+        ),
     ] = None,
     regularize: Annotated[
         Regularization,
