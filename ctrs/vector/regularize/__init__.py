@@ -14,7 +14,9 @@ The way of an outline; what has its own module is named:
 6. ``circles``: an outline that follows a circle is one where that costs less than walls.
 7. ``buildings``: what is invalid, changes the area by more than is allowed, or agrees too little with the outline falls
    back to the simplified outline, and says so; ``areas`` compares the two.
-8. ``overlaps`` are cut last, and only where the fit made them.
+8. ``neighbors`` that share borders are straightened as one building and divided by ``party_walls``, or else each
+   stretch between junctions by itself (``arcs``).
+9. ``overlaps`` are cut last, and only where the fit made them.
 
 ``subpixel`` moves exact outlines to where classes are equally probable, for masks that come with probabilities.
 

@@ -1,4 +1,8 @@
-"""Buildings that share borders become straight together: their outline as one building, then their party walls."""
+"""Buildings that share borders become straight together: their outline as one building, then their party walls.
+
+Where no straight walls divide a group so, each stretch of outline and common border is straightened by itself
+(``arcs``).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import numpy.typing as npt
 import shapely
 
 from ctrs.progress import Progress, no_progress
-from ctrs.vector.coverage.simplify import simplify_coverage
+from ctrs.vector.regularize.arcs import straighten_arcs
 from ctrs.vector.regularize.buildings import (
     MAX_AREA_CHANGE,
     MIN_IOU,
@@ -72,12 +76,22 @@ def regularize_neighbors(
             divided = divide(straight.polygons[place], exact, pixel_m=min(pixel_m), max_area_change=MAX_AREA_CHANGE)
         if divided is not None and _iou(divided, exact).min() < MIN_IOU:
             divided = None
-        methods += ["outline" if divided is None else "walls"] * len(chosen)
-        kept += len(chosen) if divided is None else 0
-        shapes += list(simplify_coverage(exact, tolerance_m) if divided is None else divided)
+        is_straight = np.ones(len(chosen), bool)
+        if divided is None:
+            divided, is_straight = straighten_arcs(
+                exact,
+                _directions(list(exact[:, None]), pixel_m),
+                pixel_m=min(pixel_m),
+                tolerance_m=tolerance_m,
+                max_area_change=MAX_AREA_CHANGE,
+                min_iou=MIN_IOU,
+            )
+        methods += ["walls" if by_walls else "outline" for by_walls in is_straight.tolist()]
+        kept += int((~is_straight).sum())
+        shapes += list(divided)
         sources += chosen.tolist()
     if kept:
-        logger.info("%d neighbours keep their simplified outlines: no straight walls divide them", kept)
+        logger.info("%d neighbours keep their simplified outlines: no straight walls fit them", kept)
     in_order = np.argsort(sources, kind="stable")
     result, _ = part_overlaps(np.array(shapes, object)[in_order])
     source = np.array(sources, np.int64)[in_order]

@@ -53,11 +53,12 @@ _CORNER_FREE_M, _CORNER_FREE_SHARE = 1.0, 0.3
 
 @dataclass
 class Line:
-    """A wall: direction in radians, offset along its left normal, and how much of it has been seen, in metres."""
+    """A wall: direction in radians, offset along its left normal, how many metres of it have been seen, and where."""
 
     angle: float
     offset: float
     length: float
+    middle: FloatArray
 
     @property
     def along(self) -> FloatArray:
@@ -68,6 +69,11 @@ class Line:
     def normal(self) -> FloatArray:
         """Unit vector to the left."""
         return np.array([-np.sin(self.angle), np.cos(self.angle)])
+
+    @property
+    def on_it(self) -> FloatArray:
+        """The point of the line nearest to the middle of what has been seen."""
+        return np.asarray(self.middle - self.away(self.middle) * self.normal)
 
     def away(self, points: FloatArray) -> Any:
         """Return the signed distance of points."""
@@ -95,7 +101,7 @@ def touching_groups(polygons: Polygons) -> IntArray:
     Args:
         polygons: A coverage: neighbours have all vertices of their common border in common.
     """
-    _, _, owners, shared = _segments(polygons)
+    _, _, owners, shared = cut_segments(polygons)
     first, second = owners[shared], owners[shared + 1]
     return np.asarray(join(len(polygons), first, second), np.int64)
 
@@ -119,7 +125,7 @@ def divide(whole: shapely.Polygon, members: Polygons, *, pixel_m: float, max_are
     outline = _Outline.of(whole)
     directions = outline.directions()
     for border in borders:
-        border.walls = _walls(border.points, directions, pixel_m)
+        border.walls = fit_walls(border.points, directions, pixel_m)
     _align(borders, junctions, at_outline, outline)
     if not outline.rebuild():
         return None
@@ -135,7 +141,7 @@ def divide(whole: shapely.Polygon, members: Polygons, *, pixel_m: float, max_are
     return _faces([line for line in lines if np.ptp(line, axis=0).max() > 0], members, max_area_change)
 
 
-def _segments(polygons: Polygons) -> tuple[FloatArray, IntArray, IntArray, IntArray]:
+def cut_segments(polygons: Polygons) -> tuple[FloatArray, IntArray, IntArray, IntArray]:
     """Cut outlines into segments.
 
     Returns:
@@ -156,7 +162,7 @@ def _segments(polygons: Polygons) -> tuple[FloatArray, IntArray, IntArray, IntAr
 
 def _borders(members: Polygons) -> tuple[FloatArray, npt.NDArray[np.bool_], list[_Border]]:
     """Return the points, which of them lie on the outline, and the common borders between junctions."""
-    points, ends, owners, shared = _segments(members)
+    points, ends, owners, shared = cut_segments(members)
     count = len(members)
     alone = np.ones(len(ends), bool)
     alone[shared] = alone[shared + 1] = False
@@ -191,7 +197,7 @@ def _borders(members: Polygons) -> tuple[FloatArray, npt.NDArray[np.bool_], list
     return points, at_outline, borders
 
 
-def _walls(points: FloatArray, directions: FloatArray, pixel_m: float) -> list[Line]:
+def fit_walls(points: FloatArray, directions: FloatArray, pixel_m: float) -> list[Line]:
     """Choose and fit the walls of a border."""
     samples, step = _samples(points, pixel_m)
     middle = samples.mean(axis=0)
@@ -203,7 +209,7 @@ def _walls(points: FloatArray, directions: FloatArray, pixel_m: float) -> list[L
     chosen, begins = _choose(samples, step, angles, prices)
     walls: list[Line] = []
     for (angle, offset), first, last in zip(chosen, begins, [*begins[1:], len(samples)], strict=True):
-        line = Line(angle, offset, (last - first) * step)
+        line = Line(angle, offset, (last - first) * step, samples[first:last].mean(axis=0) + middle)
         free = int(min(_CORNER_FREE_M / step, _CORNER_FREE_SHARE * (last - first)))
         away = line.away(samples[first + free : last - free])
         shift = float(np.median(away))
@@ -371,7 +377,7 @@ class _Outline:
 
 def _through(start: FloatArray, end: FloatArray) -> Line:
     angle = float(np.arctan2(*(end - start)[::-1]))
-    line = Line(angle, 0.0, float(np.hypot(*(end - start))))
+    line = Line(angle, 0.0, float(np.hypot(*(end - start))), (start + end) / 2)
     line.offset = float(start @ line.normal)
     return line
 
@@ -394,13 +400,21 @@ def _align(borders: list[_Border], junctions: FloatArray, at_outline: npt.NDArra
                     others.append(outline.walls[ring][side])
         for wall in walls:
             for other in others:
-                if other is wall or abs(np.sin(wall.angle - other.angle)) > _PARALLEL:
-                    continue
-                if abs(_away_at(wall, point) - _away_at(other, point)) < ALIGNED_M:
+                if other is not wall and goes_on(wall, other, point):
                     if id(other) not in number:
                         number[id(other)] = len(lines)
                         lines.append(other)
                     joins.append((number[id(wall)], number[id(other)]))
+    align(lines, joins)
+
+
+def align(lines: list[Line], joins: list[tuple[int, int]]) -> None:
+    """Make one line of lines that are joined, directly or by others.
+
+    Args:
+        lines: Lines, moved in place.
+        joins: Pairs of places in ``lines``: nearly parallel ones.
+    """
     if not joins:
         return
     first, second = np.array(joins).T
@@ -409,21 +423,20 @@ def _align(borders: list[_Border], junctions: FloatArray, at_outline: npt.NDArra
         members = [lines[place] for place in np.flatnonzero(groups == group)]
         longest = max(members, key=lambda line: line.length)
         total = sum(line.length for line in members)
-        offset = sum(line.length * _offset_along(line, longest) for line in members) / total
+        # Turned about its middle: about the origin a line far from it would leave its place.
+        offset = sum(line.length * float(line.on_it @ longest.normal) for line in members) / total
         for line in members:
             sign = 1.0 if np.cos(line.angle - longest.angle) > 0 else -1.0
             line.angle = longest.angle if sign > 0 else longest.angle + np.pi
             line.offset = sign * offset
 
 
-def _away_at(line: Line, point: FloatArray) -> float:
-    """Signed distance from a point to a line, in a sense that is common to lines of opposite directions."""
-    sign = 1.0 if (np.cos(line.angle), np.sin(line.angle)) >= (0.0, 0.0) else -1.0
-    return sign * float(line.away(point))
-
-
-def _offset_along(line: Line, model: Line) -> float:
-    return line.offset if np.cos(line.angle - model.angle) > 0 else -line.offset
+def goes_on(wall: Line, other: Line, point: FloatArray) -> bool:
+    """Tell whether two walls that end near a point are one."""
+    if abs(np.sin(wall.angle - other.angle)) > _PARALLEL:
+        return False
+    sense = 1.0 if np.cos(wall.angle - other.angle) > 0 else -1.0
+    return abs(float(wall.away(point)) - sense * float(other.away(point))) < ALIGNED_M
 
 
 def _distance(point: FloatArray, start: FloatArray, end: FloatArray) -> float:
@@ -448,15 +461,19 @@ def _end_points(
             if point is None:
                 return None
         else:
-            # The point nearest to all lines, and by a little to where the junction is in the mask.
-            normals = np.array([wall.normal for wall in walls])
-            offsets = np.array([wall.offset for wall in walls])
-            system = normals.T @ normals + 1e-6 * np.eye(2)
-            point = np.linalg.solve(system, normals.T @ offsets + 1e-6 * junctions[end])
+            point = common_point(walls, junctions[end])
             if np.hypot(*(point - junctions[end])) > 2 * REACH_M:
                 return None
         result[end] = point
     return result
+
+
+def common_point(walls: list[Line], near: FloatArray) -> FloatArray:
+    """Return the point nearest to all lines, and by a little to a point."""
+    normals = np.array([wall.normal for wall in walls])
+    offsets = np.array([wall.away(near) for wall in walls])
+    system = normals.T @ normals + 1e-6 * np.eye(2)
+    return np.asarray(near - np.linalg.solve(system, normals.T @ offsets))
 
 
 def _faces(lines: list[FloatArray], members: Polygons, max_area_change: float) -> Polygons | None:
