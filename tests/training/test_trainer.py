@@ -65,7 +65,7 @@ def rows_of(run: Path) -> list[dict[str, str]]:
 
 
 def without_times(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    times = ("seconds", "images_per_second", "data_wait")
+    times = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")
     return [{key: value for key, value in row.items() if key not in times} for row in rows]
 
 

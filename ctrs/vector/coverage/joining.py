@@ -86,7 +86,8 @@ def join_coverage(
     num = len(polygons)
     is_wall = owner >= num
     wall = np.where(is_wall, owner - num, _NOBODY)
-    sources = np.where(is_wall, straight_sources[wall], owner)
+    sources = owner.copy()
+    sources[is_wall] = straight_sources[wall[is_wall]]
     order = np.lexsort((np.arange(len(owner)), wall, sources))
     return JoinedCoverage(polygons=_scaled(joined[order], pixel_m), sources=sources[order], walls=wall[order])
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
@@ -51,6 +51,7 @@ def moved(polygons: npt.NDArray[np.object_], dx: float, dy: float, angle: float)
 
 
 @settings(deadline=None)
+@example(np.array([[0, 0], [1, 0]], np.uint8), 0.0, 0.375, 0.0, 0.0)  # no walls at all
 @given(
     hnp.arrays(np.uint8, st.tuples(st.integers(2, 12), st.integers(2, 12)), elements=st.sampled_from([0, 0, 1, 1, 2])),
     st.floats(-0.4, 0.4),
