@@ -15,7 +15,7 @@ The way of an outline; what has its own module is named:
 7. ``buildings``: what is invalid, changes the area by more than is allowed, or agrees too little with the outline falls
    back to the simplified outline, and says so; ``areas`` compares the two.
 8. ``neighbors`` that share borders are straightened as one building and divided by ``party_walls``, or else each
-   stretch between junctions by itself (``arcs``).
+   stretch between junctions by itself (``wall_arcs``).
 9. ``overlaps`` are cut last, and only where the fit made them.
 
 ``subpixel`` moves exact outlines to where classes are equally probable, for masks that come with probabilities.

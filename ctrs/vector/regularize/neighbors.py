@@ -1,7 +1,7 @@
 """Buildings that share borders become straight together: their outline as one building, then their party walls.
 
 Where no straight walls divide a group so, each stretch of outline and common border is straightened by itself
-(``arcs``).
+(``wall_arcs``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy.typing as npt
 import shapely
 
 from ctrs.progress import Progress, no_progress
-from ctrs.vector.regularize.arcs import straighten_arcs
 from ctrs.vector.regularize.buildings import (
     MAX_AREA_CHANGE,
     MIN_IOU,
@@ -26,6 +25,7 @@ from ctrs.vector.regularize.overlaps import part_overlaps
 from ctrs.vector.regularize.party_walls import divide, touching_groups
 from ctrs.vector.regularize.pixels import PixelRuns
 from ctrs.vector.regularize.straightening import find_directions_of
+from ctrs.vector.regularize.wall_arcs import straighten_arcs
 
 logger = logging.getLogger(__name__)
 

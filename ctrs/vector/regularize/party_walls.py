@@ -18,21 +18,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
-from scipy.ndimage import gaussian_filter1d
 
 from ctrs.vector.regions.runs import join
+from ctrs.vector.regularize.border_walls import (
+    SAME_DIRECTION,
+    Line,
+    align,
+    common_point,
+    fit_walls,
+    goes_on,
+    line_through,
+)
 
 Polygons = npt.NDArray[np.object_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-ALIGNED_M = 0.7
-"""Parallel walls on both sides of a junction that are offset by less are one."""
 
 REACH_M = 2.0
 """Walls of the outline this near to the end of a border may go on in it."""
@@ -40,50 +44,7 @@ REACH_M = 2.0
 SNAP_M = 0.3
 """Borders that meet the outline so near to a corner end there."""
 
-_SMOOTHING_M = 0.3
-_OFFSET_STEP_M = 0.1
-_CORNER_M3, _ODD_ANGLE_M3, _TRUNCATION_M = 1.75, 2.0, 1.0
-_SAME_DIRECTION = np.radians(3.0)
-_PARALLEL = 0.02
-_MIN_TURN_SIN = 0.2
 _MAX_DIRECTIONS = 4
-_HUBER_M, _HUBER_ROUNDS = 0.15, 5
-_CORNER_FREE_M, _CORNER_FREE_SHARE = 1.0, 0.3
-
-
-@dataclass
-class Line:
-    """A wall: direction in radians, offset along its left normal, how many metres of it have been seen, and where."""
-
-    angle: float
-    offset: float
-    length: float
-    middle: FloatArray
-
-    @property
-    def along(self) -> FloatArray:
-        """Unit vector of the direction."""
-        return np.array([np.cos(self.angle), np.sin(self.angle)])
-
-    @property
-    def normal(self) -> FloatArray:
-        """Unit vector to the left."""
-        return np.array([-np.sin(self.angle), np.cos(self.angle)])
-
-    @property
-    def on_it(self) -> FloatArray:
-        """The point of the line nearest to the middle of what has been seen."""
-        return np.asarray(self.middle - self.away(self.middle) * self.normal)
-
-    def away(self, points: FloatArray) -> Any:
-        """Return the signed distance of points."""
-        return points @ self.normal - self.offset
-
-    def meets(self, other: Line) -> FloatArray | None:
-        """Return where it meets another, None where the two are nearly parallel."""
-        if abs(np.sin(self.angle - other.angle)) < _MIN_TURN_SIN:
-            return None
-        return np.linalg.solve(np.stack([self.normal, other.normal]), np.array([self.offset, other.offset]))
 
 
 @dataclass
@@ -197,94 +158,14 @@ def _borders(members: Polygons) -> tuple[FloatArray, npt.NDArray[np.bool_], list
     return points, at_outline, borders
 
 
-def fit_walls(points: FloatArray, directions: FloatArray, pixel_m: float) -> list[Line]:
-    """Choose and fit the walls of a border."""
-    samples, step = _samples(points, pixel_m)
-    middle = samples.mean(axis=0)
-    samples = samples - middle
-    angles, prices = directions, np.zeros(len(directions))
-    own = _own_direction(samples)
-    if np.abs(np.sin(angles - own)).min() > np.sin(_SAME_DIRECTION):
-        angles, prices = np.append(angles, own), np.append(prices, _ODD_ANGLE_M3)
-    chosen, begins = _choose(samples, step, angles, prices)
-    walls: list[Line] = []
-    for (angle, offset), first, last in zip(chosen, begins, [*begins[1:], len(samples)], strict=True):
-        line = Line(angle, offset, (last - first) * step, samples[first:last].mean(axis=0) + middle)
-        free = int(min(_CORNER_FREE_M / step, _CORNER_FREE_SHARE * (last - first)))
-        away = line.away(samples[first + free : last - free])
-        shift = float(np.median(away))
-        for _ in range(_HUBER_ROUNDS):
-            weights = np.minimum(1.0, _HUBER_M / np.maximum(np.abs(away - shift), 1e-9))
-            shift = float((weights * away).sum() / weights.sum())
-        line.offset += shift + float(middle @ line.normal)
-        walls.append(line)
-    return walls
-
-
-def _samples(points: FloatArray, pixel_m: float) -> tuple[FloatArray, float]:
-    """Return points along a border, a pixel apart at most, the staircase smoothed away, and their mean distance."""
-    sides = np.diff(points, axis=0)
-    pieces = np.maximum(1, np.ceil(np.hypot(*sides.T) / pixel_m - 1e-6).astype(np.int64))
-    side = np.repeat(np.arange(len(sides)), pieces)
-    within = np.arange(len(side)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    middles = points[side] + ((within + 0.5) / pieces[side])[:, None] * sides[side]
-    step = float(np.hypot(*sides.T).sum()) / len(middles)
-    smooth = gaussian_filter1d(middles, _SMOOTHING_M / step, axis=0, mode="nearest")
-    if len(smooth) > 1:
-        step = max(float(np.hypot(*np.diff(smooth, axis=0).T).mean()), 1e-6)
-    return smooth, step
-
-
-def _own_direction(samples: FloatArray) -> float:
-    scatter = samples.T @ samples
-    return 0.5 * float(np.arctan2(2 * scatter[0, 1], scatter[0, 0] - scatter[1, 1]))
-
-
-def _choose(
-    samples: FloatArray, step: float, angles: FloatArray, prices: FloatArray
-) -> tuple[list[tuple[float, float]], list[int]]:
-    """Choose the cheapest walls along an open chain; returns (angle, offset) of each, and its first sample."""
-    normals = np.column_stack([-np.sin(angles), np.cos(angles)])
-    across = samples @ normals.T
-    offsets: list[FloatArray] = []
-    for family in range(len(angles)):
-        low, high = across[:, family].min(), across[:, family].max()
-        offsets.append(np.linspace(low, high, int((high - low) / _OFFSET_STEP_M) + 2))
-    families = np.repeat(np.arange(len(angles)), [len(values) for values in offsets])
-    offset = np.concatenate(offsets)
-    begins = np.concatenate([[0], np.cumsum([len(values) for values in offsets])[:-1]])
-    misfit = np.minimum((across[:, families] - offset) ** 2, _TRUNCATION_M**2) * step
-    turns = np.abs(np.sin(angles[:, None] - angles[None, :])) > _MIN_TURN_SIN
-    cost = misfit[0] + prices[families]
-    came = np.full((len(samples), len(offset)), -1, np.int64)
-    for sample in range(1, len(samples)):
-        best = np.minimum.reduceat(cost, begins)
-        entry = np.where(turns, best[:, None], np.inf)
-        source = entry.argmin(axis=0)
-        switched = (entry[source, np.arange(len(angles))] + _CORNER_M3 + prices)[families]
-        changes = switched < cost
-        if changes.any():
-            lines = np.array([begins[family] + int(cost[families == family].argmin()) for family in range(len(angles))])
-            came[sample, changes] = lines[source[families[changes]]]
-        cost = np.where(changes, switched, cost) + misfit[sample]
-    line = int(cost.argmin())
-    walls, firsts = [line], []
-    for sample in range(len(samples) - 1, 0, -1):
-        if came[sample, line] >= 0:
-            firsts.append(sample)
-            line = int(came[sample, line])
-            walls.append(line)
-    chosen = [(float(angles[families[line]]), float(offset[line])) for line in reversed(walls)]
-    return chosen, [0, *reversed(firsts)]
-
-
 class _Outline:
     """The straight outline as lines that can be moved; corners are where consecutive ones meet."""
 
     def __init__(self, rings: list[FloatArray]) -> None:
         self.rings = rings
         self.walls = [
-            [_through(start, end) for start, end in zip(ring, np.roll(ring, -1, axis=0), strict=True)] for ring in rings
+            [line_through(start, end) for start, end in zip(ring, np.roll(ring, -1, axis=0), strict=True)]
+            for ring in rings
         ]
         self._extra: dict[tuple[int, int], list[FloatArray]] = {}
 
@@ -310,7 +191,7 @@ class _Outline:
         left = np.array([wall.length for wall in walls])
         found: list[float] = []
         for _ in range(_MAX_DIRECTIONS):
-            near = np.abs(np.sin(angles[:, None] - angles[None, :])) < np.sin(_SAME_DIRECTION)
+            near = np.abs(np.sin(angles[:, None] - angles[None, :])) < np.sin(SAME_DIRECTION)
             support = near @ left
             best = int(np.argmax(support))
             if support[best] <= 0:
@@ -319,7 +200,7 @@ class _Outline:
             longest = int(np.flatnonzero(members)[np.argmax(left[members])])
             found.append(float(angles[longest]))
             left[members] = 0
-        if np.abs(np.cos(np.array(found) - found[0])).min() > np.sin(_SAME_DIRECTION):
+        if np.abs(np.cos(np.array(found) - found[0])).min() > np.sin(SAME_DIRECTION):
             found.append(found[0] + np.pi / 2)
         return np.array(found)
 
@@ -375,13 +256,6 @@ class _Outline:
                 yield np.array([one, other])
 
 
-def _through(start: FloatArray, end: FloatArray) -> Line:
-    angle = float(np.arctan2(*(end - start)[::-1]))
-    line = Line(angle, 0.0, float(np.hypot(*(end - start))), (start + end) / 2)
-    line.offset = float(start @ line.normal)
-    return line
-
-
 def _align(borders: list[_Border], junctions: FloatArray, at_outline: npt.NDArray[np.bool_], outline: _Outline) -> None:
     """Give walls that go on behind a junction one line."""
     lines: list[Line] = [wall for border in borders for wall in border.walls]
@@ -406,37 +280,6 @@ def _align(borders: list[_Border], junctions: FloatArray, at_outline: npt.NDArra
                         lines.append(other)
                     joins.append((number[id(wall)], number[id(other)]))
     align(lines, joins)
-
-
-def align(lines: list[Line], joins: list[tuple[int, int]]) -> None:
-    """Make one line of lines that are joined, directly or by others.
-
-    Args:
-        lines: Lines, moved in place.
-        joins: Pairs of places in ``lines``: nearly parallel ones.
-    """
-    if not joins:
-        return
-    first, second = np.array(joins).T
-    groups = join(len(lines), first, second)
-    for group in np.unique(groups[first]).tolist():
-        members = [lines[place] for place in np.flatnonzero(groups == group)]
-        longest = max(members, key=lambda line: line.length)
-        total = sum(line.length for line in members)
-        # Turned about its middle: about the origin a line far from it would leave its place.
-        offset = sum(line.length * float(line.on_it @ longest.normal) for line in members) / total
-        for line in members:
-            sign = 1.0 if np.cos(line.angle - longest.angle) > 0 else -1.0
-            line.angle = longest.angle if sign > 0 else longest.angle + np.pi
-            line.offset = sign * offset
-
-
-def goes_on(wall: Line, other: Line, point: FloatArray) -> bool:
-    """Tell whether two walls that end near a point are one."""
-    if abs(np.sin(wall.angle - other.angle)) > _PARALLEL:
-        return False
-    sense = 1.0 if np.cos(wall.angle - other.angle) > 0 else -1.0
-    return abs(float(wall.away(point)) - sense * float(other.away(point))) < ALIGNED_M
 
 
 def _distance(point: FloatArray, start: FloatArray, end: FloatArray) -> float:
@@ -466,14 +309,6 @@ def _end_points(
                 return None
         result[end] = point
     return result
-
-
-def common_point(walls: list[Line], near: FloatArray) -> FloatArray:
-    """Return the point nearest to all lines, and by a little to a point."""
-    normals = np.array([wall.normal for wall in walls])
-    offsets = np.array([wall.away(near) for wall in walls])
-    system = normals.T @ normals + 1e-6 * np.eye(2)
-    return np.asarray(near - np.linalg.solve(system, normals.T @ offsets))
 
 
 def _faces(lines: list[FloatArray], members: Polygons, max_area_change: float) -> Polygons | None:

@@ -10,8 +10,8 @@ import shapely
 import shapely.affinity
 
 from ctrs.vector.coverage.simplify import simplify_coverage
-from ctrs.vector.regularize.arcs import straighten_arcs
 from ctrs.vector.regularize.neighbors import regularize_neighbors
+from ctrs.vector.regularize.wall_arcs import straighten_arcs
 
 PIXEL = 0.2
 Polygons = npt.NDArray[np.object_]

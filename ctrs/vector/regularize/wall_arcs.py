@@ -17,8 +17,9 @@ import numpy.typing as npt
 import shapely
 
 from ctrs.vector.coverage.simplify import simplify_coverage
+from ctrs.vector.regularize.border_walls import Line, align, common_point, fit_walls, goes_on
 from ctrs.vector.regularize.overlaps import overlapping_pairs
-from ctrs.vector.regularize.party_walls import REACH_M, Line, align, common_point, cut_segments, fit_walls, goes_on
+from ctrs.vector.regularize.party_walls import REACH_M, cut_segments
 
 Polygons = npt.NDArray[np.object_]
 FloatArray = npt.NDArray[np.float64]
