@@ -217,6 +217,7 @@ def test_a_disk_that_is_really_full(work, tmp_path, small_disk, share):
     assert products(out) == products(whole)
 
 
+@pytest.mark.soak  # minutes of compiling
 def test_a_compiled_network_gives_the_same_mask(work, tmp_path):
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("compiling takes a C++ compiler")
