@@ -152,4 +152,5 @@ def test_memory_does_not_grow_with_the_height(write_mask, tmp_path: Path, extens
         counts.append(int(count))
         peaks.append(int(peak) / 1e6)
     assert counts[1] > 1.9 * counts[0]
-    assert peaks[1] - peaks[0] < 20, f"{peaks} MB"
+    # Outlines of the whole mask would take some 200 MB more; what threads hold at a time differs by some 30.
+    assert peaks[1] - peaks[0] < 80, f"{peaks} MB"
