@@ -14,20 +14,26 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def printed_by(script: str, *arguments: str | Path, cwd: Path) -> list[str]:
+    """Run a benchmark of polygons in a process of its own and return the lines that it printed."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "vectorize" / script, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 @pytest.mark.slow
 def test_polygons_side_by_side(tmp_path: Path) -> None:
     def run(*arguments: str) -> list[list[str]]:
-        done = subprocess.run(
-            [sys.executable, ROOT / "benchmarks" / "vectorize", *arguments, "--levels", "clean", "medium"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
+        lines = printed_by("", *arguments, "--levels", "clean", "medium", cwd=tmp_path)
+        rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
         return [row for row in rows if row[0] in ("clean", "medium")]
 
     outside = f"copy={sys.executable} -c \"import shutil; shutil.copy('kept/truth.gpkg', r'{{out}}')\""
@@ -49,18 +55,18 @@ def test_polygons_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_real_buildings(tmp_path: Path, real_data: Path) -> None:
-    arguments = ["--data", real_data, "--places", "zanzibar_a", "--levels", "low", "--keep", tmp_path / "kept"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "vectorize" / "real.py", *arguments, "--pictures"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| zanzibar_a, low")]
+    arguments: list[str | Path] = [
+        "--data",
+        real_data,
+        "--places",
+        "zanzibar_a",
+        "--levels",
+        "low",
+        "--keep",
+        tmp_path / "kept",
+    ]
+    lines = printed_by("real.py", *arguments, "--pictures", cwd=tmp_path)
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| zanzibar_a, low")]
     ways = ["none", "full", "full, watershed", "full, instances"]
     assert [row[1] for row in rows] == ways + ways  # main figures, and the others
     iou = {row[1]: float(row[2]) for row in rows[:4]}

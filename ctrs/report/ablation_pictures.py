@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctrs.errors import OutputError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ctrs.report.png import save_png
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +75,7 @@ def draw_gains(path: Path, gains: Mapping[str, Sequence[GainPoint]], *, axis: st
     axes.grid(axis="y", color="0.9")
     axes.legend(fontsize="small", framealpha=0.8)
     axes.set_title(title, fontsize="medium")
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def draw_learning_curves(path: Path, curves: Mapping[str, Sequence[Sequence[float]]], *, title: str) -> None:
@@ -112,15 +108,4 @@ def draw_learning_curves(path: Path, curves: Mapping[str, Sequence[Sequence[floa
     axes.grid(color="0.9")
     axes.legend(fontsize="small", framealpha=0.8)
     axes.set_title(title, fontsize="medium")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    staged = path.with_name(f".{path.name}.new")
-    try:
-        figure.savefig(staged, format="png")
-        staged.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); check space and permissions"
-        ) from error
+    save_png(figure, path)
