@@ -47,9 +47,10 @@ def draw_gains(path: Path, gains: Mapping[str, Sequence[GainPoint]], *, axis: st
     axes = figure.add_subplot()
     axes.axhline(0, color="0.3", linewidth=1.0)
     places = list(dict.fromkeys(point.place for points in gains.values() for point in points))
+    shared = len(places) < sum(map(len, gains.values()))  # by several losses, which stand side by side there
     numeric = all(isinstance(place, float) for place in places)
     for number, (loss, points) in enumerate(gains.items()):
-        aside = (number - (len(gains) - 1) / 2) * 0.5 / max(1, len(gains))
+        aside = (number - (len(gains) - 1) / 2) * 0.5 / len(gains) if axis or shared else 0.0
         x: list[float] = []
         for point in points:
             if isinstance(point.place, float):
@@ -59,7 +60,7 @@ def draw_gains(path: Path, gains: Mapping[str, Sequence[GainPoint]], *, axis: st
         means = np.array([point.mean for point in points])
         reach = np.array([[point.mean - point.low, point.high - point.mean] for point in points]).T
         axes.errorbar(
-            x, 100 * means, yerr=100 * np.nan_to_num(reach), marker="o", markersize=4, capsize=3, linewidth=1.2,
+            x, 100 * means, yerr=None if np.isnan(reach).all() else 100 * np.nan_to_num(reach), marker="o", markersize=4, capsize=3, linewidth=1.2,
             linestyle="-" if numeric else "none", label=loss,
         )  # fmt: skip
     if numeric:
