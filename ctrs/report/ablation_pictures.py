@@ -59,8 +59,9 @@ def draw_gains(path: Path, gains: Mapping[str, Sequence[GainPoint]], *, axis: st
                 x.append(places.index(point.place) + aside)
         means = np.array([point.mean for point in points])
         reach = np.array([[point.mean - point.low, point.high - point.mean] for point in points]).T
+        bars = None if np.isnan(reach).all() else 100 * np.nan_to_num(reach)
         axes.errorbar(
-            x, 100 * means, yerr=None if np.isnan(reach).all() else 100 * np.nan_to_num(reach), marker="o", markersize=4, capsize=3, linewidth=1.2,
+            x, 100 * means, yerr=bars, marker="o", markersize=4, capsize=3, linewidth=1.2,
             linestyle="-" if numeric else "none", label=loss,
         )  # fmt: skip
     if numeric:
