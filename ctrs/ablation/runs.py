@@ -153,7 +153,7 @@ def read_status(run: AblationRun, out_dir: Path, split: SplitName, manifest: Man
         history=tuple(rows),
         error=error,
     )
-    if changed or len(rows) < run.config.epochs:
+    if changed or not _is_trained(rows, run.config):
         return status
     report = _report(folder.path / "eval" / split / REPORT_FILE, record, manifest)
     if report is not None:
@@ -212,6 +212,12 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
     if any("seconds" not in row or "epoch" not in row for row in rows):
         raise DataError(f"{path}: columns epoch and seconds are missing in a run's table of epochs; remove the run")
     return rows
+
+
+def _is_trained(rows: list[dict[str, float]], config: TrainConfig) -> bool:
+    """Whether all epochs are finished, or patience ended: see ``RunState.out_of_patience``."""
+    waited = len(rows) - int(_best(rows).get("epoch", len(rows)))
+    return len(rows) >= config.epochs or (config.patience is not None and waited >= config.patience)
 
 
 def _best(rows: list[dict[str, float]]) -> Mapping[str, float]:

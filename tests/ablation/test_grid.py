@@ -337,6 +337,19 @@ def test_a_half_trained_run_goes_on_at_its_last_epoch(
     assert "±" not in "".join(cell for table in result.tables() for line in table.rows for cell in line)
 
 
+def test_a_run_that_patience_ended_is_finished(town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    never_better = {"epochs": 6, "patience": 2, "learning_rate": 1e-12}
+    config = grid_of(town, seeds=[3], losses=["none"], network=NETWORKS[:1], train=never_better)
+    monkeypatch.setattr(trainer, "selection_scores", lambda *_: {"mean_iou": 0.25})
+    result = ablate(config, tmp_path / "out")
+    (status,) = result.runs
+    assert (status.state, status.best_epoch, status.epochs) == ("finished", 1, 3)
+    assert result.rows[0].num_finished == 1
+    monkeypatch.setattr(grid, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert ablate(config, tmp_path / "out").num_finished == 1
+    keep_results(result, tmp_path / "kept")
+
+
 def test_runs_of_another_grid_are_refused_and_with_overwrite_only_they_are_replaced(
     town: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, write_prepared: Any, tmp_path: Path
 ) -> None:
