@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctrs.ablation import ablate, grid, keep_results, plan_ablation
-from ctrs.ablation.pictures import draw_pictures, varied_number
+from ctrs.ablation import ablate, grid, keep_results, pictures, plan_ablation
+from ctrs.ablation.gain import Gain
+from ctrs.ablation.pictures import draw_pictures, varied_settings
 from ctrs.ablation.runs import read_status
+from ctrs.ablation.spread import Spread
+from ctrs.ablation.table import AblationResult, AblationRow
 from ctrs.config import AblationConfig, TrainConfig, ablation_from_mapping, merge, read_ablation
 from ctrs.errors import (
     DataError,
@@ -258,21 +261,67 @@ def test_gains_and_learning_curves_are_drawn(town: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "axis", "places"),
+    ("variants", "axes"),
     [
-        ({"contrast": {"num_pairs": 10}}, {"contrast": {"num_pairs": 40}}, "contrast.num_pairs", [10, 40]),
-        ({"train_share": 1.0, "epochs": 2}, {"train_share": 0.1, "epochs": 20}, "train_share", [1, 0.1]),
-        ({}, {"train_share": 0.1}, "train_share", [1, 0.1]),
-        ({"contrast": {"clip_mode": "hard"}}, {"contrast": {"clip_mode": "none"}}, "", []),
-        ({"train_share": 0.5, "ema": 0.9}, {"train_share": 0.1, "ema": 0.99}, "", []),
+        (
+            [{"contrast": {"num_pairs": 10}}, {"contrast": {"num_pairs": 40}}],
+            {"contrast.num_pairs": {"0": 10.0, "1": 40.0}},
+        ),
+        (
+            [{"train_share": 1.0, "epochs": 2}, {"train_share": 0.1, "epochs": 20}],
+            {"train_share": {"0": 1.0, "1": 0.1}},
+        ),
+        ([{}, {"train_share": 0.1}], {"train_share": {"0": 1.0, "1": 0.1}}),
+        (
+            [{"contrast": {"clip_mode": "hard"}}, {"contrast": {"clip_mode": "none"}}],
+            {"contrast.clip_mode": {"0": "hard", "1": "none"}},
+        ),
+        (
+            [{}, {"contrast": {"stages": [3]}}, {"pne": {"temperature": 0.3}}, {"pne": {"temperature": 2}}],
+            {
+                "contrast.stages": {"0": "0, 1, 2, 3", "1": "3"},
+                "pne.temperature": {"0": 1.0, "2": 0.3, "3": 2.0},
+            },
+        ),
+        ([{"train_share": 0.5, "ema": 0.9}, {"train_share": 0.1, "ema": 0.99}], {}),
+        ([{}, {"train_share": 0.5}, {"train_share": 0.1, "ema": 0.99}], {}),
+        ([], {}),
     ],
 )
-def test_variants_that_differ_in_one_number_stand_along_it(
-    first: dict[str, Any], second: dict[str, Any], axis: str, places: list[float]
+def test_variants_that_differ_in_one_setting_stand_along_it(
+    variants: list[dict[str, Any]], axes: dict[str, dict[str, float | str]]
 ) -> None:
-    variants = [{"name": "a", **first}, {"name": "b", **second}]
-    found, numbers = varied_number(grid_of(Path("town"), variant=variants))
-    assert (found, list(numbers.values())) == (axis, places)
+    named = [{"name": str(number), **variant} for number, variant in enumerate(variants)]
+    assert varied_settings(grid_of(Path("town"), variant=named)) == axes
+
+
+def test_each_varied_setting_has_a_picture_of_its_own(
+    town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, tuple[str, dict[str, list[float | str]]]] = {}
+
+    def noting(path: Path, gains: Any, *, axis: str, **_: Any) -> None:
+        drawn[path.name] = (axis, {loss: [point.place for point in points] for loss, points in gains.items()})
+
+    monkeypatch.setattr(pictures, "draw_gains", noting)
+    monkeypatch.setattr(pictures, "draw_learning_curves", lambda *_, **__: None)
+    row = AblationRow(
+        network="a", loss="cl", variant="", num_runs=2, num_finished=2, num_failed=0, class_iou={},
+        difference=Gain(spread=Spread(mean=0.01, sd=0.0, count=2)),
+        **dict.fromkeys(("mean_iou", "boundary_iou", "at_bound", "seconds", "memory_mb"), Spread.of([0.0, 0.0])),
+    )  # fmt: skip
+    variants = [
+        {"name": "usual"},
+        {"name": "few", "contrast": {"num_pairs": 10}},
+        {"name": "deep", "contrast": {"stages": [3]}},
+    ]
+    result = AblationResult(config=grid_of(town, variant=variants), out_dir=tmp_path, split="test", runs=())
+    result.__dict__["rows"] = tuple(replace(row, variant=name) for name in ("usual", "few", "deep"))
+    draw_pictures(result)
+    assert drawn == {
+        "gain-a-contrast.num_pairs.png": ("contrast.num_pairs", {"cl": [2000.0, 10.0]}),
+        "gain-a-contrast.stages.png": ("contrast.stages", {"cl": ["0, 1, 2, 3", "3"]}),
+    }
 
 
 def test_a_failing_run_is_shown_and_does_not_cost_the_others(
