@@ -22,6 +22,7 @@
     ├── MissingCrsWarning           pixel coordinates are used instead
     ├── LabelWarning                labels were changed or look odd; counted
     ├── LayerWarning                a format that cannot hold all of a layer
+    ├── OptionWarning               an option that changes nothing about what it was given with
     └── DataWarning                 imagery that looks odd
 
 A message is one line that says what is wrong, where, what was found, what was expected and what to do next.
@@ -116,6 +117,10 @@ class LabelWarning(CtrsWarning):
 
 class LayerWarning(CtrsWarning):
     """A polygon layer in a format that cannot hold all of it as it is."""
+
+
+class OptionWarning(CtrsWarning):
+    """An option that changes nothing about what it was given with."""
 
 
 class DataWarning(CtrsWarning):

@@ -54,8 +54,12 @@ def vectorize(
         Split, typer.Option(help="Part buildings that touch in the mask: by shape, or where their probability dips.")
     ] = _DEFAULT.split,
     split_width: Annotated[
-        float, typer.Option(help="Narrowest place that two parts of one building may have, ground metres.")
-    ] = _DEFAULT.split_m,
+        float | None,
+        typer.Option(
+            help="Narrowest place that two parts of one building may have, ground metres; with --split.",
+            show_default=f"{_DEFAULT.neck_m:g}",
+        ),
+    ] = None,
     instances: Annotated[
         bool, typer.Option("--instances", help="The mask numbers buildings, each a polygon; they share party walls.")
     ] = False,
@@ -92,8 +96,12 @@ def vectorize(
 ) -> None:
     """Draw polygons of classes, in the mask's CRS, with class, area_m2 and perimeter_m."""
     console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
-    if not 0 < split_width < math.inf:
+    if split_width is not None and not 0 < split_width < math.inf:
         raise UsageError(f"--split-width {split_width} found, expected more than 0")
+    if split_width is not None and split == "none":
+        raise UsageError(
+            "--split-width says how narrow a neck --split parts; give both, such as --split watershed, or none"
+        )
     config = VectorizeConfig(
         classes=tuple(name.strip() for name in classes.split(",") if name.strip()),
         min_area_m2=min_area,

@@ -30,7 +30,8 @@ class VectorizeConfig:
             share their party walls.
         split: How buildings that touch in the mask are parted: at narrow places of their shape (``erosion``,
             ``watershed``) or where their probability dips (``probability``).
-        split_m: Width in ground metres of the narrowest place that two parts of one building may have.
+        split_m: Width in ground metres of the narrowest place that two parts of one building may have; None: 3. Only
+            with ``split``.
         probabilities: Raster of class probabilities on the mask's grid, for outlines between pixels, for splitting and
             for the column ``confidence``; None: SCENE_probabilities.tif beside SCENE_mask.tif, where it is there.
         use_probabilities: False leaves the raster beside the mask alone.
@@ -52,7 +53,7 @@ class VectorizeConfig:
     connectivity: Connectivity = 4
     instances: bool = False
     split: Split = "none"
-    split_m: float = 3.0
+    split_m: float | None = None
     probabilities: Path | None = None
     use_probabilities: bool = True
     tolerance_m: float | None = None
@@ -67,16 +68,18 @@ class VectorizeConfig:
         for key in ("min_area_m2", "min_hole_m2", "tolerance_m", "opening_m", "closing_m", "smooth_m"):
             found = getattr(self, key)
             require(found is None or 0 <= found < math.inf, key, found, "0 or more")
-        require(0 < self.split_m < math.inf, "split_m", self.split_m, "more than 0")
+        require(self.split_m is None or 0 < self.split_m < math.inf, "split_m", self.split_m, "more than 0")
         require(self.jobs is None or self.jobs >= 1, "jobs", self.jobs, "1 or more")
         for key, choices in (("regularize", Regularization), ("split", Split), ("connectivity", Connectivity)):
             known = get_args(choices)
             listed = ", ".join(str(choice) for choice in known)
             require(getattr(self, key) in known, key, getattr(self, key), f"one of {listed}")
-        straight = self.regularize == "none" or BUILDING in self.classes or "all" in self.classes
-        require(
-            straight, "regularize", self.regularize, 'none, or classes with "building": only its walls are straight'
-        )
+        require(self.split_m is None or self.split != "none", "split_m", self.split_m, "none without split")
+        drawn = BUILDING in self.classes or "all" in self.classes
+        expected = 'none, or classes with "building": only its walls are straight'
+        require(self.regularize == "none" or drawn, "regularize", self.regularize, expected)
+        expected = 'none, or classes with "building": only those are parted'
+        require(self.split == "none" or drawn, "split", self.split, expected)
         apart = self.regularize == "none" and self.split == "none" and not self.instances
         expected = "4 with regularize, split or instances, which part what shares no side"
         require(self.connectivity == 4 or apart, "connectivity", self.connectivity, expected)
@@ -85,6 +88,11 @@ class VectorizeConfig:
         for key in ("opening_m", "closing_m"):
             found = getattr(self, key)
             require(found == 0 or not self.instances, key, found, "0 with instances: each number is drawn as it is")
+
+    @property
+    def neck_m(self) -> float:
+        """Width in ground metres of the narrowest place that two parts of one building may have."""
+        return 3.0 if self.split_m is None else self.split_m
 
     @property
     def smallest_polygon_m2(self) -> float:

@@ -47,6 +47,18 @@ def probabilities_path(mask: Path) -> Path:
     return mask.with_name(f"{mask.stem.removesuffix(_MASK_SUFFIX)}{_SUFFIX}{mask.suffix}")
 
 
+def mask_path(probabilities: Path) -> Path | None:
+    """Return where the mask of probabilities stands; None where their name does not tell.
+
+    >>> mask_path(Path("city/scene_probabilities.tif")).as_posix(), mask_path(Path("p.tif"))
+    ('city/scene_mask.tif', None)
+    """
+    stem = probabilities.stem
+    if not stem.endswith(_SUFFIX):
+        return None
+    return probabilities.with_name(f"{stem.removesuffix(_SUFFIX)}{_MASK_SUFFIX}{probabilities.suffix}")
+
+
 def set_nodata(probabilities: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> None:
     """Make nodata of what is not valid, in place.
 

@@ -278,7 +278,7 @@ def _parted(
     split = split_regions(
         merged,
         method=config.split,
-        width_m=config.split_m,
+        width_m=config.neck_m,
         pixel_m=scale,
         min_area_m2=config.smallest_polygon_m2,
         chosen=graph.classes == buildings[0],

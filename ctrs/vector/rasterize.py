@@ -281,4 +281,9 @@ def _read_frame(path: Path, layer: str | None, fields: Sequence[str]) -> geopand
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError) as error:
         if isinstance(error, LabelError):
             raise
+        if path.is_dir():
+            raise LabelError(
+                f"{path}: a folder that is no vector layer found, expected a file, or the folder of a FileGDB "
+                "(NAME.gdb); name the file"
+            ) from error
         raise LabelError(f"{path}: not readable as polygons ({str(error).splitlines()[0]}); check the file") from error

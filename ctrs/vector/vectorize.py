@@ -21,6 +21,8 @@ from ctrs.raster.cog import MaskClass
 from ctrs.raster.geotiff import warn_missing_crs
 from ctrs.vector.block_drawing import draw_blocks
 from ctrs.vector.drawing import draw_block, reach_m
+from ctrs.vector.drawing_code import hash_drawing_code
+from ctrs.vector.idle_options import warn_idle_options
 from ctrs.vector.layers.columns import model_of
 from ctrs.vector.layers.files import check_format, check_siblings, read_columns, read_job, write_layer
 from ctrs.vector.layers.part import LayerPart
@@ -36,9 +38,6 @@ from ctrs.vector.regions.probabilities import ClassProbabilities, find_probabili
 logger = logging.getLogger(__name__)
 
 ALL_CLASSES = "all"
-
-_FORMAT = 1
-"""Part of each job: raise it when the same mask and options give other polygons than before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +101,16 @@ def vectorize(
     check_format(out)
     with (open_instance_mask if config.instances else open_class_mask)(mask) as file:
         wanted = choose_classes(file.classes, config.classes, mask)
+        all_wanted = len(wanted) == len(file.classes) and not config.instances
+        warn_idle_options(config, file.grid, wanted, all_wanted=all_wanted, mask=mask)
         # Threads decide nothing about the result, and a style stands beside it.
         options = replace(config, jobs=None, qml=False)
-        facts_of_job = {"step": "vectorize", "format": _FORMAT, "mask": describe_file(mask), "config": options}
+        facts_of_job = {
+            "step": "vectorize",
+            "drawing": hash_drawing_code(),
+            "mask": describe_file(mask),
+            "config": options,
+        }
         probabilities = _probabilities(file, config)
         if probabilities is not None:
             facts_of_job["probabilities"] = describe_file(probabilities.path)
@@ -215,15 +221,15 @@ def choose_classes(classes: Sequence[MaskClass], names: Sequence[str], where: Pa
     Raises:
         ConfigError: A name is unknown.
     """
-    if ALL_CLASSES in names and ALL_CLASSES not in {entry.name for entry in classes}:
-        return tuple(classes)
     known = [entry.name for entry in classes]
     for name in names:
-        if name not in known:
+        if name not in (*known, ALL_CLASSES):
             raise ConfigError(
                 f"{where}: class {name!r} is unknown; expected one of: {', '.join(known)}, or {ALL_CLASSES}; "
                 "choose with --classes"
             )
+    if ALL_CLASSES in names and ALL_CLASSES not in known:
+        return tuple(classes)
     return tuple(entry for entry in classes if entry.name in names)
 
 

@@ -11,7 +11,7 @@ from typer.main import get_command
 import ctrs.vector
 from ctrs.cli.app import app, main
 from ctrs.config import VectorizeConfig
-from ctrs.errors import CtrsError
+from ctrs.errors import ConfigError, CtrsError
 
 SETTINGS: dict[str, tuple[list[str], str, object]] = {
     "--classes": (["building, road"], "classes", ("building", "road")),
@@ -21,7 +21,7 @@ SETTINGS: dict[str, tuple[list[str], str, object]] = {
     "--simplify": (["0.8"], "tolerance_m", 0.8),
     "--regularize": (["full"], "regularize", "full"),
     "--split": (["watershed"], "split", "watershed"),
-    "--split-width": (["2.5"], "split_m", 2.5),
+    "--split-width": (["2.5", "--split", "erosion"], "split_m", 2.5),
     "--instances": ([], "instances", True),
     "--probabilities": (["some.tif"], "probabilities", Path("some.tif")),
     "--opening": (["1"], "opening_m", 1.0),
@@ -77,3 +77,18 @@ def test_each_option_and_each_setting_is_here() -> None:
 def test_a_connectivity_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["vectorize", "scene_mask.tif", "--connectivity", "6"]) == 2
     assert "--connectivity 6: expected 4 or 8" in capsys.readouterr().err
+
+
+def test_a_width_without_a_split_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["vectorize", "scene_mask.tif", "--split-width", "3"]) == 2
+    assert "--split-width says how narrow a neck --split parts; give both" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"split_m = 3.0 found, expected none without split"):
+        VectorizeConfig(split_m=3.0)
+    assert VectorizeConfig(split="erosion").neck_m == 3.0
+
+
+@pytest.mark.parametrize("option", [["--split", "erosion"], ["--regularize", "full"]])
+def test_what_is_for_buildings_alone_wants_buildings(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["vectorize", "scene_mask.tif", "--classes", "water", *option]) == 2
+    expected = f"{option[0]} '{option[1]}' found, expected none, or classes with \"building\": only "
+    assert expected in capsys.readouterr().err

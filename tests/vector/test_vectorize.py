@@ -294,7 +294,12 @@ def test_a_mask_without_buildings_may_hold_nodata(write_mask, tmp_path, value, n
     ("labels", "options", "message"),
     [
         (np.zeros((3, 8, 8), np.uint8), {}, "3 bands found, expected one band of class values"),
-        (np.zeros((8, 8), np.float32), {"nodata": None}, "dtype float32 found, expected integer class values"),
+        (
+            np.zeros((8, 8), np.float32),
+            {"nodata": None},
+            "dtype float32 found, expected integer class values; of probabilities give the mask drawn from them, and "
+            "those that ctrs predict wrote with --probabilities; .* gdal_translate -ot Byte scene_mask",
+        ),
         (
             np.full((8, 8), 9, np.uint8),
             {},
@@ -310,6 +315,18 @@ def test_what_is_no_class_mask_is_refused(write_mask, tmp_path, labels, options,
         vectorize(write_mask(labels, **options), out)
     assert not out.exists()
     assert not partial_dir(out).exists()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+@pytest.mark.parametrize("count", [1, 2])
+def test_probabilities_are_told_from_their_mask(write_mask, tmp_path, dtype, count) -> None:
+    given = write_mask(np.zeros((count, 8, 8), dtype), name="scene_probabilities.tif", nodata=None, classes=None)
+    with rasterio.open(given, "r+") as dataset:
+        dataset.update_tags(CTRS_PROBABILITIES="uint8")
+    with pytest.raises(
+        LabelError, match=r"ties\.tif: probabilities of classes found.*vectorize scene_mask\.tif, and name"
+    ):
+        vectorize(given, tmp_path / "a.gpkg")
 
 
 def test_an_unknown_class_is_refused_with_the_known_ones(write_mask, tmp_path, labels) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,14 @@ class Reference:
     num_repaired: int
     num_dropped: int
 
+    def hash_content(self) -> str:
+        """Return a hash of what was read: a file's own time says nothing of folders, logs and files beside it."""
+        crs = self.polygons.crs
+        found = hashlib.sha256(repr((crs and crs.to_wkt(), self.num_repaired, self.num_dropped)).encode())
+        for polygon in shapely.to_wkb(self.polygons.to_numpy()):
+            found.update(polygon)
+        return found.hexdigest()[:32]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReferencePart:
@@ -62,8 +71,8 @@ def read_reference(path: Path) -> Reference:
     in another one stay, with a warning too.
 
     Args:
-        path: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON or Shapefile; ``a.gpkg|layername=houses`` names one of several
-            layers.
+        path: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON, Shapefile or the folder of a FileGDB;
+            ``a.gpkg|layername=houses`` names one of several layers.
 
     Raises:
         InputNotFoundError: There is no such file.

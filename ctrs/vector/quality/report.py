@@ -119,6 +119,8 @@ def _check_outputs(layer: Path, reference: Reference) -> None:
     for path in (layer, report, verdicts, style):
         if path.exists() and truth.exists() and path.samefile(truth):
             raise UsageError(f"--truth {truth}: is a file that is written here; choose another place with -o")
+        if truth.is_dir() and path.absolute().is_relative_to(truth.absolute()):
+            raise UsageError(f"--truth {truth}: {path.name} would be written into it; choose another place with -o")
     for path, found in ((report, _report_job(report)), (verdicts, read_job(verdicts))):
         if path.exists() and found is None:
             raise OutputExistsError(
@@ -166,7 +168,7 @@ def report_quality(
             "definitions": DEFINITIONS_VERSION,
             "layer": describe_file(layer),
             "mask": describe_file(mask),
-            "truth": describe_file(split_layer(reference.path)[0]),
+            "truth": reference.hash_content(),
             "name": str(reference.path),
             "class": name,
             "ignored": not config.instances,

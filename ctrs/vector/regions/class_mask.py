@@ -18,6 +18,7 @@ from ctrs.errors import LabelError, LabelWarning
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import CLASSES_TAG, MaskClass, read_class_tag
 from ctrs.raster.geotiff import Grid, color_bands, open_raster, read_window, warn_missing_crs
+from ctrs.raster.probabilities import PROBABILITIES_TAG, mask_path
 from ctrs.raster.windows import PixelWindow
 from ctrs.vector.regions.runs import Runs
 
@@ -158,6 +159,12 @@ def _warn_untagged(mask: MaskFile) -> None:
 
 
 def _check_bands(dataset: rasterio.DatasetReader, path: Path) -> None:
+    if PROBABILITIES_TAG in dataset.tags():
+        masks = mask_path(path)
+        raise LabelError(
+            f"{path}: probabilities of classes found, expected the mask; vectorize {masks.name if masks else 'that'}, "
+            "and name these with --probabilities (beside their mask they are found without)"
+        )
     bands = color_bands(dataset)
     if len(bands) != 1:
         raise LabelError(
@@ -167,8 +174,9 @@ def _check_bands(dataset: rasterio.DatasetReader, path: Path) -> None:
     kind = np.dtype(dataset.dtypes[bands[0] - 1]).kind
     if kind not in "iub":
         raise LabelError(
-            f"{path}: dtype {dataset.dtypes[bands[0] - 1]} found, expected integer class values; "
-            "vectorize the mask that ctrs predict wrote, not its probabilities"
+            f"{path}: dtype {dataset.dtypes[bands[0] - 1]} found, expected integer class values; of probabilities give "
+            "the mask drawn from them, and those that ctrs predict wrote with --probabilities; class values that were "
+            f"stored as fractions are made whole by gdal_translate -ot Byte {path.name} NEW.tif"
         )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import geopandas
@@ -51,6 +52,29 @@ def test_faults_of_the_file(tmp_path: Path) -> None:
         read_reference(tmp_path / "text.gpkg")
     with pytest.raises(LabelError, match=r"no polygons found .1 features of other kinds., expected the true buildings"):
         read_reference(save(tmp_path, [shapely.Point(0, 0)]))
+    with pytest.raises(LabelError, match=r": a folder that is no vector layer found, expected .* a FileGDB .NAME.gdb."):
+        read_reference(tmp_path)
+
+
+def test_the_hash_is_of_what_was_read(tmp_path: Path) -> None:
+    shapes = [at(0, 0), at(20, 0)]
+    found = read_reference(save(tmp_path, shapes)).hash_content()
+    (tmp_path / "copy").mkdir()
+    assert read_reference(save(tmp_path / "copy", shapes)).hash_content() == found
+    others = [
+        geopandas.GeoSeries([at(0, 0), at(20, 1)], crs="EPSG:32633"),
+        geopandas.GeoSeries(shapes[:1], crs="EPSG:32633"),
+        geopandas.GeoSeries(shapes, crs="EPSG:32632"),
+        geopandas.GeoSeries([*shapes, shapely.Point(0, 0)], crs="EPSG:32633"),
+    ]
+    hashes = {found}
+    for number, series in enumerate(others):
+        path = tmp_path / f"{number}.gpkg"
+        series.to_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LabelWarning)
+            hashes.add(read_reference(path).hash_content())
+    assert len(hashes) == 5
 
 
 def test_buildings_that_stand_twice_are_told(tmp_path: Path) -> None:

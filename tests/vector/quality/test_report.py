@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import geopandas
@@ -131,6 +132,26 @@ def test_a_report_on_something_else_needs_overwrite(mask: Path, truth: Path, tmp
     replaced = report_quality(layer, mask, read_reference(other), VectorizeConfig(overwrite=True))
     assert replaced.content["reference"]["num_in_file"] == 2
     assert done.style_path.read_text() != "mine"
+
+
+def test_a_folder_as_truth_is_known_by_what_is_in_it(mask: Path, tmp_path: Path) -> None:
+    layer, truth = tmp_path / "drawn.gpkg", tmp_path / "city.gdb"
+    vectorize(mask, layer)
+
+    def save(shapes: list[shapely.Geometry]) -> None:
+        geopandas.GeoSeries(shapes, crs="EPSG:32633").to_file(truth, driver="OpenFileGDB", layer="houses")
+
+    save(TRUTH[:2])
+    stamp = truth.stat()
+    assert report_quality(layer, mask, read_reference(truth)).content["reference"]["num_in_file"] == 2
+    (truth / "city.lock").touch()  # another program has it open
+    assert report_quality(layer, mask, read_reference(truth)).skipped
+    save(TRUTH[:3])
+    os.utime(truth, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(OutputExistsError, match=r"drawn_verdicts.gpkg: exists and is the result of other inputs"):
+        report_quality(layer, mask, read_reference(truth))
+    with pytest.raises(UsageError, match=r"city.gdb: drawn.gpkg would be written into it; choose another place"):
+        check_report(truth / "drawn.gpkg", mask, read_reference(truth))
 
 
 def test_a_changed_style_is_kept(mask: Path, truth: Path, tmp_path: Path) -> None:
