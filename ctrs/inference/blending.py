@@ -1,8 +1,9 @@
 """Overlapping windows become one map: weights that add up to 1, and an accumulator of strips.
 
 Only what a later window still touches is kept: K x overlap x W for the rows below, K x h x overlap for the columns
-beside. Where one window alone lies, its logits are the result as they are. K classes, h x w a window, W the width of
-the scene or of a block of its columns.
+beside. Where one window alone lies, its logits are the result as they are. All lies in memory with the classes of a
+pixel beside each other, as networks leave their logits. K classes, h x w a window, W the width of the scene or of a
+block of its columns.
 """
 
 from __future__ import annotations
@@ -103,9 +104,10 @@ class StripAccumulator:
         self._cols = _Axis(col_edges, col_weights)
         like, height, width = col_weights[0], self._rows.size, self._cols.size
         step = height if like.device.type != "cpu" else rows_at_a_time(num_classes, height, width)
-        self._piece = like.new_empty((num_classes, step, width))
-        self._below = like.new_empty((num_classes, self._rows.most_shared, col_edges[-1] - col_edges[0]))
-        self._beside = like.new_empty((num_classes, height, self._cols.most_shared))
+        self._piece = _classes_last(like, num_classes, step, width)
+        self._below = _classes_last(like, num_classes, self._rows.most_shared, col_edges[-1] - col_edges[0])
+        self._beside = _classes_last(like, num_classes, height, self._cols.most_shared)
+        self._factors = _classes_last(like, num_classes, 1, width)
         self._is_above = [False] * len(col_weights)
         self._is_beside = False
 
@@ -120,7 +122,7 @@ class StripAccumulator:
 
         Yields:
             Some rows at a time, which stay in a CPU's caches: the first one, counted from the window's first, and
-            float32 (K, n, m), good until the next is asked for.
+            float32 (K, n, m), classes last in memory, good until the next is asked for.
         """
         rows, cols = self._rows, self._cols
         is_beside, is_above = self._is_beside and col > 0, self._is_above[col]
@@ -130,6 +132,8 @@ class StripAccumulator:
         num_rows, num_cols = rows.finished(row), cols.finished(col)
         offset = cols.edges[col] - cols.edges[0]
         strip = self._below[:, :, offset : offset + num_cols]
+        # The same for each class, so that a row of pixels with all their classes is multiplied in one go.
+        factors = self._factors.copy_(cols.weights[col].expand_as(self._factors))
         for top in range(0, rows.size, self._piece.shape[1]):
             end = min(top + self._piece.shape[1], rows.size)
             piece = self._piece[:, : end - top]
@@ -138,12 +142,12 @@ class StripAccumulator:
             # Two steps, not addcmul: a fused multiply-add may round equal classes differently and break ties at random.
             if (reach := cols.reach(col)) > 0:
                 left = piece[:, :, :reach]
-                left *= cols.weights[col][:reach]
+                left *= factors[:, :, :reach]
                 if is_beside:
                     left += beside[:, :, :reach]
             if (shared := cols.shared(col)) > 0:
                 first = max(num_cols, reach)
-                torch.mul(piece[:, :, first:], cols.weights[col][first:], out=beside[:, :, first - num_cols : shared])
+                torch.mul(piece[:, :, first:], factors[:, :, first:], out=beside[:, :, first - num_cols : shared])
                 if first > num_cols:
                     beside[:, :, : first - num_cols] = piece[:, :, num_cols:first]
             part = piece[:, :, :num_cols]
@@ -164,6 +168,11 @@ class StripAccumulator:
 def rows_at_a_time(num_classes: int, height: int, width: int) -> int:
     """Return how many rows of a window of logits are blended at a time on the CPU."""
     return min(height, max(1, _CACHED_VALUES // (num_classes * width)))
+
+
+def _classes_last(like: Tensor, num_classes: int, height: int, width: int) -> Tensor:
+    """Return memory for (K, h, w) in which a pixel's classes are beside each other."""
+    return like.new_empty((height, width, num_classes)).permute(2, 0, 1)
 
 
 class _Axis:

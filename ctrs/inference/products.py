@@ -130,7 +130,8 @@ class Products:
                 probabilities=None if probabilities is None else probabilities[:, rows],
                 logits=None if logits is None else logits[:, rows],
             )
-            self._fill(part, sums[:, rows], None if weights is None else weights[rows])
+            # Class after class in memory, however the sums lie.
+            self._fill(part, sums[:, rows].contiguous(), None if weights is None else weights[rows])
         return whole
 
     def _fill(self, block: ProductBlock, sums: Tensor, weights: Tensor | None) -> None:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ctrs.raster.bands import Bands, FloatArray
+
+_ROWS_AT_ONCE = 64
+"""Rows that OpenCV looks up at a time: they stay in a CPU's caches, and are too few for it to start threads."""
 
 
 class PixelStandardizer:
@@ -33,6 +37,10 @@ class PixelStandardizer:
             values = np.arange(2 ** (8 * kind.itemsize), dtype=self._index).view(kind)
             every_band = np.broadcast_to(values, (bands.count, 1, len(values)))
             self._table = bands.standardize(bands.scale(every_band))[:, 0]
+        # Of bytes, looked up by OpenCV in half the time.
+        self._pixel_table = None
+        if self._table is not None and self._index.itemsize == 1:
+            self._pixel_table = np.ascontiguousarray(self._table.T[:, None])
         self._device_table: Tensor | None = None
 
     @property
@@ -50,7 +58,11 @@ class PixelStandardizer:
             valid: Valid mask (h, w), True = valid.
             out: Where to write.
         """
-        if self._table is not None:
+        if self._pixel_table is not None and out.flags.c_contiguous:
+            for top in range(0, len(out), _ROWS_AT_ONCE):
+                rows = slice(top, top + _ROWS_AT_ONCE)
+                cv2.LUT(cv2.merge(list(pixels[:, rows].view(np.uint8))), self._pixel_table, dst=out[rows])
+        elif self._table is not None:
             for band, table in enumerate(self._table):
                 out[..., band] = np.take(table, pixels[band].view(self._index), mode="clip")
         else:

@@ -132,4 +132,16 @@ def test_only_the_strip_below_is_kept(height):
     overlap = max(start + 32 - following for start, following in pairwise(plan.row_starts))
     assert overlap <= 9
     held = {name: tuple(value.shape) for name, value in vars(accumulator).items() if isinstance(value, torch.Tensor)}
-    assert held == {"_piece": (3, 32, 32), "_below": (3, overlap, 50), "_beside": (3, 32, 14)}
+    strips = {"_below": (3, overlap, 50), "_beside": (3, 32, 14)}
+    assert held == {"_piece": (3, 32, 32), "_factors": (3, 1, 32), **strips}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_however_logits_lie_in_memory_their_sums_are_the_same(dtype):
+    plan = WindowPlan(height=50, width=70, window_px=32, overlap=0.25, batch_size=1)
+    places = [(row, col) for row in range(len(plan.row_starts)) for col in range(len(plan.col_starts))]
+    usual = {place: torch.randn(2, 32, 32, generator=torch.manual_seed(0)).to(dtype) for place in places}
+    other = {place: logits.permute(1, 2, 0).contiguous().permute(2, 0, 1) for place, logits in usual.items()}
+    found, again = (accumulated(plan, "hann", logits, set()) for logits in (usual, other))
+    assert not np.isnan(found).any()
+    np.testing.assert_array_equal(found, again)

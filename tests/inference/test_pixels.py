@@ -41,6 +41,19 @@ def test_input_is_what_bands_say_bit_for_bit(dtype, count):
     PixelStandardizer(bands)(pixels, np.ones((17, 23), bool), out)
     expected = bands.standardize(bands.scale(pixels))
     np.testing.assert_array_equal(out, np.moveaxis(expected, 0, -1))
+    # A part of larger rows, in place within larger memory: windows of a scene that is smaller than they are.
+    out = np.full((20, 30, count), np.nan, np.float32)
+    PixelStandardizer(bands)(pixels[:, 3:, 5:], np.ones((14, 18), bool), out[:14, :18])
+    np.testing.assert_array_equal(out[:14, :18], np.moveaxis(expected[:, 3:, 5:], 0, -1))
+    assert np.isnan(out[14:]).all()
+    assert np.isnan(out[:, 18:]).all()
+
+
+def test_many_rows_become_what_few_do():
+    bands, pixels = some_bands(3, "uint8"), some_pixels("uint8", (3, 300, 9))
+    out = np.full((300, 9, 3), np.nan, np.float32)
+    PixelStandardizer(bands)(pixels, np.ones((300, 9), bool), out)
+    np.testing.assert_array_equal(out, np.moveaxis(bands.standardize(bands.scale(pixels)), 0, -1))
 
 
 def test_invalid_pixels_become_the_mean():
