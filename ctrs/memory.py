@@ -23,7 +23,8 @@ _OTHERS_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")
 """Variables by which users set up glibc's ``malloc``."""
 
 _lock = threading.Lock()
-_num_keeping = 0
+_keeping: set[object] = set()
+"""One for each block that keeps memory now."""
 
 
 def process_memory(key: str) -> int:
@@ -49,21 +50,21 @@ def kept_memory() -> Iterator[None]:
     more of the time of a forward pass on the CPU. Without glibc, and where the user has set up its ``malloc`` by the
     environment, nothing changes. Blocks may be nested, and run in several threads.
     """
-    global _num_keeping
     libc = _tunable_libc()
     if libc is None:
         yield
         return
-    with _lock:
-        _num_keeping += 1
-        libc.mallopt(_MMAP_MAX, _NO_MAPS)
-        libc.mallopt(_TRIM_THRESHOLD, _NEVER_TRIM)
-    try:
+    block = object()
+    try:  # from here on, so that an interrupt at any point finds the way back
+        with _lock:
+            _keeping.add(block)
+            libc.mallopt(_MMAP_MAX, _NO_MAPS)
+            libc.mallopt(_TRIM_THRESHOLD, _NEVER_TRIM)
         yield
     finally:
         with _lock:
-            _num_keeping -= 1
-            if not _num_keeping:
+            _keeping.discard(block)
+            if not _keeping:
                 libc.mallopt(_MMAP_MAX, _MOST_MAPS)
                 libc.mallopt(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
                 libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)

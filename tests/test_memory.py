@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ctrs import memory
 from ctrs.memory import kept_memory, process_memory
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells no figures")
@@ -61,6 +62,36 @@ def test_an_error_passes_and_a_block_may_follow_another():
         with pytest.raises(KeyError, match="gone"), kept_memory():
             raise KeyError("gone")
     assert process_memory("VmRSS") > 0
+
+
+class InterruptedLibrary:
+    """glibc, but an interrupt comes in its n-th call; counts from 1."""
+
+    def __init__(self, interrupted_call):
+        self.interrupted_call = interrupted_call
+        self.calls = []
+
+    def mallopt(self, parameter, value):
+        self.calls.append((parameter, value))
+        if len(self.calls) == self.interrupted_call:
+            raise KeyboardInterrupt
+
+    def malloc_trim(self, pad):
+        self.calls.append(("trim", pad))
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_interrupt_on_the_way_in_leaves_nothing_kept(monkeypatch, call):
+    library = InterruptedLibrary(call)
+    monkeypatch.setattr(memory, "_tunable_libc", lambda: library)
+    with pytest.raises(KeyboardInterrupt), kept_memory():
+        pass
+    assert library.calls[-1] == ("trim", 0)
+    again = InterruptedLibrary(None)
+    monkeypatch.setattr(memory, "_tunable_libc", lambda: again)
+    with kept_memory():
+        assert len(again.calls) == 2
+    assert again.calls[-1] == ("trim", 0)
 
 
 ARENAS = """
