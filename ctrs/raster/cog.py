@@ -18,9 +18,10 @@ from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
 from ctrs.errors import LabelError
 from ctrs.jobs import PartialWork
 from ctrs.raster.creation_options import CreationOptions, with_defaults
-from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, open_quietly, open_raster
+from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, open_raster
 from ctrs.raster.majority import write_overviews
 from ctrs.raster.mosaic import add_sources, dataset_element, source_file_element
+from ctrs.raster.opening import open_quietly
 from ctrs.raster.row_bands import BLOCK_PX, WRITE_ERRORS, RowBands, check_whole, not_writable, rows_beside
 
 CLASSES_TAG = "CTRS_CLASSES"

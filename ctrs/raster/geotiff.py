@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.windows import Window
 
 from ctrs.errors import InputNotFoundError, MissingCrsWarning, RasterError
-from ctrs.raster.names import gdal_name, in_archive, is_remote, is_virtual, local_file, shown, source_path
+from ctrs.raster.names import in_archive, is_remote, is_virtual, local_file, shown, source_path
+from ctrs.raster.opening import open_quietly
 from ctrs.raster.windows import PixelWindow
 
 GDAL_CACHE_BYTES = 64 * 2**20
@@ -44,9 +44,6 @@ SEQUENTIAL_DRIVERS = frozenset({"JPEG", "PNG", "WEBP", "GIF", "BMP"})
 
 _NO_PARTS = "Range downloading not supported"
 """What GDAL says of servers from which it can read nothing."""
-
-# warnings.catch_warnings changes the state of the process, not of the thread.
-_WARNINGS_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,13 +223,6 @@ def open_dataset(path: Path | str) -> rasterio.DatasetReader:
         dataset.close()
         raise RasterError(f"{shown(path)}: holds {num_parts} subdatasets and no bands of its own; name one of them")
     return dataset
-
-
-def open_quietly(path: Path | str, **options: Any) -> rasterio.DatasetReader:
-    """Open as ``rasterio.open`` does, without its warning where there is no georeference."""
-    with _WARNINGS_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(gdal_name(path), **options)
 
 
 def warn_missing_crs(path: Path | str, *, placed: bool = False, stacklevel: int = 2) -> None:

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 MODIFIED = "Mon, 02 Jan 2023 03:04:05 GMT"
-_BREAK, _ASKED, _WHOLE = ".breaks_at", ".asked", ".whole"
+_BREAK, _ASKED, _WHOLE, _ALWAYS = ".breaks_at", ".asked", ".whole", ".always"
 
 
 class RangeServer:
@@ -47,6 +47,10 @@ class RangeServer:
     def serve_whole_files(self) -> None:
         """Pass over what part of a file is asked for, as simple servers do."""
         (self.folder / _WHOLE).touch()
+
+    def answer_always_with(self, name: str) -> None:
+        """Answer with this file whatever is asked for, as addresses of some services do."""
+        (self.folder / _ALWAYS).write_text(name)
 
     @property
     def asked(self) -> list[str]:
@@ -84,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         folder = Path(sys.argv[1])
         name = self.path.partition("?")[0].lstrip("/")
+        if (folder / _ALWAYS).exists():
+            name = (folder / _ALWAYS).read_text()
         wanted = self.headers.get("Range", "")
         with (folder / _ASKED).open("a") as log:
             log.write(f"{self.command} {self.path} {wanted}\n")

@@ -12,6 +12,8 @@ from ctrs.config import PredictConfig
 from ctrs.errors import DataWarning, RasterError
 from ctrs.inference import mask_paths, predict_mosaic
 from ctrs.jobs import partial_dir
+from ctrs.raster.geotiff import open_raster
+from tests.inference.conftest import UTM
 from tests.inference.range_server import range_server
 
 TILED = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
@@ -164,3 +166,41 @@ def test_a_server_of_whole_files_only(server, scene, edges, tmp_path):
     with pytest.raises(RasterError, match=r"scene\.tif: .*hands out whole files only: download it") as caught:
         edges.predict_raster(server.url("scene.tif"), tmp_path / "mask.tif")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.timeout(120)  # without end, GDAL would ask on
+@pytest.mark.parametrize("driver", ["GTiff", "VRT"])
+def test_a_server_that_answers_whatever_is_asked_for(server, scene, edges, tmp_path, driver):
+    path, _ = scene
+    content = path.read_bytes()
+    if driver == "VRT":
+        server.add("scene.tif", content)
+        with rasterio.open(path) as file:
+            rasterio.shutil.copy(file, tmp_path / "local.vrt", driver="VRT")
+        text = (tmp_path / "local.vrt").read_text()
+        # Its source is a file that another server would hold.
+        content = text.replace('relativeToVRT="1">scene.tif<', f'relativeToVRT="0">{path}<').encode()
+    server.add("answer", content)
+    server.answer_always_with("answer")
+    expected = read(edges.predict_raster(path, tmp_path / "local_mask.tif"))[0]
+    found = read(edges.predict_raster(server.url("maps/17"), tmp_path / "mask.tif"))[0]
+    np.testing.assert_array_equal(found, expected)
+    assert len(server.asked) < 40  # overviews of masks of overviews of masks have no end
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_stands_beside_a_scene_on_a_server_is_read(server, write_scene, tmp_path):
+    pixels = np.random.default_rng(4).integers(0, 256, (3, 40, 50)).astype(np.uint8)
+    valid = np.random.default_rng(5).random((40, 50)) > 0.3
+    plain = write_scene(pixels, "plain.tif", crs=None, transform=None)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(plain, "r+") as file:
+        file.write_mask(valid)
+    rasterio.shutil.copy(write_scene(pixels), tmp_path / "placed.tif", driver="PNG")  # its place stands beside it
+    for name in ("plain.tif", "plain.tif.msk", "placed.tif", "placed.tif.aux.xml"):
+        server.add(name, (tmp_path / name).read_bytes())
+    server.add("plain.tfw", b"0.5\n0\n0\n-0.5\n100.25\n199.75\n")
+    with open_raster(server.url("plain.tif")) as file:
+        assert file.transform == Affine(0.5, 0, 100, 0, -0.5, 200)
+        np.testing.assert_array_equal(file.read_masks(1) > 0, valid)
+    with open_raster(server.url("placed.tif")) as file:
+        assert (file.crs.to_epsg(), file.transform) == (32633, UTM)
