@@ -243,12 +243,12 @@ class PlaceGallery:
 
     @property
     def better(self) -> list[ShownPlace]:
-        """Places in which the second of two runs has most fewer errors than the first."""
+        """Places in which the second of two runs has the greatest drop in errors against the first."""
         return [self._shown[place] for place in self._places["better"]]
 
     @property
     def worse(self) -> list[ShownPlace]:
-        """Places in which the second of two runs has most more errors than the first."""
+        """Places in which the second of two runs has the greatest rise in errors against the first."""
         return [self._shown[place] for place in self._places["worse"]]
 
     @property
