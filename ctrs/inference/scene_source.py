@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
+from rasterio.enums import ColorInterp
 
 from ctrs.config import PredictConfig
+from ctrs.errors import BandMismatchError
 from ctrs.inference.pixels import BlockRows
 from ctrs.inference.provenance import describe_grid, describe_inputs, input_files
 from ctrs.inference.scene_place import area_of, gsd_factor, pixel_size_m, whole_pixels, window_of_bounds
@@ -30,6 +32,7 @@ from ctrs.raster.mosaic_parts import mosaic_at
 from ctrs.raster.mosaic_reader import MosaicReader
 from ctrs.raster.names import file_name, is_remote, is_virtual, shown, source_path
 from ctrs.raster.rectangles import counted_from, moved, overlap
+from ctrs.raster.virtual_parts import check_one_crs
 from ctrs.raster.windows import PixelWindow
 from ctrs.vector.area import INSIDE
 from ctrs.vector.rasterize import GridPolygons
@@ -257,6 +260,8 @@ def open_scene(
     with open_raster(path) as dataset:
         bidx = config.bidx or color_bands(dataset)
         check_bands(dataset, bidx)
+        _refuse_palette(dataset, bidx, bands, path)
+        check_one_crs(dataset)
         for dtype in dict.fromkeys(dataset.dtypes[number - 1] for number in bidx):
             bands.check_source(len(bidx), dtype, where=shown(path))
         whole = Grid.of(dataset)
@@ -277,6 +282,15 @@ def open_scene(
             yield source
         finally:
             source.close()
+
+
+def _refuse_palette(dataset: rasterio.DatasetReader, bidx: tuple[int, ...], bands: Bands, path: Path) -> None:
+    """Refuse numbers of a colour table where a network expects the colours themselves."""
+    if bands.count > len(bidx) == 1 and dataset.colorinterp[bidx[0] - 1] is ColorInterp.palette:
+        raise BandMismatchError(
+            f"{shown(path)}: one band with a colour table found, expected {bands.count} bands "
+            f"({', '.join(bands.names)}); turn its colours into bands first (gdal_translate -expand rgb)"
+        )
 
 
 def _spread(start: int, length: int, count: int, size: int) -> list[tuple[int, int]]:

@@ -354,3 +354,29 @@ def test_pixel_is_point(write_scene, pixels):
         file.update_tags(AREA_OR_POINT="Point")
     with open_scene(path, bands_of(3)) as source:
         assert source.area_or_point == "Point"
+
+
+def test_a_colour_table_is_told_as_such(write_scene, pixels, make_identity):
+    scene = write_scene(pixels[:1] % 4, photometric="palette")
+    with rasterio.open(scene, "r+") as file:
+        file.write_colormap(1, {value: (value, 9, 9, 255) for value in range(4)})
+    bands = make_identity().bands
+    with (
+        pytest.raises(BandMismatchError, match=r"one band with a colour table found, expected 3 bands .*-expand rgb"),
+        open_scene(scene, bands),
+    ):
+        pass
+
+
+def test_a_virtual_raster_of_two_zones_is_refused(write_scene, pixels, make_identity, tmp_path):
+    for name, crs in (("a.tif", "EPSG:32633"), ("b.tif", "EPSG:32634")):
+        write_scene(pixels, name, crs=crs)
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "city.vrt", driver="VRT")
+    text = (tmp_path / "city.vrt").read_text()
+    second = text.index("a.tif", text.index('band="2"'))  # the zones need not lie side by side
+    (tmp_path / "city.vrt").write_text(f"{text[:second]}b{text[second + 1 :]}")
+    with (
+        pytest.raises(RasterError, match="files of several CRSs"),
+        open_scene(tmp_path / "city.vrt", make_identity().bands),
+    ):
+        pass
