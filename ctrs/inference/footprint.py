@@ -38,6 +38,10 @@ _WRITER_BYTES = 32 * 2**20
 _BLOCKS_AT_ONCE = 8
 """Blocks of probabilities that it holds."""
 
+_GAPS = 0.25
+"""What lies idle between the pieces of memory that a process keeps, as a share of them: at most a sixth was measured,
+and it differs from run to run with the timing of threads."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
@@ -50,6 +54,7 @@ class Footprint:
         rows: Finished rows on their way to disk.
         gdal: GDAL's block cache while windows are read.
         augmented: Copies of a batch, and their logits, that test-time augmentation takes.
+        gaps: What lies idle in between where freed memory stays in the process; 0 where it goes back to the system.
         finishing: What writing the finished files takes, GDAL's cache included, when all else is free again.
         blocks: Number of blocks of columns.
     """
@@ -60,13 +65,14 @@ class Footprint:
     rows: int
     gdal: int
     augmented: int = 0
+    gaps: int = 0
     finishing: int = 0
     blocks: int = 1
 
     @property
     def total(self) -> int:
         """The larger of what mapping and finishing take."""
-        mapping = self.scene + self.batches + self.strips + self.rows + self.gdal + self.augmented
+        mapping = self.scene + self.batches + self.strips + self.rows + self.gdal + self.augmented + self.gaps
         return max(mapping, self.finishing)
 
     def __str__(self) -> str:
@@ -78,7 +84,10 @@ class Footprint:
         parts = {"scene": self.scene, "windows": self.batches, "strips": self.strips, "mask": self.rows}
         if self.augmented:
             parts["augmentation"] = self.augmented
-        told = ", ".join(f"{name} {format_bytes(count)}" for name, count in {**parts, "GDAL": self.gdal}.items())
+        parts["GDAL"] = self.gdal
+        if self.gaps:
+            parts["gaps"] = self.gaps
+        told = ", ".join(f"{name} {format_bytes(count)}" for name, count in parts.items())
         split = f", in {self.blocks} blocks of columns" if self.blocks > 1 else ""
         more = self.total == self.finishing
         finishing = f"; {format_bytes(self.finishing)} when the files are finished" if more else ""
@@ -94,6 +103,7 @@ def footprint(
     blocks: BlockRows,
     cache_bytes: int = GDAL_CACHE_BYTES,
     tta: str = "none",
+    keeps_memory: bool = False,
 ) -> Footprint:
     """Return the bound on memory of a plan on the CPU; on a GPU the strips are on it.
 
@@ -105,6 +115,7 @@ def footprint(
         blocks: How the file's blocks divide the scene's rows.
         cache_bytes: Of GDAL's block cache while windows are read.
         tta: Test-time augmentation, as ``PredictConfig`` has it.
+        keeps_memory: Whether windows are mapped within ``ctrs.memory.kept_memory``.
     """
     num_classes, item = products.classes.num_classes, np.dtype(dtype).itemsize
     height, width = min(plan.window_px, plan.height), min(plan.window_px, plan.width)
@@ -132,13 +143,15 @@ def footprint(
         # Rows of windows that are too few to be written wait for others, and are there twice when they are joined.
         num_rows += 2 * (MIN_ROWS - 1 + finished)
     rows = num_rows * columns * per_pixel
+    augmented = _augmented(plan, num_classes, count, parse_tta(tta))
     return Footprint(
         scene=scene,
         batches=batches,
         strips=strips,
         rows=rows,
         gdal=cache_bytes,
-        augmented=_augmented(plan, num_classes, count, parse_tta(tta)),
+        augmented=augmented,
+        gaps=math.ceil(_GAPS * (scene + batches + strips + rows + augmented)) if keeps_memory else 0,
         finishing=_finishing(plan, products),
     )
 
@@ -182,7 +195,7 @@ def fitting_blocks(
         dtype: Of the scene.
         blocks: How the file's blocks divide the scene's rows.
         cache_bytes: Of GDAL's block cache while windows are read.
-        max_memory: Bytes beside the network and its activations; None: no limit, one block.
+        max_memory: Bytes beside the network and its activations; None: no limit, one block, and memory is kept.
         tta: Test-time augmentation, as ``PredictConfig`` has it.
 
     Raises:
@@ -199,6 +212,7 @@ def fitting_blocks(
         blocks=blocks or BlockRows(),
         cache_bytes=cache_bytes,
         tta=tta,
+        keeps_memory=max_memory is None,
     )
     for number in range(most if hopeless else 1, most + 1):
         parts = plan.in_blocks(number)

@@ -143,7 +143,7 @@ def map_scene(
                 _discard(work)
             files = RowFiles(work.folder, products, [part.columns for part in parts])
             source.record_unreadable(work.folder / UNREADABLE_FILE)
-            # Kept memory is faster, and its gaps may exceed the bound: not where that is a promise.
+            # Kept memory is faster, but how large its gaps become is not known exactly: not where a limit is a promise.
             keeping = kept_memory() if config.max_memory is None else nullcontext()
             with cpu_threads(config.threads), keeping, source.own_cache(), counts.clock.phase("mapping"):
                 shown = _OverBlocks(progress, sum(part.num_windows for part in parts), f"predicting {source.name}")

@@ -21,6 +21,7 @@ from ctrs.config import PredictConfig
 from ctrs.inference import Predictor
 from ctrs.inference.footprint import fitting_blocks
 from ctrs.inference.products import Products
+from ctrs.memory import share_one_arena
 from ctrs.raster.bands import Bands
 
 NUM_CLASSES, PART_PX = 6, 1024
@@ -71,6 +72,7 @@ def mib(name):
 
 
 def main(folder, width, height, window_px, options):
+    share_one_arena()  # as the command does
     torch.set_num_threads(1)
     classes = ClassMap(
         classes=tuple(LandClass(value=i, name=f"class {i}", color=(i, 9, 9)) for i in range(NUM_CLASSES))
@@ -98,7 +100,7 @@ def main(folder, width, height, window_px, options):
     finishing = mib("VmHWM")
     print(json.dumps({
         "before": before, "loop": max(peaks), "finishing": finishing, "whole": max(*peaks, finishing),
-        "bound": bound.total / 2**20, "told": str(bound),
+        "bound": bound.total / 2**20, "gaps": bound.gaps / 2**20, "told": str(bound),
         "logits": 4 * NUM_CLASSES * window_px**2 * plan.batch_size / 2**20,
     }))  # fmt: skip
 
