@@ -127,6 +127,9 @@ def vectorize(
     for mask in masks:
         if mask.is_dir():
             raise InputNotFoundError(f"{mask}: is a folder, expected a mask; name the masks in it, such as *_mask.tif")
+    from ctrs.memory import share_one_arena
+
+    share_one_arena()
     from ctrs.vector import polygons_path
     from ctrs.vector import vectorize as vectorize_mask
 

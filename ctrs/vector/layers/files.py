@@ -19,6 +19,7 @@ import pyproj
 
 from ctrs.errors import CtrsError, OutputError, OutputExistsError, UsageError
 from ctrs.jobs import PartialWork
+from ctrs.vector.layers.arrow_arrays import numpy_view
 from ctrs.vector.layers.part import LayerPart
 from ctrs.vector.layers.shapefile import SHAPEFILE_JOB, SHAPEFILE_PARTS
 from ctrs.vector.layers.stream import BATCH_ROWS, JOB_KEY, LayerFacts, LayerStream
@@ -177,7 +178,7 @@ def _write_parquet(stream: LayerStream, path: Path, facts: LayerFacts) -> None:
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in stream.batches(schema):
             writer.write_batch(batch, row_group_size=BATCH_ROWS)
-            sides = [batch.column("bbox").field(place).to_numpy(zero_copy_only=False) for place in range(4)]
+            sides = [numpy_view(batch.column("bbox").field(place)) for place in range(4)]
             bounds[:2] = np.minimum(bounds[:2], [sides[0].min(), sides[1].min()])
             bounds[2:] = np.maximum(bounds[2:], [sides[2].max(), sides[3].max()])
         writer.add_key_value_metadata({"geo": json.dumps(_geo_metadata(facts, bounds)), JOB_KEY: facts.job})

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import shapely
 
+from ctrs.vector.layers.arrow_arrays import arrow_array
 from ctrs.vector.layers.part import LayerPart
 
 JOB_KEY = "CTRS_JOB"
@@ -88,9 +89,7 @@ class LayerStream:
             done += len(piece)
             values = [ids, *piece.columns.values(), shapely.to_wkb(polygons)]
             # Numbers that are not known are NaN here, and null in the file.
-            arrays = [
-                pa.array(column, field.type, from_pandas=True) for column, field in zip(values, schema, strict=False)
-            ]
+            arrays = [arrow_array(column, field.type) for column, field in zip(values, schema, strict=False)]
             if len(schema) > len(arrays):
                 arrays.append(_boxes(polygons, schema.field(len(arrays)).type))
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -103,5 +102,6 @@ def _arrow_type(values: npt.NDArray[Any]) -> pa.DataType:
 def _boxes(polygons: npt.NDArray[np.object_], kind: pa.StructType) -> pa.Array:
     bounds = shapely.bounds(polygons)
     return pa.StructArray.from_arrays(
-        [pa.array(bounds[:, place]) for place in range(4)], fields=[kind.field(place) for place in range(4)]
+        [arrow_array(bounds[:, place], pa.float64()) for place in range(4)],
+        fields=[kind.field(place) for place in range(4)],
     )

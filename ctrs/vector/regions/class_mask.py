@@ -17,12 +17,13 @@ from ctrs.classes import BUILDING_CLASSES, IGNORE_INDEX, Mask
 from ctrs.errors import LabelError, LabelWarning
 from ctrs.progress import Progress, no_progress
 from ctrs.raster.cog import CLASSES_TAG, MaskClass, read_class_tag
-from ctrs.raster.geotiff import Grid, color_bands, open_raster, read_window, warn_missing_crs
+from ctrs.raster.geotiff import GDAL_CACHE_BYTES, Grid, color_bands, open_raster, read_window, warn_missing_crs
 from ctrs.raster.probabilities import PROBABILITIES_TAG, mask_path
 from ctrs.raster.windows import PixelWindow
 from ctrs.vector.regions.runs import Runs
 
 _BAND_PIXELS = 2**22
+_LEAST_CACHE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,10 @@ def open_class_mask(mask: Path) -> Iterator[MaskFile]:
     with open_raster(mask) as dataset:
         _check_bands(dataset, mask)
         tagged = CLASSES_TAG in dataset.tags()
-        yield MaskFile(path=mask, dataset=dataset, grid=Grid.of(dataset), classes=named_classes(dataset), tagged=tagged)
+        with rasterio.Env(GDAL_CACHEMAX=_cache_bytes(dataset)):
+            yield MaskFile(
+                path=mask, dataset=dataset, grid=Grid.of(dataset), classes=named_classes(dataset), tagged=tagged
+            )
 
 
 def read_class_mask(mask: Path, *, band_rows: int | None = None, progress: Progress = no_progress) -> ClassMask:
@@ -185,6 +189,12 @@ def rows_at_a_time(dataset: rasterio.DatasetReader) -> int:
     block = int(dataset.block_shapes[0][0])
     blocks = max(1, _BAND_PIXELS // (int(dataset.width) * block))
     return blocks * block
+
+
+def _cache_bytes(dataset: rasterio.DatasetReader) -> int:
+    """Return the size of GDAL's block cache in which a band stays until its nodata is read: no band is read twice."""
+    of_band: int = rows_at_a_time(dataset) * int(dataset.width) * int(np.dtype(dataset.dtypes[0]).itemsize)
+    return min(GDAL_CACHE_BYTES, max(_LEAST_CACHE_BYTES, 2 * of_band))
 
 
 def _read_bands(dataset: rasterio.DatasetReader, path: Path, band_rows: int, progress: Progress) -> Iterator[Mask]:
