@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Annotated, Any
 
 import typer
@@ -55,8 +56,14 @@ def presets(
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A name from `ctrs presets`.", show_default=False)],
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Print the TOML file of a preset: `ctrs presets show potsdam > my.toml`."""
+    """Print the TOML file of a preset: `ctrs presets show potsdam > my.toml`; with --json its keys and values."""
+    console = Console(as_json=as_json, verbose=verbose, quiet=quiet)
+
     from ctrs.tiles.presets import preset_text
 
-    typer.echo(preset_text(name), nl=False)
+    text = preset_text(name)
+    console.result({"name": name, "preset": tomllib.loads(text)}, lambda: typer.echo(text, nl=False))

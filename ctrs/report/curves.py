@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ctrs.errors import OutputError
+from ctrs.report.png import save_png
 
 MAIN_SERIES = ("total", "mean IoU")
 """Series drawn thick and black."""
@@ -23,7 +23,7 @@ def draw_curves(
     """Draw losses and validation scores over epochs into a PNG, which is replaced as a whole.
 
     Args:
-        path: The picture.
+        path: The picture; its folder is made.
         epochs: Numbers of the epochs.
         losses: Values by name, one for each epoch; NaN where there is none.
         scores: Likewise, from 0 to 1; empty without validation.
@@ -58,11 +58,4 @@ def draw_curves(
     figure.subplots_adjust(left=0.7 / figure.get_figwidth(), right=1 - 0.2 / figure.get_figwidth(), wspace=0.2)
     if title:
         figure.suptitle(title)
-    staged = path.with_name(f".{path.name}.new")
-    try:
-        figure.savefig(staged, format="png")
-        staged.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); check space and permissions"
-        ) from error
+    save_png(figure, path)

@@ -44,6 +44,12 @@ def test_show_prints_the_file_exactly(name: str, capsys: pytest.CaptureFixture[s
     assert "class" in tomllib.loads(captured.out)
 
 
+@pytest.mark.parametrize("name", [name for name in preset_names() if name != GENERIC])
+def test_show_as_json_holds_what_the_file_does(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "show", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": name, "preset": tomllib.loads(preset_text(name))}
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

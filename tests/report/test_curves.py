@@ -47,6 +47,9 @@ def test_only_whole_epochs_have_ticks(tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(tick == round(tick) for tick in ticks)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"curves\.png: cannot be written"):
+def test_a_place_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "no").write_text("a file")
+    with pytest.raises(OutputError, match=r"curves\.png: picture not written \(.*\); choose another place"):
         draw_curves(tmp_path / "no" / "curves.png", [1], losses={"total": [1.0]}, scores={})
+    draw_curves(tmp_path / "new" / "curves.png", [1], losses={"total": [1.0]}, scores={})
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["curves.png"]
