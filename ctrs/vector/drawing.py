@@ -37,6 +37,7 @@ from ctrs.vector.regions.probabilities import ClassProbabilities
 from ctrs.vector.regions.refining import refine_regions
 from ctrs.vector.regions.runs import IntArray, Runs
 from ctrs.vector.regularize.pixels import PixelRuns
+from ctrs.vector.regularize.shared_directions import REACH_M
 
 if TYPE_CHECKING:
     import geopandas
@@ -212,7 +213,11 @@ def draw_polygons(
 
 def reach_m(config: VectorizeConfig, grid: Grid) -> float:
     """Return the distance in ground metres within which polygons may have a say in how a polygon is drawn."""
-    return max(INFLUENCE_M, 2 * tolerance_m(config, grid) + config.closing_m + config.smooth_m)
+    reach = max(INFLUENCE_M, 2 * tolerance_m(config, grid) + config.closing_m + config.smooth_m)
+    if config.regularize == "none":
+        return reach
+    # Outlines between pixels lie up to half a pixel beside them, on both sides of a gap.
+    return max(reach, REACH_M + max(ground_pixel_size(grid)))
 
 
 def tolerance_m(config: VectorizeConfig, grid: Grid) -> float:

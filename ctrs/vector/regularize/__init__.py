@@ -4,7 +4,7 @@ The way of an outline; what has its own module is named:
 
 1. ``sampling``: even samples of the exact outline of the cleaned mask, the staircase of pixels smoothed away.
 2. ``directions``: each building's main direction modulo 90 degrees, and a second one where enough of the outline
-   follows neither the first nor its diagonals.
+   follows neither the first nor its diagonals. ``shared_directions``: uncertain ones lean on their neighbours'.
 3. ``gaps``: neighbours that the mask has fused are parted where the gap still shows in its ``pixels``.
 4. ``walls``: which lines (direction, offset) the outline follows, by least cost around the closed ring: truncated
    squared distance, a price for each corner, a higher one for diagonals and free angles.

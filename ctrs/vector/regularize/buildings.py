@@ -20,6 +20,7 @@ from ctrs.vector.regularize.circles import find_circles, round_polygons
 from ctrs.vector.regularize.gaps import find_gaps, split_at_gaps
 from ctrs.vector.regularize.overlaps import part_overlaps
 from ctrs.vector.regularize.pixels import PixelRuns
+from ctrs.vector.regularize.shared_directions import share_directions
 from ctrs.vector.regularize.straightening import find_directions_of, straighten
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def regularize_buildings(
         tolerance_m: Tolerance of the simplified outline of a building that no straight walls fit.
         right_angles_only: No diagonals, no free angles, no circles.
         pixels: Foreground of each polygon before cleaning, on the same axes; without it nothing is parted.
-        directions: Main and second direction of each polygon, degrees, as ``directions`` finds them; None: found here.
+        directions: Of each polygon as ``directions`` finds them, shape (P, 4); None: found here.
         jobs: Threads; None: as many as there are cores.
         progress: Told after each block of buildings.
     """
@@ -120,8 +121,9 @@ def regularize_buildings(
             rings, directions = _Rings.of(polygons), directions[sources]
             directions[parted] = _directions(_Rings.of(polygons[parted]), pixel_m, threads)
             logger.info("%d outlines parted at gaps into %d buildings", len(np.unique(sources[parted])), len(parted))
+    directions, pulls = share_directions(polygons, directions)
     costs = _RIGHT_ANGLES if right_angles_only else _ANY_ANGLES
-    straight = _straight(polygons, rings, directions, costs, pixel_m, threads, progress)
+    straight = _straight(polygons, rings, directions, pulls, costs, pixel_m, threads, progress)
     is_round = np.zeros(len(polygons), bool)
     if not right_angles_only:
         rounded = _round(polygons, rings, straight, pixel_m, threads)
@@ -168,8 +170,8 @@ def _in_threads(
 
 
 def _directions(rings: _Rings, pixel_m: tuple[float, float], threads: int) -> FloatArray:
-    """Return main and second direction of each polygon, degrees."""
-    found = np.empty((rings.count, 2))
+    """Return what ``directions_of`` finds of each polygon."""
+    found = np.empty((rings.count, 4))
 
     def work(first: int, last: int) -> None:
         find_directions_of(
@@ -194,6 +196,7 @@ def _straight(
     polygons: Polygons,
     rings: _Rings,
     directions: FloatArray,
+    pulls: FloatArray,
     costs: FloatArray,
     pixel_m: tuple[float, float],
     threads: int,
@@ -213,6 +216,7 @@ def _straight(
             _piece(pixel_m),
             SMOOTHING_M,
             directions,
+            pulls,
             costs,
             _BY_NOISE,
             MAX_AREA_CHANGE,

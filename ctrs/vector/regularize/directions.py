@@ -4,6 +4,9 @@ Chords vote for their direction modulo 90 degrees, and long ones count most: a c
 the outline between its ends. The best vote is then improved by means over longer chords, which weigh less the further
 off they are, so that bites and corners drop out. A second direction is found rather too often than too seldom: whether
 walls follow it is for the cost of walls to say.
+
+How far the main direction may be off is told by how far the longer chords scatter about it, and how much outline they
+span: ``shared_directions`` weighs neighbours by that.
 """
 
 from __future__ import annotations
@@ -37,12 +40,16 @@ _STRAIGHT = 0.85
 _MIN_SHARE, _MIN_LENGTH_M = 0.10, 3.5
 """A second direction needs this share of the outline off the main one, and walls of this length."""
 
+_USUAL_SCATTER_DEG, _SEEN_M, _LEAST_M = 2.5, 5.0, 0.5
+"""How far long chords scatter is told by the usual figure, as if seen along so much outline, and by the chords; where
+none runs along a wall the outline counts as that long."""
+
 _SPREADS_DEG, _LONG_SPREAD_DEG, _SECOND_SPREAD_DEG = (8.0, 4.0, 4.0), 6.0, 5.0
 _LONG_ROUNDS, _SECOND_ROUNDS = 4, 3
 
 
 @compiled
-def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> tuple[float, float]:
+def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> tuple[float, float, float, float]:
     """Find the directions of one building.
 
     Args:
@@ -52,7 +59,8 @@ def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> 
 
     Returns:
         Degrees: the main direction, 0 to below 90, along which and across which walls run, and a second one, 0 to below
-        180, NaN where all walls follow the main direction or its diagonals.
+        180, NaN where all walls follow the main direction or its diagonals. Then the standard error of the main
+        direction, and how far chords of ``LONG_CHORD_M`` scatter about it.
     """
     angle, length = _chords(points, ring_begins, max(1, int(np.rint(CHORD_M / spacing))))
     weight = length**_POWER
@@ -63,6 +71,7 @@ def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> 
     weight = np.where(length > _STRAIGHT * LONG_CHORD_M, 1.0, 0.0)
     for _ in range(_LONG_ROUNDS):
         main = _improved(main, angle, weight, 90.0, _LONG_SPREAD_DEG)
+    error, scatter = _uncertainty(main, angle, weight, spacing)
     angle, length = _chords(points, ring_begins, max(1, int(np.rint(MIDDLE_CHORD_M / spacing))))
     weight = np.zeros(len(angle))
     for index in range(len(angle)):
@@ -70,13 +79,13 @@ def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> 
         if off > _OFF_DEG and length[index] > _STRAIGHT * MIDDLE_CHORD_M:
             weight[index] = spacing
     if weight.sum() <= _MIN_SHARE * len(points) * spacing:
-        return main, np.nan
+        return main, np.nan, error, scatter
     second, near = _peak(angle, weight, 180)
     if near <= _MIN_LENGTH_M:
-        return main, np.nan
+        return main, np.nan, error, scatter
     for _ in range(_SECOND_ROUNDS):
         second = _improved(second, angle, weight, 180.0, _SECOND_SPREAD_DEG)
-    return main, second
+    return main, second, error, scatter
 
 
 @compiled
@@ -121,6 +130,21 @@ def _improved(direction: float, angle: FloatArray, weight: FloatArray, period: f
             total += near
             moved += near * off
     return (direction + moved / total) % period
+
+
+@compiled
+def _uncertainty(direction: float, angle: FloatArray, weight: FloatArray, spacing: float) -> tuple[float, float]:
+    """Return the standard error of a mean over long chords, and the scatter of these."""
+    length, squares = 0.0, _SEEN_M * _USUAL_SCATTER_DEG**2
+    for index in range(len(angle)):
+        if weight[index] > 0:
+            off = _folded(angle[index] - direction, 90.0)
+            near = spacing * np.exp(-((off / _LONG_SPREAD_DEG) ** 2))
+            length += near
+            squares += near * off * off
+    scatter = np.sqrt(squares / (length + _SEEN_M))
+    # Chords that begin less than their length apart see the same wobble: each such stretch counts once.
+    return scatter * np.sqrt(LONG_CHORD_M / max(length, _LEAST_M)), scatter
 
 
 @compiled

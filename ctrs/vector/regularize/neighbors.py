@@ -24,6 +24,7 @@ from ctrs.vector.regularize.buildings import (
 from ctrs.vector.regularize.overlaps import part_overlaps
 from ctrs.vector.regularize.party_walls import divide, touching_groups
 from ctrs.vector.regularize.pixels import PixelRuns
+from ctrs.vector.regularize.shared_directions import share_directions
 from ctrs.vector.regularize.straightening import find_directions_of
 from ctrs.vector.regularize.wall_arcs import straighten_arcs
 
@@ -62,6 +63,7 @@ def regularize_neighbors(
     if pixels is not None:
         pixels = pixels.take(np.array([group[0] if len(group) == 1 else -1 for group in members]))
     directions = _directions([polygons[chosen] for chosen in members], pixel_m)
+    own, _ = share_directions(polygons, _directions(list(polygons[:, None]), pixel_m))
     straight = regularize_buildings(wholes, pixels=pixels, directions=directions, **options)
     alone = sizes[straight.sources] == 1
     shapes: list[Any] = list(straight.polygons[alone])
@@ -80,7 +82,7 @@ def regularize_neighbors(
         if divided is None:
             divided, is_straight = straighten_arcs(
                 exact,
-                _directions(list(exact[:, None]), pixel_m),
+                own[chosen],
                 pixel_m=min(pixel_m),
                 tolerance_m=tolerance_m,
                 max_area_change=MAX_AREA_CHANGE,
@@ -111,11 +113,11 @@ def _whole(polygons: Polygons) -> Any:
 
 
 def _directions(groups: list[Polygons], pixel_m: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """Return main and second direction of each group of neighbours: their party walls have a say in it too."""
+    """Return the directions of each group of neighbours, as ``directions_of`` does: party walls have a say in them."""
     rings = [shapely.get_rings(group) for group in groups]
     corners = shapely.get_coordinates(np.concatenate(rings))
     sizes = shapely.get_num_coordinates(np.concatenate(rings))
-    found = np.empty((len(groups), 2))
+    found = np.empty((len(groups), 4))
     find_directions_of(
         np.ascontiguousarray(corners),
         np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),

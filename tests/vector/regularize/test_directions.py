@@ -40,7 +40,7 @@ def directions(polygon: shapely.Polygon, pixel_m: float = 0.2) -> tuple[float, f
         for ring in (polygon.exterior, *polygon.interiors)
     ]
     begins = np.concatenate([[0], np.cumsum([len(ring) for ring in rings])])
-    return directions_of(np.concatenate(rings), begins, SPACING_M)
+    return directions_of(np.concatenate(rings), begins, SPACING_M)[:2]
 
 
 def directions_in_mask(
