@@ -27,7 +27,10 @@ FloatArray = npt.NDArray[np.float64]
 STEP_M = 0.3
 """Junctions further beside a wall are joined to it by a step."""
 
-_SAME_DIRECTION_DEG = 3.0
+_SAME_DIRECTION_DEG = 1.5
+"""Directions of houses that differ by less are one: walls go on from house to house. Each leans on its neighbours'
+already (``shared_directions``); what is left of a difference is mostly real."""
+
 _NOBODY = -1
 
 
