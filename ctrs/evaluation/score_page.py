@@ -181,8 +181,14 @@ def _disputed(gallery: PlaceGallery, runs: list[str]) -> list[tuple[str, str, li
         return [("disputed", "Most disputed places", gallery.disputed, "the greatest difference between the runs", "D")]
     first, second = runs
     return [
-        ("better", f"Places that {second} maps better", gallery.better, f"the greatest drop in errors against {first}", "G"),
-        ("worse", f"Places that {second} maps worse", gallery.worse, f"the greatest rise in errors against {first}", "L"),
+        (
+            "better",
+            f"Places that {second} maps better",
+            gallery.better,
+            f"the largest drop in errors from {first}",
+            "G",
+        ),
+        ("worse", f"Places that {second} maps worse", gallery.worse, f"the largest rise in errors from {first}", "L"),
     ]
 
 
