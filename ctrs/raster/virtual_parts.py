@@ -41,20 +41,12 @@ def check_one_crs(dataset: rasterio.DatasetReader) -> None:
             continue
         if first is None:
             first = path, crs
-        elif not _same(first[1], crs):
+        elif first[1] != crs:
             raise RasterError(
                 f"{shown(dataset.name)}: shows files of several CRSs as if they were of one, {crs_name(first[1])} "
                 f"({shown(first[0])}) and {crs_name(crs)} ({shown(path)}); name the files themselves, or warp them "
                 "into one CRS (gdalwarp -t_srs)"
             )
-
-
-def _same(one: CRS, other: CRS) -> bool:
-    """Tell whether two CRSs are one, also where they are spelled differently."""
-    if one == other:
-        return True
-    code = one.to_epsg(confidence_threshold=90)
-    return code is not None and code == other.to_epsg(confidence_threshold=90)
 
 
 def _spread_files(dataset: rasterio.DatasetReader) -> list[Path]:
