@@ -156,7 +156,12 @@ def embeddings(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="PNG to write.", show_default="RUN/embeddings_METHOD.png"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="PNG to write.",
+            show_default="RUN/embeddings_METHOD.png, with --projected, --stage and --split in its name",
+        ),
     ] = None,
     device: options.Device = _EMBEDDINGS.device,
     threads: options.Threads = None,

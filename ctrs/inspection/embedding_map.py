@@ -72,7 +72,7 @@ def inspect_embeddings(
 
     Args:
         run: A run folder (its best checkpoint), a checkpoint folder, or its ``model.safetensors``.
-        path: PNG to write; None: ``embeddings_METHOD.png`` in the run's folder. If it stands there already as the
+        path: PNG to write; None: ``picture_name`` in the run's folder. If it stands there already as the
             result of the same job, it is left as it is.
         config: Options.
         beside: Another run to draw beside it, e.g. from ``ctrs.inspection.run_pairs.find_counterpart``.
@@ -102,7 +102,7 @@ def inspect_embeddings(
     if len(runs) == 2:
         _check_comparable(runs[0], runs[1])
     split = _choose_split(manifest, config.split)
-    final = path or runs[0].home / f"embeddings_{config.method}.png"
+    final = path or runs[0].home / picture_name(config)
     job = fingerprint(_job(runs, manifest, split, config))
     earlier = read_description(final) or {}
     if check_existing(final, earlier.get("fingerprint"), job, overwrite=config.overwrite):
@@ -125,6 +125,20 @@ def inspect_embeddings(
         )
         work.publish(staged)
     return report
+
+
+def picture_name(config: EmbeddingMapConfig) -> str:
+    """Return the default name of a picture: what is chosen beside the method stands in it.
+
+    >>> picture_name(EmbeddingMapConfig())
+    'embeddings_pca.png'
+    >>> picture_name(EmbeddingMapConfig(method="tsne", stages=(2, 3), split="train", projected=True))
+    'embeddings_tsne_projected_stages23_train.png'
+    """
+    parts = ["embeddings", config.method, *(["projected"] if config.projected else [])]
+    if config.stages != EmbeddingMapConfig.stages:
+        parts.append("stages" + "".join(map(str, config.stages)))
+    return "_".join([*parts, *([config.split] if config.split else [])]) + ".png"
 
 
 def _open_run(path: Path) -> _Run:

@@ -138,7 +138,7 @@ def test_embeddings_beside_the_run_without_contrast(workspace: Path, capsys: pyt
     assert program.main(arguments) == 0
     captured = capsys.readouterr()
     assert "beside: runs/plain" in captured.err.splitlines()
-    assert captured.out.splitlines()[-1] == "runs/contrast/embeddings_pca.png"
+    assert captured.out.splitlines()[-1] == "runs/contrast/embeddings_pca_stages0.png"
     assert "contrast (loss cl), stage 0" in captured.out
     assert "plain (loss none), stage 0" in captured.out
     assert program.main([*arguments, "--json"]) == 0

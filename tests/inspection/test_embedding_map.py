@@ -17,6 +17,7 @@ from ctrs.data.tile_store import TileStore
 from ctrs.data.transforms import whole_tile_transform
 from ctrs.errors import ConfigError, DataError, InputNotFoundError, OutputExistsError, UsageError
 from ctrs.inspection import inspect_embeddings
+from ctrs.inspection.embedding_map import picture_name
 from ctrs.inspection.patch_samples import sample_patches
 from ctrs.inspection.patch_vectors import patch_vectors
 from ctrs.inspection.run_pairs import find_counterpart, other_settings, training_command
@@ -144,9 +145,16 @@ def test_the_same_seed_gives_the_same_picture(ground, tmp_path, method):
     assert other.read_bytes() != first
 
 
+def test_each_choice_has_a_picture_of_its_own():
+    choices = [{}, {"projected": True}, {"stages": (2,)}, {"stages": (2, 3)}, {"split": "train"}, {"method": "tsne"}]
+    names = [picture_name(EmbeddingMapConfig(**choice)) for choice in choices]
+    assert len(set(names)) == len(names)
+    assert names[0] == "embeddings_pca.png"
+
+
 def test_a_finished_picture_is_read_and_another_is_not_replaced(runs):
     first = inspect_embeddings(runs / "with", config=QUICK)
-    assert first.path == runs / "with" / "embeddings_pca.png"
+    assert first.path == runs / "with" / "embeddings_pca_stages01.png"
     written = first.path.stat().st_mtime_ns
     assert inspect_embeddings(runs / "with", config=QUICK) == first
     assert first.path.stat().st_mtime_ns == written
