@@ -68,7 +68,7 @@ def _fair(name: str) -> Place:
 
 BANEPA = Place("banepa_urban", "oam_banepa_urban/scene/banepa_urban.tif", "oam_banepa_urban/labels/buildings.geojson")
 DEGRADED = (BANEPA, _fair("zanzibar_a"))
-PREDICTED = tuple(map(_fair, ("zanzibar_b", "catanduanes_a", "catanduanes_b", "banepa_rural_a", "banepa_rural_b")))
+PREDICTED = tuple(map(_fair, ("zanzibar_b", "catanduanes_a", "catanduanes_b")))
 
 
 Drawing = tuple[str, Place, Path, dict[str, VectorizeConfig]]
@@ -118,7 +118,7 @@ def predicted(args: argparse.Namespace, folder: Path) -> Iterator[Drawing]:
     predictor = Predictor.from_checkpoint(args.run)
     for place in PREDICTED:
         mask = folder / f"{place.name}_mask.tif"
-        predictor.predict_raster(args.data / place.scene, mask, PredictConfig())
+        predictor.predict_raster(args.data / place.scene, mask, PredictConfig(probabilities="uint8"))
         yield f"{place.name}, predicted", place, mask, WAYS
 
 

@@ -63,8 +63,17 @@ class Line:
         return np.linalg.solve(np.stack([self.normal, other.normal]), np.array([self.offset, other.offset]))
 
 
-def fit_walls(points: FloatArray, directions: FloatArray, pixel_m: float) -> list[Line]:
-    """Choose and fit the walls of a border."""
+def fit_walls(
+    points: FloatArray, directions: FloatArray, pixel_m: float, *, corner_m3: float = _CORNER_M3
+) -> list[Line]:
+    """Choose and fit the walls of a border.
+
+    Args:
+        points: Of the border, metres.
+        directions: Of walls that cost nothing on top, radians.
+        pixel_m: Length of a pixel's side.
+        corner_m3: Price of a corner.
+    """
     samples, step = _samples(points, pixel_m)
     middle = samples.mean(axis=0)
     samples = samples - middle
@@ -72,7 +81,7 @@ def fit_walls(points: FloatArray, directions: FloatArray, pixel_m: float) -> lis
     own = _own_direction(samples)
     if np.abs(np.sin(angles - own)).min() > np.sin(SAME_DIRECTION):
         angles, prices = np.append(angles, own), np.append(prices, _ODD_ANGLE_M3)
-    chosen, begins = _choose(samples, step, angles, prices)
+    chosen, begins = _choose(samples, step, angles, prices, corner_m3)
     walls: list[Line] = []
     for (angle, offset), first, last in zip(chosen, begins, [*begins[1:], len(samples)], strict=True):
         line = Line(angle, offset, (last - first) * step, samples[first:last].mean(axis=0) + middle)
@@ -107,7 +116,7 @@ def _own_direction(samples: FloatArray) -> float:
 
 
 def _choose(
-    samples: FloatArray, step: float, angles: FloatArray, prices: FloatArray
+    samples: FloatArray, step: float, angles: FloatArray, prices: FloatArray, corner: float
 ) -> tuple[list[tuple[float, float]], list[int]]:
     """Choose the cheapest walls along an open chain; returns (angle, offset) of each, and its first sample."""
     normals = np.column_stack([-np.sin(angles), np.cos(angles)])
@@ -127,7 +136,7 @@ def _choose(
         best = np.minimum.reduceat(cost, begins)
         entry = np.where(turns, best[:, None], np.inf)
         source = entry.argmin(axis=0)
-        switched = (entry[source, np.arange(len(angles))] + _CORNER_M3 + prices)[families]
+        switched = (entry[source, np.arange(len(angles))] + corner + prices)[families]
         changes = switched < cost
         if changes.any():
             lines = np.array([begins[family] + int(cost[families == family].argmin()) for family in range(len(angles))])
@@ -167,12 +176,12 @@ def align(lines: list[Line], joins: list[tuple[int, int]]) -> None:
             line.offset = sign * offset
 
 
-def goes_on(wall: Line, other: Line, point: FloatArray) -> bool:
-    """Tell whether two walls that end near a point are one."""
+def goes_on(wall: Line, other: Line, point: FloatArray, aligned_m: float = ALIGNED_M) -> bool:
+    """Tell whether two walls that end near a point are one: nearly parallel, and offset by less than ``aligned_m``."""
     if abs(np.sin(wall.angle - other.angle)) > _PARALLEL:
         return False
     sense = 1.0 if np.cos(wall.angle - other.angle) > 0 else -1.0
-    return abs(float(wall.away(point)) - sense * float(other.away(point))) < ALIGNED_M
+    return abs(float(wall.away(point)) - sense * float(other.away(point))) < aligned_m
 
 
 def common_point(walls: list[Line], near: FloatArray) -> FloatArray:

@@ -27,6 +27,14 @@ FloatArray = npt.NDArray[np.float64]
 STEP_M = 0.3
 """Junctions further beside a wall are joined to it by a step."""
 
+_ALIGNED_M = 0.2
+"""Walls on both sides of a junction that are offset by less are one. Between houses that no common walls fit, offsets
+of some decimetres are real: making one wall of two costs more there than noise does."""
+
+_CORNER_M3 = 0.5
+"""Price of a corner: less than where a whole building pays for it. Arcs are short, and what they leave out of a house
+that stands askew is missing on both sides of a border."""
+
 _SAME_DIRECTION_DEG = 1.5
 """Directions of houses that differ by less are one: walls go on from house to house. Each leans on its neighbours'
 already (``shared_directions``); what is left of a difference is mostly real."""
@@ -77,7 +85,7 @@ def straighten_arcs(
     for arc in arcs:
         if arc.ends[0] != arc.ends[1]:
             families = np.unique(np.concatenate([angles[owner] for owner in arc.owners if owner != _NOBODY]))
-            arc.walls = fit_walls(points[arc.points], families, pixel_m)
+            arc.walls = fit_walls(points[arc.points], families, pixel_m, corner_m3=_CORNER_M3)
     nodes = _junctions(points, arcs)
     before = shapely.area(members)
     failed = np.zeros(len(members), bool)
@@ -159,7 +167,7 @@ def _junctions(points: FloatArray, arcs: list[_Arc]) -> dict[int, FloatArray]:
         for end, walls in ending.items()
         for number, wall in enumerate(walls)
         for other in walls[:number]
-        if other is not wall and goes_on(wall, other, points[end])
+        if other is not wall and goes_on(wall, other, points[end], _ALIGNED_M)
     ]
     align(lines, joins)
     return {end: _meeting_point(walls, points[end]) for end, walls in ending.items()}

@@ -68,6 +68,23 @@ def test_a_house_askew_follows_its_own_direction() -> None:
     assert (shapely.get_num_coordinates(found) - 1).max() <= 7
 
 
+def test_fronts_that_are_offset_by_three_pixels_are_two_walls() -> None:
+    truth, exact = stairs([shapely.box(10, 12, 18, 24), shapely.box(18, 12.6, 27, 24.6)], 0.0)
+    found, straight = straighten_arcs(exact, np.array([[0.0, np.nan]] * 2), **options())
+    assert straight.all()
+    assert iou(found, truth).min() > 0.965  # 0.949 where both fronts are one wall
+    assert shapely.bounds(found)[0, 1] == pytest.approx(12.0, abs=0.05)
+
+
+def test_a_step_of_some_decimetres_is_drawn() -> None:
+    stepped = shapely.Polygon([(10, 12.8), (13, 12.8), (13, 12), (18, 12), (18, 24), (10, 24)])
+    truth, exact = stairs([stepped, shapely.box(18, 12, 27, 24)], 17.0)
+    found, straight = straighten_arcs(exact, np.array([[17.0, np.nan]] * 2), **options())
+    assert straight.all()
+    assert iou(found, truth).min() > 0.97
+    assert shapely.get_num_coordinates(found[0]) - 1 >= 6
+
+
 def test_what_is_too_far_off_gets_simplified_arcs() -> None:
     _, exact = stairs([shapely.box(10, 12, 18, 24), shapely.box(18, 12, 27, 24)], 17.0)
     found, straight = straighten_arcs(exact, np.array([[17.0, np.nan]] * 2), **options(max_area_change=0.0))
