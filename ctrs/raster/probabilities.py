@@ -1,7 +1,9 @@
 """The probability of each class at each pixel of a mask: a raster beside it, one band a class.
 
-Stored as uint8, probability times 254, rounded, with nodata 255 and a scale that says so; or as Float32 of 16 bits
-(GDAL's way to write float16), with nodata NaN. Bands carry the names of their classes.
+Stored as uint8, probability times 254, rounded, with nodata 255 and a scale that says so; or rounded to float16, with
+nodata NaN, and held as Float32. GDAL's own 16 bits (``NBITS``) leave what memory happened to hold in the blocks at the
+right and lower edge, so that no two files are alike; they would be a tenth smaller. Bands carry the names of their
+classes.
 """
 
 from __future__ import annotations
@@ -111,8 +113,6 @@ def write_probabilities_cog(
         for block in blocks:
             add_sources(band, block.sources(), str(number), staged.parent)
     defaults = {"OVERVIEW_RESAMPLING": "AVERAGE", "COMPRESS": "DEFLATE", "PREDICTOR": "YES", "LEVEL": "1"}
-    if not as_bytes:
-        defaults["NBITS"] = "16"
     block_px = BLOCK_PX
     while block_px > 128 and block_px**2 * len(names) * (1 if as_bytes else 4) > _MOST_BLOCK_BYTES:
         block_px //= 2

@@ -101,6 +101,18 @@ def test_numbers_names_and_nodata_come_back(tmp_path, count, number_format):
         assert small.mask[:, 10].all()
 
 
+@pytest.mark.parametrize("number_format", ["uint8", "float16"])
+def test_the_same_numbers_make_the_same_bytes(tmp_path, number_format):
+    values, _ = stored(3, 700, 530, number_format)  # blocks reach over the edge
+    names = ["a", "b", "c"]
+    files = set()
+    for turn in range(3):
+        bands = bands_of(tmp_path / f"rows{turn}", values)
+        path = write_probabilities_cog(tmp_path / "p.tif", bands, grid_of(700, 530), names, number_format, {})
+        files.add(path.read_bytes())
+    assert len(files) == 1
+
+
 def test_bands_that_would_fill_memory_have_smaller_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(probabilities, "_MOST_BLOCK_BYTES", 4 * 4 * 256**2)
     for count, block_px in ((4, 256), (5, 128)):
