@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -29,6 +32,28 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real imagery in {folder}; set CTRS_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def ask_qgis(tmp_path: Path) -> Callable[..., Any]:
+    """Run a script in a Python that knows QGIS (this one, or the system's) and return its last line, read as JSON."""
+    runtime = tmp_path / "qgis_runtime"
+    runtime.mkdir(mode=0o700)
+    environment = {
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "QT_QPA_PLATFORM": "offscreen",
+        "XDG_RUNTIME_DIR": str(runtime),
+    }  # fmt: skip
+
+    def run(script: str, *arguments: Path) -> Any:
+        for python in filter(shutil.which, (sys.executable, "/usr/bin/python3")):
+            call = [python, "-c", f"import qgis.core\nprint('QGIS')\n{script}", *map(str, arguments)]
+            answer = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False, env=environment)
+            if answer.stdout.startswith("QGIS"):
+                assert answer.returncode == 0, answer.stderr
+                return json.loads(answer.stdout.splitlines()[-1])
+        pytest.skip("QGIS, or its Python, is not installed")
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -75,22 +73,10 @@ print(json.dumps({"loaded": loaded, "type": renderer.type(), "classes": classes,
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("qgis_process") is None, reason="QGIS is not installed")
-def test_qgis_draws_the_classes_and_nothing_for_nodata(tmp_path: Path) -> None:
+def test_qgis_draws_the_classes_and_nothing_for_nodata(tmp_path: Path, ask_qgis: Callable[..., Any]) -> None:
     mask = write_mask(tmp_path / "town_mask.tif")
     write_style(mask)
-    (tmp_path / "runtime").mkdir(mode=0o700)
-    answer = subprocess.run(
-        ["/usr/bin/python3", "-c", _ASK_QGIS, str(mask)],
-        env={
-            "PATH": os.environ["PATH"], "HOME": str(tmp_path), "QT_QPA_PLATFORM": "offscreen",
-            "XDG_RUNTIME_DIR": str(tmp_path / "runtime"),
-        },
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    if "No module named 'qgis'" in answer.stderr:
-        pytest.skip("QGIS has no Python here")
-    found = json.loads(answer.stdout.splitlines()[-1])
+    found = ask_qgis(_ASK_QGIS, mask)
     assert found["loaded"] is True
     assert found["type"] == "paletted"
     assert found["classes"] == [[0, "ground", "#0a141e"], [1, 'roof & <"gable">', "#ff0000"], [2, "Straße", "#00ff10"]]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import geopandas
@@ -55,8 +53,7 @@ print(json.dumps({"type": renderer.type(), "drawn": found}))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("qgis_process") is None, reason="QGIS is not installed")
-def test_qgis_draws_each_building_in_the_colour_of_its_verdict(tmp_path: Path) -> None:
+def test_qgis_draws_each_building_in_the_colour_of_its_verdict(tmp_path: Path, ask_qgis: Callable[..., Any]) -> None:
     path = tmp_path / "town_verdicts.gpkg"
     rows = [("truth", "matched"), ("truth", "missed"), ("drawn", "spurious"), ("drawn", "merged")]
     geopandas.GeoDataFrame(
@@ -65,17 +62,6 @@ def test_qgis_draws_each_building_in_the_colour_of_its_verdict(tmp_path: Path) -
         crs="EPSG:32633",
     ).to_file(path)
     path.with_suffix(".qml").write_text(verdict_style(), encoding="utf-8")
-    (tmp_path / "runtime").mkdir(mode=0o700)
-    answer = subprocess.run(
-        ["/usr/bin/python3", "-c", _ASK_QGIS, str(path)],
-        env={
-            "PATH": os.environ["PATH"], "HOME": str(tmp_path), "QT_QPA_PLATFORM": "offscreen",
-            "XDG_RUNTIME_DIR": str(tmp_path / "runtime"),
-        },
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    if "No module named 'qgis'" in answer.stderr:
-        pytest.skip("QGIS has no Python here")
-    found = json.loads(answer.stdout.splitlines()[-1])
+    found = ask_qgis(_ASK_QGIS, path)
     assert found["type"] == "categorizedSymbol"
     assert found["drawn"] == ["#{:02x}{:02x}{:02x}".format(*COLORS[verdict]) for _, verdict in rows]

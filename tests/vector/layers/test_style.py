@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import geopandas
@@ -22,7 +20,6 @@ CLASSES = (
     MaskClass(value=1, name="building", color=(200, 40, 10)),
     MaskClass(value=4, name='trees & "<shrubs>"', color=(0, 120, 0)),
 )
-_QGIS_PYTHON = "/usr/bin/python3"
 _READ_BACK = """
 import json, sys
 from qgis.core import QgsApplication, QgsSymbolLayer, QgsVectorLayer
@@ -63,26 +60,13 @@ def test_buildings_without_straight_walls_have_dashed_outlines() -> None:
     assert trees.find("data_defined_properties") is None
 
 
-def test_qgis_reads_the_style_beside_the_layer(tmp_path: Path) -> None:
-    environment = {"QT_QPA_PLATFORM": "offscreen", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    known = (
-        shutil.which(_QGIS_PYTHON)
-        and not subprocess.run(
-            [_QGIS_PYTHON, "-c", "import qgis.core"], check=False, capture_output=True, env=environment
-        ).returncode
-    )
-    if not known:
-        pytest.skip("no QGIS with Python bindings here")
+def test_qgis_reads_the_style_beside_the_layer(tmp_path: Path, ask_qgis: Callable[..., Any]) -> None:
     layer = tmp_path / "scene_mask.gpkg"
     geopandas.GeoDataFrame(
         {"class": [entry.name for entry in CLASSES]}, geometry=[shapely.box(0, 0, 1, 1)] * 2, crs="EPSG:32633"
     ).to_file(layer)
     style_path(layer).write_text(style_text(CLASSES), encoding="utf-8")
-    done = subprocess.run(
-        [_QGIS_PYTHON, "-c", _READ_BACK, str(layer)], check=False, capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    kind, column, found, styles = json.loads(done.stdout.splitlines()[-1])
+    kind, column, found, styles = ask_qgis(_READ_BACK, layer)
     assert (kind, column) == ("categorizedSymbol", "class")
     assert styles == ["if(\"method\" = 'outline', 'dash', 'solid')", ""]
     assert [(value, color[:3]) for value, color in found] == [(entry.name, list(entry.color)) for entry in CLASSES]
