@@ -49,6 +49,7 @@ from ctrs.synthetic.town import TownConfig, make_town
 from ctrs.tiles import prepare_tiles
 from ctrs.tiles.manifest import Manifest
 from ctrs.training.distributed import open_fabric
+from ctrs.training.environment import cpu_model
 from ctrs.training.settings import effective_config
 from ctrs.training.workbench import Workbench, set_up
 
@@ -211,13 +212,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
     found = {
-        "cpu": model, "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
+        "cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "python": platform.python_version(),
     }  # fmt: skip
     return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})

@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from ctrs.config import MultiscaleConfig, TrainConfig
 from ctrs.models import ProjectionHead, create_model
 from ctrs.models.segmentation import SegmentationModel, SegmentationOutput
+from ctrs.training.environment import cpu_model
 from ctrs.training.step import TrainingStep, create_training_step
 
 TERMS = ("none", "cl", "infonce", "supcon", "pne", "cms+ccs", "cms+ccs/ln", "naive")
@@ -277,13 +278,8 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def machine(options: argparse.Namespace) -> dict[str, object]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
     found: dict[str, object] = {
-        "cpu": model,
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

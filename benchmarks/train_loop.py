@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -38,6 +37,7 @@ from ctrs.raster.windows import PixelWindow
 from ctrs.tiles.manifest import Manifest, Scene, Tile
 from ctrs.training import batch_step, trainer
 from ctrs.training.distributed import open_fabric
+from ctrs.training.environment import cpu_model
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.optimization import freeze, learning_rate_at, set_learning_rate
 from ctrs.training.random_state import seed_globally
@@ -177,7 +177,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     cpu_ratios = [one / other for one, other in zip(cpu_seconds["trainer"], cpu_seconds["bare"], strict=True)]
     steps = arguments.steps
     return {
-        "machine": platform.processor() or platform.machine(),
+        "machine": cpu_model(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         **{key: value for key, value in vars(arguments).items() if key != "out"},

@@ -39,6 +39,8 @@ from peers import PEERS
 from scenes import SceneKind, make_scene, stack
 from turns import Turn, resolve, take
 
+from ctrs.training.environment import cpu_model
+
 FULL_CASES = (
     ("6000x6000", "light"),
     ("12000x6000", "light"),
@@ -139,13 +141,8 @@ def report(message: str) -> None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
     found = {
-        "cpu": model, "cores": num_cores(), "torch": torch.__version__, "gdal": rasterio.__gdal_version__,
+        "cpu": cpu_model(), "cores": num_cores(), "torch": torch.__version__, "gdal": rasterio.__gdal_version__,
         "python": platform.python_version(),
     }  # fmt: skip
     return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})

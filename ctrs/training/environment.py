@@ -60,7 +60,7 @@ def describe_environment(device: torch.device, *, command: Sequence[str] | None 
         "python": platform.python_version(),
         "packages": package_versions(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "memory_bytes": _installed_memory(),
@@ -117,7 +117,8 @@ def _without_home(word: str) -> str:
     return word.replace(home, "~") if len(home) > 1 else word
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Return the name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
