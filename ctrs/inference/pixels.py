@@ -18,10 +18,14 @@ from torch import Tensor
 
 from ctrs.inference.standardize import PixelStandardizer
 from ctrs.inference.window_plan import WindowPlan as WindowPlan
+from ctrs.raster.bands import Bands
 from ctrs.raster.windows import PixelWindow
 
 ReadWindow = Callable[[PixelWindow], tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]
 """Returns the raw pixels (C, h, w) and the valid mask (h, w), True = valid, of a window of a scene."""
+
+FindWanted = Callable[[PixelWindow], npt.NDArray[np.bool_]]
+"""Returns which pixels (h, w) of a window of a scene are to be mapped; the network may see the others beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,7 @@ class BlockRows:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidRows:
-    """The valid mask (n, m), True = valid, of the scene rows that a row of windows finishes, in the plan's columns."""
+    """Which pixels (n, m) are valid and wanted, in the plan's columns and the rows that a row of windows finishes."""
 
     row: int
     valid: npt.NDArray[np.bool_]
@@ -89,11 +93,13 @@ def read_windows(
     standardize: PixelStandardizer,
     *,
     first_row: int = 0,
+    wanted: FindWanted | None = None,
     blocks: BlockRows | None = None,
     raw: bool = False,
 ) -> Iterator[ValidRows | WindowBatch]:
-    """Read a scene from the top down; windows without a valid pixel are left out.
+    """Read a scene from the top down; windows without a valid pixel that is wanted are left out.
 
+    Windows that hold one are shown all their valid pixels, so that what is mapped does not depend on what is wanted.
     The ``ValidRows`` of a row of windows come before its windows, which may share a batch with the next row's.
 
     Args:
@@ -101,25 +107,64 @@ def read_windows(
         plan: The windows.
         standardize: Makes network input.
         first_row: Row of windows to begin with, the first of a group.
+        wanted: Which pixels are to be mapped; None: all.
         blocks: Of the file, each of which is read once where they are no higher than a window.
         raw: Leave the making of network input to the device, where the dtype allows it.
     """
     size = plan.window_px
     filling = _BatchBeingFilled(plan, standardize, raw=raw and standardize.raw_dtype is not None)
     left = plan.columns_read.start
-    for row, pixels, valid in _window_rows(read, plan, first_row, blocks or BlockRows()):
+    height = min(size, plan.height)
+    needed = _NeededRows(read, plan, standardize.bands, wanted)
+    for row, pixels, valid in _window_rows(needed.read, plan, first_row, blocks or BlockRows()):
         if row % plan.rows_in_group == 0 and filling.places:
             yield filling.take()
         num_rows = plan.row_edges[row + 1] - plan.row_starts[row]
-        yield ValidRows(row=row, valid=valid[:num_rows, plan.columns.start - left : plan.columns.stop - left].copy())
+        mapped = valid if wanted is None else valid & wanted(_row_window(plan, plan.row_starts[row], height))
+        yield ValidRows(row=row, valid=mapped[:num_rows, plan.columns.start - left : plan.columns.stop - left].copy())
         for col, scene_col in enumerate(plan.col_starts):
             columns = slice(scene_col - left, scene_col - left + size)
-            if valid[:, columns].any():
+            if mapped[:, columns].any():
                 filling.add(pixels[:, :, columns], valid[:, columns], (row, col))
                 if len(filling.places) == plan.batch_size:
                     yield filling.take()
+        del mapped  # before the next rows are read
     if filling.places:
         yield filling.take()
+
+
+class _NeededRows:
+    """Reads scene rows that windows with wanted pixels see; all others are not valid and never read."""
+
+    def __init__(self, read: ReadWindow, plan: WindowPlan, bands: Bands, wanted: FindWanted | None) -> None:
+        self._read = read
+        self._plan = plan
+        self._bands = bands
+        self._wanted = wanted
+        self._known: dict[int, bool] = {}
+
+    def read(self, window: PixelWindow) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return the pixels (C, h, w) and valid mask (h, w) of rows in the plan's columns."""
+        starts, height = self._plan.row_starts, min(self._plan.window_px, self._plan.height)
+        end = window.row_off + window.height
+        rows = (row for row, top in enumerate(starts) if top < end and window.row_off < top + height)
+        if any(self._holds_wanted(row, height) for row in rows):
+            return self._read(window)
+        shape = window.height, window.width
+        return np.zeros((self._bands.count, *shape), self._bands.dtype), np.zeros(shape, bool)
+
+    def _holds_wanted(self, row: int, height: int) -> bool:
+        if self._wanted is None:
+            return True
+        if row not in self._known:
+            window = _row_window(self._plan, self._plan.row_starts[row], height)
+            self._known[row] = bool(self._wanted(window).any())
+        return self._known[row]
+
+
+def _row_window(plan: WindowPlan, top: int, height: int) -> PixelWindow:
+    left, right = plan.columns_read.start, plan.columns_read.stop
+    return PixelWindow(col_off=left, row_off=top, width=right - left, height=height)
 
 
 class _BatchBeingFilled:
@@ -193,8 +238,7 @@ def _window_rows(
         top = plan.row_starts[row]
         following = min(blocks.end_after(top + height, most=height), plan.height)
         if following > end:
-            window = PixelWindow(col_off=left, row_off=end, width=right - left, height=following - end)
-            new_pixels, new_valid = read(window)
+            new_pixels, new_valid = read(_row_window(plan, end, following - end))
             if pixels is None:
                 held = min(height + (blocks.height if blocks.height <= height else 1) - 1, plan.height - top)
                 pixels = np.empty((len(new_pixels), held, right - left), new_pixels.dtype)

@@ -23,7 +23,7 @@ from ctrs.errors import UsageError
 from ctrs.inference.device import resolve_device, resolve_inference_precision
 from ctrs.inference.guard import TrainingImagery
 from ctrs.inference.network import Network
-from ctrs.inference.pixels import BlockRows, ReadWindow, WindowBatch, read_windows
+from ctrs.inference.pixels import BlockRows, FindWanted, ReadWindow, WindowBatch, read_windows
 from ctrs.inference.products import Products
 from ctrs.inference.provenance import hash_weights
 from ctrs.inference.rows import FinishedRows, finished_rows
@@ -235,6 +235,7 @@ class Predictor:
         *,
         products: Products | None = None,
         first_row: int = 0,
+        wanted: FindWanted | None = None,
         blocks: BlockRows | None = None,
         report: Callable[[WindowBatch], None] | None = None,
     ) -> Generator[FinishedRows]:
@@ -247,6 +248,7 @@ class Predictor:
             products: What is made of the logits; None: what the options ask for.
             first_row: Row of windows to begin with, the first of a group. The rows that windows above it touch are
                 incomplete.
+            wanted: Which pixels are to be mapped; None: all. Windows that hold one see the others beside it too.
             blocks: How the file's blocks divide the scene's rows.
             report: Called after each batch.
         """
@@ -258,7 +260,7 @@ class Predictor:
         raw = self.device.type == "cuda"
         return finished_rows(
             forward,
-            read_windows(read, plan, self._standardize, first_row=first_row, blocks=blocks, raw=raw),
+            read_windows(read, plan, self._standardize, first_row=first_row, wanted=wanted, blocks=blocks, raw=raw),
             plan,
             products=products or Products.for_config(self.classes, config),
             blend=config.blend,

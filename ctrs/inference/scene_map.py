@@ -219,6 +219,7 @@ def _map_block(
             config,
             products=files.products,
             first_row=first_row,
+            wanted=source.wanted,
             blocks=source.block_rows(),
             report=report,
         )

@@ -21,7 +21,7 @@ from rasterio.enums import ColorInterp
 
 from ctrs.config import PredictConfig
 from ctrs.errors import BandMismatchError
-from ctrs.inference.pixels import BlockRows
+from ctrs.inference.pixels import BlockRows, FindWanted
 from ctrs.inference.provenance import describe_grid, describe_inputs, input_files
 from ctrs.inference.scene_place import area_of, gsd_factor, pixel_size_m, whole_pixels, window_of_bounds
 from ctrs.jobs import write_text
@@ -159,25 +159,31 @@ class SceneSource:
         """Return raw pixels (C, h, w) and valid mask (h, w) of a window of ``grid``; for one thread at a time.
 
         A pixel is invalid where the alpha band or mask is 0, where all bands hold their nodata value, where one is NaN
-        or infinite, outside the area of interest, and in unreadable blocks that are to be left out.
+        or infinite, and in unreadable blocks that are to be left out. The area of interest does not matter here: the
+        network sees what lies around it.
 
         Raises:
             RasterError: The scene cannot be read there.
         """
-        inside = None
-        if self._area is not None:
-            inside = self._area.rasterize(window, background=1 - INSIDE) == INSIDE
-            if not inside.any():
-                return np.zeros((len(self.bidx), window.height, window.width), self.dtype), inside
         known = len(self._pixels.unreadable) if self._record is not None else 0
         with rasterio.Env(**self._gdal_options):  # GDAL's settings belong to a thread
             pixels, valid = self._pixels.read(moved(window, self.window.row_off, self.window.col_off))
         if self._record is not None and len(self._pixels.unreadable) > known:
             write_text(self._record, json.dumps([vars(block) for block in self.unreadable]))
-        return pixels, valid if inside is None else valid & inside
+        return pixels, valid
+
+    @property
+    def wanted(self) -> FindWanted | None:
+        """Tells which pixels of a window of ``grid`` have their centre in the area of interest; None where all have."""
+        area = self._area
+        if area is None:
+            return None
+        return lambda window: area.rasterize(window, background=1 - INSIDE) == INSIDE
 
     def sample(self, max_px: int = 2**18) -> Pixels:
-        """Return raw pixels and valid mask of small windows spread evenly over the scene, side by side.
+        """Return raw pixels of small windows spread evenly over the area of interest or the scene, side by side.
+
+        With them comes a mask of those that are valid and in the area.
 
         Args:
             max_px: Most pixels to return, about.
@@ -193,7 +199,8 @@ class SceneSource:
             row: list[Pixels] = []
             for left, width in _spread(region.col_off, region.width, edge, size):
                 window = PixelWindow(col_off=left, row_off=top, width=width, height=height)
-                row.append(self.read(window))
+                pixels, valid = self.read(window)
+                row.append((pixels, valid if self.wanted is None else valid & self.wanted(window)))
             parts.append(row)
         pixels = np.concatenate([np.concatenate([part[0] for part in row], axis=2) for row in parts], axis=1)
         valid = np.concatenate([np.concatenate([part[1] for part in row], axis=1) for row in parts])
@@ -218,6 +225,7 @@ class SceneSource:
             described["window"] = vars(self.window)
         if self._area is not None:
             described["area"] = hashlib.sha256(b"".join(shapely.to_wkb(self._area.shapes))).hexdigest()
+            described["area_cuts"] = "mask"  # not what the network sees, as in earlier versions
         if self.gsd_factor != 1.0:
             described["gsd_factor"] = self.gsd_factor
         return described

@@ -228,7 +228,7 @@ def box_of(transform, top, left, bottom, right):
 
 
 @pytest.mark.parametrize("transform", [UTM, ROTATED, SOUTH_UP], ids=["north up", "rotated", "south up"])
-def test_only_pixels_whose_centre_lies_in_the_area_are_valid(write_scene, write_area, pixels, transform):
+def test_only_pixels_whose_centre_lies_in_the_area_are_wanted(write_scene, write_area, pixels, transform):
     valid = np.ones((70, 90), bool)
     valid[:, 30:32] = False
     path = write_scene(pixels, transform=transform, valid=valid)
@@ -236,11 +236,13 @@ def test_only_pixels_whose_centre_lies_in_the_area_are_valid(write_scene, write_
     expected = np.zeros((70, 90), bool)
     expected[10:40, 21:61] = True
     with open_scene(path, bands_of(3), PredictConfig(aoi=area)) as source:
-        parts = [source.read(window(row, 0, 35, 90)) for row in (0, 35)]
-    np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), expected & valid)
-    with open_scene(path, bands_of(3), PredictConfig(aoi=area)) as source:
-        found = source.read(window(15, 40, 5, 5))[0]
-    np.testing.assert_array_equal(found, pixels[:, 15:20, 40:45])
+        wanted = [source.wanted(window(row, 0, 35, 90)) for row in (0, 35)]
+        found, known = source.read(window(0, 0, 70, 90))
+    np.testing.assert_array_equal(np.concatenate(wanted), expected)
+    np.testing.assert_array_equal(known, valid)
+    np.testing.assert_array_equal(found, pixels)
+    with open_scene(path, bands_of(3)) as source:
+        assert source.wanted is None
 
 
 def test_an_area_of_another_crs_is_brought_to_the_scene(write_scene, write_area, pixels):
@@ -248,9 +250,9 @@ def test_an_area_of_another_crs_is_brought_to_the_scene(write_scene, write_area,
     there = geopandas.GeoSeries([box_of(UTM, 10.4, 20.6, 40.4, 60.6)], crs="EPSG:32633").to_crs("EPSG:4326")
     area = write_area(there, crs="EPSG:4326", name="area.geojson")
     with open_scene(path, bands_of(3), PredictConfig(aoi=area)) as source:
-        valid = source.read(window(0, 0, 70, 90))[1]
-    assert valid[10:40, 21:61].all()
-    assert valid.sum() == 30 * 40
+        wanted = source.wanted(window(0, 0, 70, 90))
+    assert wanted[10:40, 21:61].all()
+    assert wanted.sum() == 30 * 40
 
 
 def test_the_area_determines_the_job_and_not_its_file(write_scene, write_area, pixels):
@@ -290,9 +292,10 @@ def test_bounds_and_area_together(write_scene, write_area, pixels):
     config = PredictConfig(bounds=(x + 2, y - 10, x + 10, y - 4), aoi=write_area([box_of(UTM, 0, 0, 30, 30)]))
     with open_scene(path, bands_of(3), config) as source:
         assert source.window == window(20, 10, 30, 40)
-        found, valid = source.read(window(0, 0, 30, 40))
-    assert valid[:10, :20].all()
-    assert valid.sum() == 200
+        found, _ = source.read(window(0, 0, 30, 40))
+        wanted = source.wanted(window(0, 0, 30, 40))
+    assert wanted[:10, :20].all()
+    assert wanted.sum() == 200
     np.testing.assert_array_equal(found[:, :10, :20], pixels[:, 20:30, 10:30])
 
 
