@@ -133,6 +133,7 @@ def map_scene(
             return dst
         if source.grid.crs is None and source.grid.ground_control is None:
             warn_missing_crs(src)
+        source.warn_odd_alpha()
         differences: tuple[Difference, ...] = ()
         if predictor.training is not None:
             with counts.clock.phase("checking"):

@@ -23,6 +23,7 @@ from ctrs.inference.scene_source import SceneSource, open_scene
 from ctrs.inference.scenes import check_mask_name, mask_paths, scenes_in
 from ctrs.jobs import fingerprint, partial_work
 from ctrs.progress import Progress, no_progress
+from ctrs.raster.alpha import bands_for
 from ctrs.raster.cog import JOB_TAG, write_class_cog
 from ctrs.raster.confidence import confidence_path, write_confidence_cog
 from ctrs.raster.cutting import ReadValid, cut_rows, own_tags
@@ -112,23 +113,24 @@ def predict_mosaic(
     config = config or PredictConfig()
     if each:
         pairs = mask_paths(scenes, out)
-        mosaic = _join([scene for scene, _ in pairs], "mosaic", config)
+        mosaic = _join([scene for scene, _ in pairs], "mosaic", predictor, config)
         return _predict_each(predictor, mosaic, [mask for _, mask in pairs], config, progress, command)
     if out is None or out.is_dir() or not out.suffix:
         found = "no -o" if out is None else f"-o {out}"
         raise UsageError(f"--mosaic one: {found} found, expected the mask of all scenes: -o FILE.tif")
     check_mask_name(out)
     found_scenes = scenes_in(scenes)
-    mosaic = _join(found_scenes, out.stem.removesuffix("_mask"), config)
+    mosaic = _join(found_scenes, out.stem.removesuffix("_mask"), predictor, config)
     if any(source.path.absolute() == out.absolute() for source in mosaic.sources):
         raise UsageError(f"{out}: is one of the scenes; choose another output with -o")
     return [predictor.predict_raster(mosaic.path, out, config, progress=progress, command=command)]
 
 
-def _join(scenes: Sequence[Path | str], name: str, config: PredictConfig) -> Mosaic:
+def _join(scenes: Sequence[Path | str], name: str, predictor: Predictor, config: PredictConfig) -> Mosaic:
     paths = [source_path(str(scene)) for scene in scenes]
     with open_raster(paths[0]) as first:
-        alpha_is_data = not set(config.bidx) <= set(color_bands(first))
+        bidx = config.bidx or bands_for(first, predictor.bands.count)
+        alpha_is_data = not set(bidx) <= set(color_bands(first))
     return join_parts(paths, name, alpha_is_data=alpha_is_data, tolerance_px=ALIGNMENT_PX)
 
 
@@ -143,6 +145,7 @@ def _predict_each(
     with open_scene(mosaic.path, predictor.bands, config, model_gsd=predictor.pixel_size_m) as whole:
         job = fingerprint(_job(predictor, whole, config))
         cuts = _cuts(mosaic, masks, whole, job)
+        config = replace(config, bidx=whole.bidx)  # of each scene too
     left_out = len(masks) - len(cuts)
     if left_out:
         log.info("%d of %d scenes lie beside the bounds or the area of interest and get no mask", left_out, len(masks))

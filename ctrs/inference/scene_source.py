@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +21,15 @@ import shapely
 from rasterio.enums import ColorInterp
 
 from ctrs.config import PredictConfig
-from ctrs.errors import BandMismatchError
+from ctrs.errors import BandMismatchError, DataWarning, RasterError
 from ctrs.inference.pixels import BlockRows, FindWanted
 from ctrs.inference.provenance import describe_grid, describe_inputs, input_files
 from ctrs.inference.scene_place import area_of, gsd_factor, pixel_size_m, whole_pixels, window_of_bounds
 from ctrs.jobs import write_text
+from ctrs.raster.alpha import MAX_ALPHA_VALUES, bands_for, odd_alpha
 from ctrs.raster.bands import Bands
 from ctrs.raster.damage import DamageReader
-from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, check_bands, color_bands, open_raster
+from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, check_bands, open_raster
 from ctrs.raster.mosaic_parts import mosaic_at
 from ctrs.raster.mosaic_reader import MosaicReader
 from ctrs.raster.names import file_name, is_remote, is_virtual, shown, source_path
@@ -214,6 +216,23 @@ class SceneSource:
         shapes = shapely.clip_by_rect(self._area.shapes, window.col_off, window.row_off, right, bottom)
         return bool(shapely.area(shapes).sum() > 0)
 
+    def warn_odd_alpha(self) -> None:
+        """Warn where a band serves as the mask of valid pixels that has more values than masks have."""
+        if ColorInterp.alpha in (self._dataset.colorinterp[band - 1] for band in self.bidx):
+            return
+        try:
+            number = odd_alpha(self._dataset)
+        except RasterError:  # damage is told where it is met
+            return
+        if number is not None:
+            warnings.warn(
+                f"{self.shown}: band {number} is marked as alpha but holds more than {MAX_ALPHA_VALUES} different "
+                "values in the middle of the scene; where it is 0, the map is nodata. If it is near infrared, take "
+                f"the mark away (gdal_edit.py -colorinterp_{number} undefined) and name the bands with --bidx",
+                DataWarning,
+                stacklevel=3,
+            )
+
     def describe(self) -> dict[str, Any]:
         """Return JSON values of all about the scene that determines its mask: files, grid, bands, area and scale."""
         described: dict[str, Any] = {
@@ -266,7 +285,7 @@ def open_scene(
     config = config or PredictConfig()
     path = source_path(src) if isinstance(src, str) else src
     with open_raster(path) as dataset:
-        bidx = config.bidx or color_bands(dataset)
+        bidx = config.bidx or bands_for(dataset, bands.count)
         check_bands(dataset, bidx)
         _refuse_palette(dataset, bidx, bands, path)
         check_one_crs(dataset)

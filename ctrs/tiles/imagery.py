@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.windows import Window
 
 from ctrs.config.prepare import MAX_BANDS
 from ctrs.errors import RasterError
@@ -33,9 +32,6 @@ DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 MIN_SCENE_PX = 16
 """Least edge of a scene: thinner ones, such as leftovers of a cut, hold nothing that can be learnt from."""
-
-MAX_ALPHA_VALUES = 32
-"""Different values above which an alpha band is suspected to be something else."""
 
 ReadPixels = Callable[[PixelWindow], tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]
 """Returns the pixels (C, h, w) of a window and their valid mask (h, w), True = valid."""
@@ -209,18 +205,6 @@ def _in_colors(imagery: FileImagery, dataset: rasterio.DatasetReader) -> FileIma
         nodata=None,
         palette=tuple(tuple(entries.get(value, (0, 0, 0, 0))) for value in range(256)),
     )
-
-
-def odd_alpha(path: Path) -> int | None:
-    """Return the number of an alpha band with many values: near infrared is often marked so by mistake."""
-    with open_raster(path) as dataset:
-        for number, color in zip(dataset.indexes, dataset.colorinterp, strict=True):
-            if color is ColorInterp.alpha:
-                width, height = min(dataset.width, 256), min(dataset.height, 256)
-                middle = Window((dataset.width - width) // 2, (dataset.height - height) // 2, width, height)
-                if len(np.unique(dataset.read(number, window=middle))) > MAX_ALPHA_VALUES:
-                    return int(number)
-    return None
 
 
 def _usable_nodata(dataset: rasterio.DatasetReader, bands: Sequence[int]) -> float | None:

@@ -12,17 +12,16 @@ from rasterio.enums import ColorInterp
 
 from ctrs.config import PrepareConfig
 from ctrs.errors import BandMismatchError, GridMismatchError, MissingCrsWarning, RasterError
-from ctrs.raster.geotiff import Grid, crs_name
+from ctrs.raster.alpha import MAX_ALPHA_VALUES, odd_alpha
+from ctrs.raster.geotiff import Grid, crs_name, open_raster
 from ctrs.raster.names import shown
 from ctrs.tiles.composed_imagery import StackedImagery, on_grid
 from ctrs.tiles.findings import Findings
 from ctrs.tiles.imagery import (
-    MAX_ALPHA_VALUES,
     MIN_SCENE_PX,
     FileImagery,
     Imagery,
     check_band_count,
-    odd_alpha,
     open_imagery,
 )
 from ctrs.tiles.layout import Layout, SceneSource
@@ -103,8 +102,7 @@ def open_images(layout: Layout, config: PrepareConfig, findings: Findings) -> li
     _warn_tilted(tilted, findings)
     images = _alike(images, findings)
     _warn_missing_crs(images, config, findings)
-    if not config.bidx:
-        _warn_odd_alpha(images, findings)
+    _warn_odd_alpha(images, findings)
     return images
 
 
@@ -195,14 +193,20 @@ def _warn_tilted(tilted: Mapping[SceneSource, str], findings: Findings) -> None:
 def _warn_odd_alpha(images: Sequence[SceneImage], findings: Findings) -> None:
     # Where alpha is among the bands, it is data.
     paths = [image.own.path for image in images if ColorInterp.alpha not in image.own.colors]
-    odd = {path: number for path in paths if (number := odd_alpha(path)) is not None}
+    odd = {path: number for path in paths if (number := _odd_alpha(path)) is not None}
     if odd:
         findings.warn(
             "bands",
             f"{_files(list(odd))}: band {next(iter(odd.values()))} is marked as alpha but holds more than "
             f"{MAX_ALPHA_VALUES} different values in the middle of the image; it is used as transparency. If it is "
-            "near infrared, name the bands with --bidx",
+            f"near infrared, name the bands with --bidx, it among them, or take the mark away (gdal_edit.py "
+            f"-colorinterp_{next(iter(odd.values()))} undefined)",
         )
+
+
+def _odd_alpha(path: Path) -> int | None:
+    with open_raster(path) as dataset:
+        return odd_alpha(dataset)
 
 
 def _warn_missing_crs(images: Sequence[SceneImage], config: PrepareConfig, findings: Findings) -> None:

@@ -481,12 +481,13 @@ def test_images_of_different_kinds_are_refused(make: Maker, source: Path) -> Non
         prepare(source)
 
 
-def test_near_infrared_marked_as_alpha_is_said(make: Maker, source: Path) -> None:
+@pytest.mark.parametrize("bidx", [(), (3, 1)])
+def test_near_infrared_marked_as_alpha_is_said(make: Maker, source: Path, bidx: tuple[int, ...]) -> None:
     pixels = make.noise(H, W, count=4)
     make.raster(source / "images/a.tif", pixels, photometric="RGB", alpha="YES", **PLACED)
     make.raster(source / "labels/a.tif", make.indices(H, W, num=2), **PLACED)
     with pytest.warns(DataWarning, match=r"a\.tif: band 4 is marked as alpha but holds more than 32"):
-        prepare(source)
+        prepare(source, bidx=bidx)
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])
