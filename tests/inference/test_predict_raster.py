@@ -38,6 +38,9 @@ from ctrs.raster.geotiff import Grid, open_raster, read_window
 from ctrs.raster.mosaic import mosaic_vrt
 from ctrs.raster.windows import PixelWindow
 
+LIMIT_S = 600
+"""How long a process may take that takes seconds by itself: other work may keep the machine busy."""
+
 UNREFERENCED = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
@@ -301,18 +304,18 @@ class TestJobs:
     def test_a_killed_process_leaves_work_that_goes_on(self, tmp_path, write_scene):
         write_scene(random_scene(3000, 70))
         command = [sys.executable, "-c", SLOW_PREDICTION, str(tmp_path / "scene.tif")]
-        subprocess.run([*command, str(tmp_path / "whole.tif"), "0"], check=True, timeout=120)
+        subprocess.run([*command, str(tmp_path / "whole.tif"), "0"], check=True, timeout=LIMIT_S)
         out = tmp_path / "m.tif"
         process = subprocess.Popen([*command, str(out), "0.05"])
         rows = partial_dir(out) / "rows"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LIMIT_S
         while len(list(rows.glob("rows_*.tif"))) < 4 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not out.exists()
         assert list(rows.glob("rows_*.tif"))
-        done = subprocess.run([*command, str(out), "0"], check=True, timeout=120, capture_output=True, text=True)
+        done = subprocess.run([*command, str(out), "0"], check=True, timeout=LIMIT_S, capture_output=True, text=True)
         assert int(done.stdout) > 0  # where it went on
         assert out.read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
