@@ -102,6 +102,18 @@ def test_a_mosaic_of_such_scenes(write_scene, pixels, make_predictor, tmp_path, 
     np.testing.assert_array_equal(found, pixels[:3].argmax(axis=0))
 
 
+def test_a_mosaic_with_nothing_in_its_middle(write_scene, pixels, make_predictor, tmp_path):
+    scenes = [
+        write_scene(pixels, name, transform=Affine(0.2, 0, x, 0, -0.2, 5.4e6))
+        for name, x in (("a.tif", 5e5), ("b.tif", 5e5 + 100))
+    ]
+    (out,) = predict_mosaic(make_predictor(First(), count=4), scenes, tmp_path / "m.tif")
+    found = mask_of(out)
+    for left in (0, 500):
+        np.testing.assert_array_equal(found[:, left : left + 80], pixels[:3].argmax(axis=0))
+    assert (found[:, 80:500] == IGNORE_INDEX).all()
+
+
 def test_damage_of_the_mask_is_told_where_it_is_met(scene, monkeypatch):
     def broken(_dataset):
         raise RasterError("broken")
