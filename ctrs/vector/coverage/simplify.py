@@ -24,8 +24,10 @@ from ctrs.vector.regions.runs import IntArray, RegionIds, join
 
 logger = logging.getLogger(__name__)
 
-_SHARES = (1.0, 0.5, 0.25, 0.0)
-"""Shares of the tolerance that are tried one after the other; the last keeps the exact outline."""
+_SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.0)
+"""Shares of the tolerance that are tried one after the other; the last keeps the exact outline.
+
+Small ones matter where the tolerance is large: without them a building too small for it got all its pixels back."""
 
 _MAX_AREA_CHANGE = 0.1
 """Largest relative change of the area of a polygon that touches no other."""

@@ -107,6 +107,17 @@ def test_a_wall_askew_to_the_pixels_becomes_straight() -> None:
     assert shapely.hausdorff_distance(polygons, result, densify=0.01)[0] <= 1.5
 
 
+@pytest.mark.parametrize("touching", [False, True])
+def test_a_tolerance_too_large_for_a_building_does_not_bring_its_pixels_back(touching: bool) -> None:
+    rows, cols = np.mgrid[:80, :80]
+    along, across = (cols + rows / 3 - 50), (rows - cols / 3 - 25)
+    labels = np.where((np.abs(along) < 25) & (np.abs(across) < 15), 1, 0 if touching else NONE).astype(np.uint8)
+    polygons = coverage(labels)
+    counts = [shapely.get_num_coordinates(simplify_coverage(polygons, tolerance)).sum() for tolerance in (1.5, 120.0)]
+    assert shapely.get_num_coordinates(polygons).sum() > 100
+    assert counts[1] <= counts[0]
+
+
 def test_groups_hang_together_by_corners() -> None:
     labels = np.array([[1, NONE, NONE], [NONE, 1, NONE], [NONE, NONE, NONE], [NONE, 1, 2]], np.uint8)
     assert touching_groups(coverage(labels)).tolist() == [0, 0, 1, 1]
