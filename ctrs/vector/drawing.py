@@ -38,6 +38,7 @@ from ctrs.vector.regions.refining import refine_regions
 from ctrs.vector.regions.runs import IntArray, Runs
 from ctrs.vector.regularize.pixels import PixelRuns
 from ctrs.vector.regularize.shared_directions import REACH_M
+from ctrs.vector.straying import measure_straying_in_memory
 
 if TYPE_CHECKING:
     import geopandas
@@ -56,6 +57,7 @@ def draw_block(
     all_wanted: bool = False,
     probabilities: ClassProbabilities | None = None,
     model: str | None = None,
+    straying_m: float = 0.0,
     jobs: int | None = None,
     progress: Progress = no_progress,
 ) -> LayerPart:
@@ -69,6 +71,7 @@ def draw_block(
         probabilities: Of the mask's classes, for parting buildings where they dip, for outlines between pixels and for
             ``confidence``.
         model: Id of the model that predicted the mask.
+        straying_m: How far the outlines of the mask's buildings stray from straight walls; 0: not known.
         jobs: Threads; None: as many as there are cores.
         progress: Told after each unit of work.
 
@@ -114,6 +117,7 @@ def draw_block(
             tolerance_m=tolerance,
             right_angles_only=config.regularize == "fast",
             pixels=None if config.instances else _pixels(block, graph, wanted, outlined.regions[is_building]),
+            straying_m=straying_m,
             jobs=jobs,
             progress=progress,
         )
@@ -206,7 +210,10 @@ def draw_polygons(
     runs = runs.with_values(np.where(drawn[runs.values], runs.values, np.uint8(IGNORE_INDEX)))
     all_wanted = len(wanted) == len(source.classes)
     block = Block.of_mask(runs, source.grid)
-    part = draw_block(block, wanted, config, all_wanted=all_wanted, jobs=config.jobs, progress=progress)
+    straying_m = measure_straying_in_memory(source, wanted, config)
+    part = draw_block(
+        block, wanted, config, all_wanted=all_wanted, straying_m=straying_m, jobs=config.jobs, progress=progress
+    )
     ids = np.arange(1, len(part) + 1, dtype=np.int64)
     return geopandas.GeoDataFrame({"id": ids, **part.columns}, geometry=part.polygons, crs=crs_text(source.grid))
 

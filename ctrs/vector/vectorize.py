@@ -34,6 +34,7 @@ from ctrs.vector.regions.class_mask import MaskFile, open_class_mask
 from ctrs.vector.regions.instances import FIRST_VALUE, open_instance_mask
 from ctrs.vector.regions.morphology import open_and_close
 from ctrs.vector.regions.probabilities import ClassProbabilities, find_probabilities, open_probabilities
+from ctrs.vector.straying import measure_straying
 
 logger = logging.getLogger(__name__)
 
@@ -186,10 +187,18 @@ def draw_parts(
         small_hole_m2=config.smallest_hole_m2,
     )
     model = model_of(file.dataset)
+    straying_m = measure_straying(file, wanted, config)
     return draw_blocks(
         blocks,
         lambda block: draw_block(
-            block, wanted, config, all_wanted=all_wanted, probabilities=probabilities, model=model, jobs=1
+            block,
+            wanted,
+            config,
+            all_wanted=all_wanted,
+            probabilities=probabilities,
+            model=model,
+            straying_m=straying_m,
+            jobs=1,
         ),
         jobs=config.jobs,
     )

@@ -21,7 +21,7 @@ from ctrs.vector.regularize.gaps import find_gaps, split_at_gaps
 from ctrs.vector.regularize.overlaps import part_overlaps
 from ctrs.vector.regularize.pixels import PixelRuns
 from ctrs.vector.regularize.shared_directions import share_directions
-from ctrs.vector.regularize.straightening import find_directions_of, straighten
+from ctrs.vector.regularize.straightening import find_directions_of, find_straying_of, straighten
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ _BY_NOISE = np.array([0.08, 0.1, 0.17, 4.0, 6.0, 10.0, 1.5])
 (``straightening.straighten``): below 0.08 m corners are cheaper, above 0.17 m diagonals and free angles are dearer, and
 the more it strays the wider must a court be, up to 3 m."""
 
+_STRAYING_M, _DEARER = (0.145, 0.17), np.array([1.0, 1.2, 3.0, 3.0, 1.0])
+"""What changes with how far the outlines of a whole mask stray: between these metres prices grow by up to these
+factors, on top of what the straying of an outline, which is more uncertain, changes for it alone."""
+
 _BLOCK = 128
 """Polygons that a thread takes at a time."""
 
@@ -94,6 +98,7 @@ def regularize_buildings(
     right_angles_only: bool = False,
     pixels: PixelRuns | None = None,
     directions: FloatArray | None = None,
+    straying_m: float = 0.0,
     jobs: int | None = None,
     progress: Progress = no_progress,
 ) -> RegularizedBuildings:
@@ -106,6 +111,8 @@ def regularize_buildings(
         right_angles_only: No diagonals, no free angles, no circles.
         pixels: Foreground of each polygon before cleaning, on the same axes; without it nothing is parted.
         directions: Of each polygon as ``directions`` finds them, shape (P, 4); None: found here.
+        straying_m: How far the outlines of the whole mask stray from straight walls, as ``straying_of`` measures it; 0:
+            not known.
         jobs: Threads; None: as many as there are cores.
         progress: Told after each block of buildings.
     """
@@ -122,7 +129,7 @@ def regularize_buildings(
             directions[parted] = _directions(_Rings.of(polygons[parted]), pixel_m, threads)
             logger.info("%d outlines parted at gaps into %d buildings", len(np.unique(sources[parted])), len(parted))
     directions, pulls = share_directions(polygons, directions)
-    costs = _RIGHT_ANGLES if right_angles_only else _ANY_ANGLES
+    costs = _priced(_RIGHT_ANGLES if right_angles_only else _ANY_ANGLES, straying_m)
     straight = _straight(polygons, rings, directions, pulls, costs, pixel_m, threads, progress)
     is_round = np.zeros(len(polygons), bool)
     if not right_angles_only:
@@ -132,6 +139,30 @@ def regularize_buildings(
     result = _checked(straight, polygons, rings, sources, tolerance_m, pixel_m, threads)
     result.methods[is_round & (result.methods == "walls")] = "circle"
     return result
+
+
+def straying_of(polygons: Polygons, *, pixel_m: tuple[float, float]) -> FloatArray:
+    """Return how far outlines stray from straight walls (standard deviation that goes with the median, metres).
+
+    Args:
+        polygons: Exact outlines in ground metres along the pixel axes, without holes; shape (P,).
+        pixel_m: Width and height of a pixel, ground metres.
+
+    Returns:
+        Of those that straight walls fit.
+    """
+    rings = _Rings.of(polygons)
+    found = np.full(rings.count, np.nan)
+    offsets = (rings.ring_offsets, rings.polygon_offsets)
+    find_straying_of(rings.corners, *offsets, 0, rings.count, _piece(pixel_m), SMOOTHING_M, _ANY_ANGLES[0], found)
+    return np.asarray(found[~np.isnan(found)])
+
+
+def _priced(costs: FloatArray, straying_m: float) -> FloatArray:
+    """Return the prices of walls in a mask whose outlines stray so far."""
+    low, high = _STRAYING_M
+    share = min(1.0, max(0.0, (straying_m - low) / (high - low)))
+    return costs * (1 + share * (_DEARER - 1))
 
 
 @dataclass(frozen=True)

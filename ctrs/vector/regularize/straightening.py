@@ -56,6 +56,32 @@ def find_directions_of(
 
 
 @compiled
+def find_straying_of(
+    corners: FloatArray,
+    ring_offsets: IntArray,
+    polygon_offsets: IntArray,
+    first: int,
+    last: int,
+    piece: float,
+    sigma: float,
+    costs: FloatArray,
+    straying: FloatArray,
+) -> None:
+    """Write how far the polygons from ``first`` up to ``last`` stray from straight walls (metres), NaN without; (P,).
+
+    ``costs`` are those of one attempt, as ``straighten`` takes them.
+    """
+    for polygon in range(first, last):
+        points, begins = sample_building(
+            corners, ring_offsets, polygon_offsets[polygon], polygon_offsets[polygon + 1], piece, sigma
+        )
+        points -= np.array([points[:, 0].mean(), points[:, 1].mean()])
+        directions = np.array(directions_of(points, begins, SPACING_M))
+        _, sizes, _, strays = _attempt(points, begins, directions, np.zeros(2), costs, np.inf)
+        straying[polygon] = strays if len(sizes) else np.nan
+
+
+@compiled
 def straighten(
     corners: FloatArray,
     ring_offsets: IntArray,
