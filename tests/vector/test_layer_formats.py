@@ -17,6 +17,7 @@ import shapely
 from scipy.ndimage import gaussian_filter
 
 from ctrs.config import VectorizeConfig
+from ctrs.errors import OutputError
 from ctrs.vector import vectorize
 
 
@@ -71,6 +72,15 @@ def test_flatgeobuf_finds_rows_by_an_index(write_mask, tmp_path: Path, labels, c
     found = geopandas.read_file(out, bbox=box.bounds)
     assert 0 < len(found) < len(layer)
     assert set(found["id"]) == set(layer["id"][layer.intersects(box)])
+
+
+def test_a_crs_of_no_place_on_earth_is_kept_and_refused_for_geojson(write_mask, tmp_path: Path, labels, config) -> None:
+    mask = write_mask(labels, crs='LOCAL_CS["site",UNIT["metre",1]]')
+    with pytest.raises(OutputError, match=r"a\.geojson: GeoJSON is in WGS84, and nothing leads there .*\(site\)"):
+        vectorize(mask, tmp_path / "a.geojson", config)
+    assert not list(tmp_path.glob("*a.geojson*"))
+    vectorize(mask, tmp_path / "a.gpkg", config)
+    assert geopandas.read_file(tmp_path / "a.gpkg").crs.name == "site"
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3857", "EPSG:2263"])

@@ -20,8 +20,9 @@ import pyogrio
 import pyproj
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
+from pyproj.exceptions import ProjError
 
-from ctrs.errors import LayerWarning
+from ctrs.errors import LayerWarning, OutputError
 from ctrs.vector.layers.degrees import DECIMALS, round_degrees
 from ctrs.vector.layers.shapefile import SHAPEFILE_JOB, SHAPEFILE_PARTS, shapefile_names
 from ctrs.vector.layers.stream import JOB_KEY, LayerFacts, LayerStream
@@ -66,7 +67,13 @@ def _write_geojson(stream: LayerStream, path: Path, name: str, facts: LayerFacts
     if facts.crs is None:
         _write(stream, path, None, driver="GeoJSON", layer=name, **options)
         return
-    to_wgs84 = pyproj.Transformer.from_crs(facts.crs, _GEOJSON_CRS, always_xy=True)
+    try:
+        to_wgs84 = pyproj.Transformer.from_crs(facts.crs, _GEOJSON_CRS, always_xy=True)
+    except ProjError as error:
+        raise OutputError(
+            f"{name}{path.suffix}: GeoJSON is in WGS84, and nothing leads there from the mask's CRS "
+            f"({pyproj.CRS(facts.crs).name}), tied to no place on Earth; write .gpkg or .parquet, which keep it"
+        ) from error
 
     def change(polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
         degrees = shapely.transform(polygons, lambda xy: np.column_stack(to_wgs84.transform(xy[:, 0], xy[:, 1])))

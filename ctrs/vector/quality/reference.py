@@ -10,7 +10,9 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import numpy.typing as npt
+import pyproj
 import shapely
+from pyproj.exceptions import ProjError
 
 from ctrs.errors import LabelError, LabelWarning
 from ctrs.raster.geotiff import Grid
@@ -144,7 +146,14 @@ def on_grid(reference: Reference, grid: Grid, mask: Path) -> geopandas.GeoSeries
             "gdal_edit -a_srs, or give a truth without CRS in the mask's coordinates"
         )
     if crs is not None:
-        polygons = _sound(polygons.to_crs(crs))
+        try:
+            polygons = polygons.to_crs(crs)
+        except ProjError as error:
+            raise LabelError(
+                f"{reference.path}: in {reference.polygons.crs.name}, from which nothing leads to the CRS of {mask} "
+                f"({pyproj.CRS(crs).name}); give both the same CRS"
+            ) from error
+        polygons = _sound(polygons)
     corners = [grid.transform @ (col, row) for col in (0, grid.width) for row in (0, grid.height)]
     extent = shapely.box(*np.min(corners, axis=0), *np.max(corners, axis=0))
     # What has no place in the mask's CRS lies far from it.

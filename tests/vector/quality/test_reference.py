@@ -121,6 +121,11 @@ def test_without_crs_or_elsewhere(tmp_path: Path) -> None:
     antarctica = read_reference(save(tmp_path, [shapely.box(-170, -90, 170, -80)], crs="EPSG:4326"))
     with pytest.raises(LabelError, match=r"no overlap"):
         on_grid(antarctica, GRID, MASK)
+    (tmp_path / "truth.gpkg").unlink()
+    local = Grid(crs=CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]'), transform=GRID.transform, width=200, height=200)
+    reference = read_reference(save(tmp_path, [at(0, 0)]))
+    with pytest.raises(LabelError, match=r"truth.gpkg: in WGS 84 / UTM zone 33N, from which nothing leads .*\(site\)"):
+        on_grid(reference, local, MASK)
 
 
 def test_buildings_are_cut_where_the_mask_ends() -> None:
