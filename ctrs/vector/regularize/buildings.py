@@ -110,7 +110,7 @@ def regularize_buildings(
         tolerance_m: Tolerance of the simplified outline of a building that no straight walls fit.
         right_angles_only: No diagonals, no free angles, no circles.
         pixels: Foreground of each polygon before cleaning, on the same axes; without it nothing is parted.
-        directions: Of each polygon as ``directions`` finds them, shape (P, 4); None: found here.
+        directions: Of each polygon as ``directions`` finds them, shape (P, 3); None: found here.
         straying_m: How far the outlines of the whole mask stray from straight walls, as ``straying_of`` measures it; 0:
             not known.
         jobs: Threads; None: as many as there are cores.
@@ -128,9 +128,9 @@ def regularize_buildings(
             rings, directions = _Rings.of(polygons), directions[sources]
             directions[parted] = _directions(_Rings.of(polygons[parted]), pixel_m, threads)
             logger.info("%d outlines parted at gaps into %d buildings", len(np.unique(sources[parted])), len(parted))
-    directions, pulls = share_directions(polygons, directions)
+    directions = share_directions(polygons, directions)
     costs = _priced(_RIGHT_ANGLES if right_angles_only else _ANY_ANGLES, straying_m)
-    straight = _straight(polygons, rings, directions, pulls, costs, pixel_m, threads, progress)
+    straight = _straight(polygons, rings, directions, costs, pixel_m, threads, progress)
     is_round = np.zeros(len(polygons), bool)
     if not right_angles_only:
         rounded = _round(polygons, rings, straight, pixel_m, threads)
@@ -202,7 +202,7 @@ def _in_threads(
 
 def _directions(rings: _Rings, pixel_m: tuple[float, float], threads: int) -> FloatArray:
     """Return what ``directions_of`` finds of each polygon."""
-    found = np.empty((rings.count, 4))
+    found = np.empty((rings.count, 3))
 
     def work(first: int, last: int) -> None:
         find_directions_of(
@@ -227,7 +227,6 @@ def _straight(
     polygons: Polygons,
     rings: _Rings,
     directions: FloatArray,
-    pulls: FloatArray,
     costs: FloatArray,
     pixel_m: tuple[float, float],
     threads: int,
@@ -247,7 +246,6 @@ def _straight(
             _piece(pixel_m),
             SMOOTHING_M,
             directions,
-            pulls,
             costs,
             _BY_NOISE,
             MAX_AREA_CHANGE,

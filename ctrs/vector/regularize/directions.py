@@ -49,7 +49,7 @@ _LONG_ROUNDS, _SECOND_ROUNDS = 4, 3
 
 
 @compiled
-def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> tuple[float, float, float, float]:
+def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> tuple[float, float, float]:
     """Find the directions of one building.
 
     Args:
@@ -60,7 +60,7 @@ def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> 
     Returns:
         Degrees: the main direction, 0 to below 90, along which and across which walls run, and a second one, 0 to below
         180, NaN where all walls follow the main direction or its diagonals. Then the standard error of the main
-        direction, and how far chords of ``LONG_CHORD_M`` scatter about it.
+        direction.
     """
     angle, length = _chords(points, ring_begins, max(1, int(np.rint(CHORD_M / spacing))))
     weight = length**_POWER
@@ -71,7 +71,7 @@ def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> 
     weight = np.where(length > _STRAIGHT * LONG_CHORD_M, 1.0, 0.0)
     for _ in range(_LONG_ROUNDS):
         main = _improved(main, angle, weight, 90.0, _LONG_SPREAD_DEG)
-    error, scatter = _uncertainty(main, angle, weight, spacing)
+    error = _uncertainty(main, angle, weight, spacing)
     angle, length = _chords(points, ring_begins, max(1, int(np.rint(MIDDLE_CHORD_M / spacing))))
     weight = np.zeros(len(angle))
     for index in range(len(angle)):
@@ -79,13 +79,13 @@ def directions_of(points: FloatArray, ring_begins: IntArray, spacing: float) -> 
         if off > _OFF_DEG and length[index] > _STRAIGHT * MIDDLE_CHORD_M:
             weight[index] = spacing
     if weight.sum() <= _MIN_SHARE * len(points) * spacing:
-        return main, np.nan, error, scatter
+        return main, np.nan, error
     second, near = _peak(angle, weight, 180)
     if near <= _MIN_LENGTH_M:
-        return main, np.nan, error, scatter
+        return main, np.nan, error
     for _ in range(_SECOND_ROUNDS):
         second = _improved(second, angle, weight, 180.0, _SECOND_SPREAD_DEG)
-    return main, second, error, scatter
+    return main, second, error
 
 
 @compiled
@@ -133,8 +133,8 @@ def _improved(direction: float, angle: FloatArray, weight: FloatArray, period: f
 
 
 @compiled
-def _uncertainty(direction: float, angle: FloatArray, weight: FloatArray, spacing: float) -> tuple[float, float]:
-    """Return the standard error of a mean over long chords, and the scatter of these."""
+def _uncertainty(direction: float, angle: FloatArray, weight: FloatArray, spacing: float) -> float:
+    """Return the standard error of a mean over long chords."""
     length, squares = 0.0, _SEEN_M * _USUAL_SCATTER_DEG**2
     for index in range(len(angle)):
         if weight[index] > 0:
@@ -144,7 +144,7 @@ def _uncertainty(direction: float, angle: FloatArray, weight: FloatArray, spacin
             squares += near * off * off
     scatter = np.sqrt(squares / (length + _SEEN_M))
     # Chords that begin less than their length apart see the same wobble: each such stretch counts once.
-    return scatter * np.sqrt(LONG_CHORD_M / max(length, _LEAST_M)), scatter
+    return float(scatter * np.sqrt(LONG_CHORD_M / max(length, _LEAST_M)))
 
 
 @compiled

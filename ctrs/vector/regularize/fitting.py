@@ -42,7 +42,6 @@ def fit_walls(
     lasts: IntArray,
     angles: FloatArray,
     family_sets: IntArray,
-    pull: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, float]:
     """Fit all walls of a building.
 
@@ -57,7 +56,6 @@ def fit_walls(
         lasts: The sample after the last of each wall, which may lie beyond the ring's end; shape (W,).
         angles: Direction of each family, radians; shape (F,).
         family_sets: Families of one set turn together; shape (F,).
-        pull: Slope to which the first set is drawn, and how strongly: as by so many square metres of lever; shape (2,).
 
     Returns:
         Direction (radians) and offset (metres) of each wall; how far each set was turned (radians); how far the outline
@@ -89,7 +87,7 @@ def fit_walls(
     weights = steps.copy()
     shift, slope = np.zeros(num_walls), np.zeros(num_sets)
     for round_number in range(_HUBER_ROUNDS + _TUKEY_ROUNDS):
-        _solve(along, off, weights, inner, begins, families, family_sets, pull, shift, slope)
+        _solve(along, off, weights, inner, begins, families, family_sets, shift, slope)
         for wall in range(num_walls):
             turned = slope[family_sets[families[wall]]]
             for place in range(begins[wall], begins[wall + 1]):
@@ -141,15 +139,12 @@ def _solve(
     begins: IntArray,
     families: IntArray,
     family_sets: IntArray,
-    pull: FloatArray,
     shift: FloatArray,
     slope: FloatArray,
 ) -> None:
     """Weighted least squares of ``off = shift[wall] + slope[set] * along``, in place; shifts by inner samples alone."""
     num_walls = len(families)
     upper, lower = np.zeros(len(slope)), np.full(len(slope), 1e-3)
-    upper[0] += pull[0] * pull[1]
-    lower[0] += pull[1]
     inner_middle, inner_mean = np.zeros(num_walls), np.zeros(num_walls)
     for wall in range(num_walls):
         total, middle, mean, inner_total = 1e-9, 0.0, 0.0, 1e-9

@@ -63,7 +63,7 @@ def regularize_neighbors(
     if pixels is not None:
         pixels = pixels.take(np.array([group[0] if len(group) == 1 else -1 for group in members]))
     directions = _directions([polygons[chosen] for chosen in members], pixel_m)
-    own, _ = share_directions(polygons, _directions(list(polygons[:, None]), pixel_m))
+    own = share_directions(polygons, _directions(list(polygons[:, None]), pixel_m))
     straight = regularize_buildings(wholes, pixels=pixels, directions=directions, **options)
     alone = sizes[straight.sources] == 1
     shapes: list[Any] = list(straight.polygons[alone])
@@ -117,7 +117,7 @@ def _directions(groups: list[Polygons], pixel_m: tuple[float, float]) -> npt.NDA
     rings = [shapely.get_rings(group) for group in groups]
     corners = shapely.get_coordinates(np.concatenate(rings))
     sizes = shapely.get_num_coordinates(np.concatenate(rings))
-    found = np.empty((len(groups), 4))
+    found = np.empty((len(groups), 3))
     find_directions_of(
         np.ascontiguousarray(corners),
         np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),

@@ -31,24 +31,19 @@ ALIKE_SHARE = 0.7
 _SURENESS = 0.9
 """Own estimates are that much better than told: the fit of walls improves on them."""
 
-_SAMPLES_M2 = 80.0
-"""How strongly walls are held to the guess: square metres of lever for each square of the scatter of long chords by the
-variance of the guess. Chords scatter by the noise of their two ends, and one in seven samples is independent."""
 
-
-def share_directions(polygons: Polygons, found: FloatArray) -> tuple[FloatArray, FloatArray]:
+def share_directions(polygons: Polygons, found: FloatArray) -> FloatArray:
     """Let buildings lean on the directions of their neighbours.
 
     Args:
         polygons: Outlines, metres; shape (P,).
-        found: Main and second direction, standard error and scatter of each, degrees, as ``directions_of`` finds them;
-            shape (P, 4).
+        found: Main and second direction, and standard error of the main one, degrees, as ``directions_of`` finds them;
+            shape (P, 3).
 
     Returns:
-        Main and second direction of each, degrees; the direction to which neighbours draw the walls of each (degrees),
-        and how strongly (square metres of lever, 0 for lone buildings), as ``fit_walls`` takes it. Shape (P, 2) both.
+        Main and second direction of each, degrees; shape (P, 2).
     """
-    main, error, scatter = found[:, 0], _SURENESS * found[:, 2], found[:, 3]
+    main, error = found[:, 0], _SURENESS * found[:, 2]
     one, other = shapely.STRtree(polygons).query(polygons, predicate="dwithin", distance=REACH_M)
     apart = one != other
     one, other = one[apart], other[apart]
@@ -64,4 +59,4 @@ def share_directions(polygons: Polygons, found: FloatArray) -> tuple[FloatArray,
     guess_variance = ALIKE_DEG**2 + 1 / total
     directions = found[:, :2].copy()
     directions[:, 0] = (main + lean * error**2 / (error**2 + guess_variance)) % 90
-    return directions, np.column_stack([(main + lean) % 90, _SAMPLES_M2 * scatter**2 / guess_variance])
+    return directions

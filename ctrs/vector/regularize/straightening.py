@@ -47,7 +47,7 @@ def find_directions_of(
     sigma: float,
     directions: FloatArray,
 ) -> None:
-    """Write what ``directions_of`` finds of the polygons from ``first`` up to ``last``; shape (P, 4)."""
+    """Write what ``directions_of`` finds of the polygons from ``first`` up to ``last``; shape (P, 3)."""
     for polygon in range(first, last):
         points, begins = sample_building(
             corners, ring_offsets, polygon_offsets[polygon], polygon_offsets[polygon + 1], piece, sigma
@@ -77,7 +77,7 @@ def find_straying_of(
         )
         points -= np.array([points[:, 0].mean(), points[:, 1].mean()])
         directions = np.array(directions_of(points, begins, SPACING_M))
-        _, sizes, _, strays = _attempt(points, begins, directions, np.zeros(2), costs, np.inf)
+        _, sizes, _, strays = _attempt(points, begins, directions, costs, np.inf)
         straying[polygon] = strays if len(sizes) else np.nan
 
 
@@ -91,7 +91,6 @@ def straighten(
     piece: float,
     sigma: float,
     directions: FloatArray,
-    pulls: FloatArray,
     costs: FloatArray,
     by_noise: FloatArray,
     max_area_change: float,
@@ -109,7 +108,6 @@ def straighten(
         piece: Length of a pixel's side, metres.
         sigma: Of the smoothing along rings, metres.
         directions: Main and second direction of each polygon, degrees; shape (P, 2).
-        pulls: Where neighbours draw the main direction, degrees, and how strongly (``share_directions``); shape (P, 2).
         costs: Attempts, each with truncation, price of a corner, what a diagonal and what a free angle cost on top
             (infinite: there are none), weight of the tangent; shape (A, 5).
         by_noise: How far an outline strays from its walls (metres) decides more: below the first corners are cheaper,
@@ -129,7 +127,7 @@ def straighten(
         shell = begins[:2]
         for attempt in range(len(costs)):
             straight, sizes, turned, strays = _attempt(
-                points, shell, directions[polygon], pulls[polygon], costs[attempt], max_area_change
+                points, shell, directions[polygon], costs[attempt], max_area_change
             )
             if len(sizes):
                 break
@@ -149,9 +147,7 @@ def straighten(
                 prices = costs[again].copy()
                 prices[1:4] *= cheaper
                 prices[2:4] *= dearer
-                better_straight, better_sizes, _, _ = _attempt(
-                    kept, kept_begins, better, pulls[polygon], prices, max_area_change
-                )
+                better_straight, better_sizes, _, _ = _attempt(kept, kept_begins, better, prices, max_area_change)
                 if len(better_sizes):
                     break
             if len(better_sizes) or num_courts:
@@ -212,7 +208,6 @@ def _attempt(
     points: FloatArray,
     begins: IntArray,
     directions: FloatArray,
-    pull: FloatArray,
     costs: FloatArray,
     max_area_change: float,
 ) -> tuple[FloatArray, IntArray, FloatArray, float]:
@@ -252,9 +247,8 @@ def _attempt(
         offsets = np.concatenate((offsets, where))
         firsts = np.concatenate((firsts, begin))
         lasts = np.concatenate((lasts, end))
-    drawn_to = np.array([np.radians((pull[0] - directions[0] + 45) % 90 - 45), pull[1]])
     fitted_angles, fitted_offsets, turned, strays = fit_walls(
-        points, SPACING_M, begins, rings, families, offsets, firsts, lasts, angles, sets, drawn_to
+        points, SPACING_M, begins, rings, families, offsets, firsts, lasts, angles, sets
     )
     corners = np.empty((len(rings), 2))
     sizes = np.zeros(num_rings, np.int64)
