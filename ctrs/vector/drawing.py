@@ -118,6 +118,7 @@ def draw_block(
             right_angles_only=config.regularize == "fast",
             pixels=None if config.instances else _pixels(block, graph, wanted, outlined.regions[is_building]),
             straying_m=straying_m,
+            min_area_m2=config.smallest_polygon_m2,
             jobs=jobs,
             progress=progress,
         )

@@ -99,6 +99,7 @@ def regularize_buildings(
     pixels: PixelRuns | None = None,
     directions: FloatArray | None = None,
     straying_m: float = 0.0,
+    min_area_m2: float = 0.0,
     jobs: int | None = None,
     progress: Progress = no_progress,
 ) -> RegularizedBuildings:
@@ -113,6 +114,7 @@ def regularize_buildings(
         directions: Of each polygon as ``directions`` finds them, shape (P, 3); None: found here.
         straying_m: How far the outlines of the whole mask stray from straight walls, as ``straying_of`` measures it; 0:
             not known.
+        min_area_m2: No building is parted into smaller ones.
         jobs: Threads; None: as many as there are cores.
         progress: Told after each block of buildings.
     """
@@ -122,7 +124,8 @@ def regularize_buildings(
         directions = _directions(rings, pixel_m, threads)
     sources = np.arange(len(polygons))
     if pixels is not None:
-        polygons, sources = split_at_gaps(polygons, _gaps(pixels, directions, pixel_m, threads))
+        gaps = _gaps(pixels, directions, pixel_m, threads)
+        polygons, sources = split_at_gaps(polygons, gaps, min_area_m2=min_area_m2)
         parted = np.flatnonzero(np.bincount(sources)[sources] > 1)
         if len(parted):
             rings, directions = _Rings.of(polygons), directions[sources]

@@ -46,12 +46,13 @@ _MIN_PART_M2 = 10.0
 """What is smaller falls away with the cut."""
 
 
-def split_at_gaps(polygons: Polygons, gaps: FloatArray) -> tuple[Polygons, IntArray]:
+def split_at_gaps(polygons: Polygons, gaps: FloatArray, *, min_area_m2: float = 0.0) -> tuple[Polygons, IntArray]:
     """Cut polygons in two or more.
 
     Args:
         polygons: Ground metres along the pixel axes.
         gaps: Polygon, direction across the gap (radians), from and to where along it; shape (G, 4), polygons rising.
+        min_area_m2: A polygon of which a part would be smaller stays whole.
 
     Returns:
         Polygons, and the place among ``polygons`` that each comes from; those without gaps are the same objects.
@@ -71,7 +72,8 @@ def split_at_gaps(polygons: Polygons, gaps: FloatArray) -> tuple[Polygons, IntAr
             cut = shapely.difference(cut, _slab(cut, angle, start, end, reach))
         found = shapely.get_parts(cut)
         found = found[shapely.area(found) >= _MIN_PART_M2]
-        found = found if len(found) > 1 else polygons[owner : owner + 1]
+        if len(found) < 2 or shapely.area(found).min() < min_area_m2:
+            found = polygons[owner : owner + 1]
         parts.append(found)
         sources.append(np.full(len(found), owner))
         done = owner + 1

@@ -19,6 +19,10 @@ SPACING_M = 0.25
 _TURNED = 0.005
 """Radians: walls are chosen anew where the fit turned them by more."""
 
+_SHARP_COS, _MISSED = np.cos(np.radians(60.0)), 0.12
+"""Corners sharper than this angle are drawn only where no more than this share of a ring's area lies between it and the
+outline: diagonals across the steps of a small building make triangles of it."""
+
 
 @compiled
 def sample_building(
@@ -169,6 +173,31 @@ def straighten(
 
 
 @compiled
+def _is_sharp(ring: FloatArray) -> bool:
+    """Tell whether a ring has a corner below the least angle, inward or outward."""
+    for index in range(len(ring)):
+        back, ahead = ring[index - 2] - ring[index - 1], ring[index] - ring[index - 1]
+        if (back * ahead).sum() > _SHARP_COS * np.sqrt((back**2).sum() * (ahead**2).sum()):
+            return True
+    return False
+
+
+@compiled
+def _area_between(samples: FloatArray, ring: FloatArray) -> float:
+    """Return about how much area lies between even samples of a ring and the ring drawn for it, square metres."""
+    total = 0.0
+    for sample in samples:
+        least = np.inf
+        for index in range(len(ring)):
+            along = ring[index] - ring[index - 1]
+            off = sample - ring[index - 1]
+            place = min(1.0, max(0.0, (off * along).sum() / max((along**2).sum(), 1e-12)))
+            least = min(least, ((off - place * along) ** 2).sum())
+        total += np.sqrt(least)
+    return float(total * SPACING_M)
+
+
+@compiled
 def _taken(points: FloatArray, begins: IntArray, rings: npt.NDArray[np.bool_]) -> tuple[FloatArray, IntArray]:
     """Return the samples of chosen rings, and where each begins."""
     result = np.empty((0, 2))
@@ -257,9 +286,12 @@ def _attempt(
         straight, fair = meet(fitted_angles[walls], fitted_offsets[walls])
         if not fair or not is_simple(straight):
             return none
-        area = ring_area(points[begins[ring] : begins[ring + 1]])
+        part = points[begins[ring] : begins[ring + 1]]
+        area = ring_area(part)
         change = abs(ring_area(straight) - area)
         if change > max_area_change * abs(area):
+            return none
+        if _is_sharp(straight) and _area_between(part, straight) > _MISSED * abs(area):
             return none
         corners[walls] = straight
         sizes[ring] = len(walls)

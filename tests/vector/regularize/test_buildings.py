@@ -9,6 +9,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.features
 import shapely
 from affine import Affine
 from hypothesis import given, settings
@@ -82,6 +83,39 @@ def test_a_clean_l_with_a_court_comes_back_at_any_angle(turn: float, mode: str) 
     assert len(found.exterior.coords) == 7
     assert [len(ring.coords) for ring in found.interiors] == [5]
     assert shapely.hausdorff_distance(found, truth) < 0.15
+
+
+def test_the_smallest_area_holds_for_what_is_parted_at_gaps() -> None:
+    pair = np.zeros((120, 200), bool)
+    pair[30:90, 20:93] = pair[30:90, 97:170] = True  # two houses of 12 m x 14.6 m, 0.8 m apart
+    pair[50:56, 93:97] = True  # and a bridge that fuses them
+    assert len(straighten(pair)) == 2
+    (one,) = straighten(pair, VectorizeConfig(regularize="full", min_area_m2=300)).geometry
+    assert one.area > 340
+
+
+def test_noise_makes_no_triangles_of_small_l_shapes_and_wedges_stay() -> None:
+    rng = np.random.default_rng(1)
+    little = shapely.Polygon([(0, 0), (6, 0), (6, 3), (3, 3), (3, 6), (0, 6)])
+    wedge = shapely.Polygon([(0, 0), (18, 0), (0, 14)])
+    for shape, side_m, sharp in ((little, 13, 0), (wedge, 28, 9)):
+        mask = np.zeros((600, 600), bool)
+        step = side_m * 5
+        for row in range(600 // step):
+            for col in range(600 // step):
+                turned = shapely.affinity.rotate(shape, rng.uniform(0, 90))
+                x, y = turned.centroid.coords[0]
+                at = shapely.affinity.translate(turned, (col + 0.5) * side_m - x, (row + 0.5) * side_m - y)
+                mask |= rasterio.features.rasterize([at], (600, 600), transform=Affine.scale(0.2)).astype(bool)
+        waves = gaussian_filter(rng.normal(size=mask.shape), 3)
+        layer = straighten(gaussian_filter(mask * 1.0, 2) + 0.15 * waves / waves.std() > 0.5)
+        triangles = shapely.get_num_coordinates(layer.geometry) == 4
+        if sharp:
+            assert triangles.sum() >= sharp  # of 16
+            assert layer["regularization_iou"].min() > 0.88
+        else:
+            assert len(layer) >= 70
+            assert not triangles.any()
 
 
 def test_only_full_draws_chamfers_and_oblique_walls() -> None:

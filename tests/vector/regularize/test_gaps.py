@@ -88,6 +88,13 @@ def test_parts_keep_their_order_and_source() -> None:
     assert shapely.distance(parts[1], parts[2]) == pytest.approx(1.2)
 
 
+def test_no_building_is_parted_into_smaller_ones_than_asked_for() -> None:
+    given = np.array([shapely.box(0, 0, 21.2, 10)], object)
+    gaps = np.array([[0.0, 0.0, 10.0, 11.2]])
+    assert len(split_at_gaps(given, gaps, min_area_m2=99.0)[0]) == 2
+    assert len(split_at_gaps(given, gaps, min_area_m2=101.0)[0]) == 1
+
+
 def test_a_cut_that_leaves_one_building_is_none() -> None:
     given = np.array([shapely.box(0, 0, 20, 10)], object)
     parts, sources = split_at_gaps(given, np.array([[0.0, 0.0, 19.5, 20.5]]))
