@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -200,7 +201,7 @@ def predict(
         bounds=_rectangle(bounds),
         aoi=aoi,
         classes=_names(classes),
-        thresholds=tuple(_threshold(text) for text in threshold or ()),
+        thresholds=_thresholds(threshold or ()),
         confidence=confidence,
         probabilities=probabilities,
         device=device,
@@ -317,6 +318,15 @@ def _names(text: str | None) -> tuple[str, ...]:
     if text is not None and not names:
         raise UsageError(f"--classes {text!r} found, expected names of classes, joined by commas")
     return names
+
+
+def _thresholds(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    found = tuple(_threshold(text) for text in texts)
+    named = [name for name, _ in found]
+    twice = [text for text, name in zip(texts, named, strict=True) if named.count(name) > 1]
+    if twice:
+        raise UsageError(f"--threshold {' and '.join(twice)} found, expected one probability for each class")
+    return found
 
 
 def _threshold(text: str) -> tuple[str, float]:

@@ -112,3 +112,9 @@ def test_scenes_as_one_raster(each: bool, called: Callable[..., SimpleNamespace]
     found = called("b.tif", "--mosaic", "each" if each else "one", "-o", "masks", "--overlap", "0.5")
     assert (found.scenes, found.out, found.each) == (["scene.tif", "b.tif"], Path("masks"), each)
     assert found.config == PredictConfig(overlap=0.5)
+
+
+def test_two_thresholds_of_a_class_are_told_as_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "scene.tif", "--threshold", "building=0.50", "--threshold", "building=0.6"]) == 2
+    found = " ".join(capsys.readouterr().err.split())
+    assert "--threshold building=0.50 and building=0.6 found, expected one probability for each class" in found
