@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ctrs.errors import InputNotFoundError, RasterError, UsageError
@@ -11,6 +11,7 @@ from ctrs.raster.cog import CLASSES_TAG
 from ctrs.raster.confidence import CONFIDENCE_TAG
 from ctrs.raster.geotiff import open_raster
 from ctrs.raster.names import file_name, is_virtual, local_file, shown, source_path
+from ctrs.report.png import is_own_png
 from ctrs.tiles.archives import is_zip, list_archive
 
 SCENE_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jpg", ".jpeg", ".png", ".jp2", ".img"})
@@ -18,7 +19,14 @@ SCENE_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jpg", ".jpeg", ".png", ".
 
 _MASK_SUFFIX = "_mask"
 _OWN_SUFFIXES = (_MASK_SUFFIX, "_confidence", "_probabilities")
-_OWN_TAGS = frozenset({CLASSES_TAG, CONFIDENCE_TAG, "CTRS_PROBABILITIES"})
+_OWN_TAGS = {
+    CLASSES_TAG: "a mask",
+    CONFIDENCE_TAG: "a confidence",
+    "CTRS_PROBABILITIES": "a raster of probabilities",
+    "CTRS_ERRORS": "an error map",
+}
+"""Tags by which ctrs knows the rasters that it wrote, and what they are."""
+
 _GEOTIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 
 _PACKED = ("zip://", "zip+", "/vsizip/")
@@ -142,7 +150,7 @@ def _scenes_in_folder(folder: Path) -> Sequence[Path]:
     ]
     scenes = [path for path in rasters if not _is_own(path)]
     if not scenes:
-        masks = f" but {len(rasters)} masks of ctrs" if rasters else ""
+        masks = f" but {len(rasters)} files that ctrs wrote" if rasters else ""
         raise InputNotFoundError(
             f"{folder}: no rasters found{masks}; expected files ending in {', '.join(sorted(SCENE_SUFFIXES))}"
         )
@@ -162,8 +170,19 @@ def _scenes_in_archive(archive: Path) -> Sequence[Path]:
     return scenes
 
 
+def own_product(tags: Mapping[str, str]) -> str | None:
+    """Return what ctrs wrote, by the tags of a raster; None where it is not from ctrs.
+
+    >>> own_product({"CTRS_CLASSES": "[]"})
+    'a mask'
+    """
+    return next((product for tag, product in _OWN_TAGS.items() if tag in tags), None)
+
+
 def _is_own(path: Path) -> bool:
-    """Tell whether a file is a mask, confidence or probabilities that ctrs wrote."""
+    """Tell whether a file is a mask, confidence, probabilities, error map or figure that ctrs wrote."""
+    if path.suffix.lower() == ".png":
+        return is_own_png(path)
     if path.suffix.lower() not in _GEOTIFF_SUFFIXES:
         return False
     if not path.stem.endswith(_OWN_SUFFIXES):
@@ -176,6 +195,6 @@ def _is_own(path: Path) -> bool:
             return False
     try:
         with open_raster(path) as dataset:
-            return not _OWN_TAGS.isdisjoint(dataset.tags())
+            return own_product(dataset.tags()) is not None
     except RasterError:
         return False

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 DESCRIPTION_KEY = "ctrs"
 """Text chunk of the PNG that holds the description."""
 
+_SOFTWARE_KEY, _SOFTWARE = "Software", "ctrs"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MARK = f"tEXt{_SOFTWARE_KEY}\0{_SOFTWARE}".encode()
+_HEAD_BYTES = 4096
+"""Beginning of a PNG in which the mark is looked for; ``save_png`` and ``save_image`` write it before all else."""
+
 
 def save_png(figure: Figure, path: Path, description: dict[str, Any] | None = None) -> Path:
     """Write a figure so that it is either whole or absent; the same figure gives the same bytes.
@@ -34,7 +40,7 @@ def save_png(figure: Figure, path: Path, description: dict[str, Any] | None = No
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    metadata: dict[str, str | None] = {"Software": None}
+    metadata = {_SOFTWARE_KEY: _SOFTWARE}
     if description is not None:
         metadata[DESCRIPTION_KEY] = json.dumps(description, allow_nan=False)
     FigureCanvasAgg(figure)
@@ -54,7 +60,11 @@ def save_image(image: Image.Image, path: Path) -> Path:
     Raises:
         OutputError: The picture cannot be written.
     """
-    return _write_whole(path, lambda staged: image.save(staged, format="PNG"))
+    from PIL.PngImagePlugin import PngInfo
+
+    marks = PngInfo()
+    marks.add_text(_SOFTWARE_KEY, _SOFTWARE)
+    return _write_whole(path, lambda staged: image.save(staged, format="PNG", pnginfo=marks))
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> Path:
@@ -68,6 +78,16 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> Path:
             staged.unlink(missing_ok=True)
         raise OutputError(f"{path}: picture not written ({error.strerror or error}); choose another place") from error
     return path
+
+
+def is_own_png(path: Path) -> bool:
+    """Tell whether a file is a picture that ``save_png`` or ``save_image`` wrote, by its beginning."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError:
+        return False
+    return head.startswith(_SIGNATURE) and _MARK in head
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
