@@ -142,7 +142,8 @@ def _predict_each(
     progress: Progress,
     command: Sequence[str] | None,
 ) -> list[Path]:
-    with open_scene(mosaic.path, predictor.bands, config, model_gsd=predictor.pixel_size_m) as whole:
+    unmapped = replace(config, window_px=None)  # windows are judged where they are used
+    with open_scene(mosaic.path, predictor.bands, unmapped, model_gsd=predictor.pixel_size_m) as whole:
         job = fingerprint(_job(predictor, whole, config))
         cuts = _cuts(mosaic, masks, whole, job)
         config = replace(config, bidx=whole.bidx)  # of each scene too
@@ -215,7 +216,7 @@ def _cuts(mosaic: Mosaic, masks: Sequence[Path], whole: SceneSource, job: str) -
 def _write_cut(cut: _Cut, mosaic_mask: Path, predictor: Predictor, config: PredictConfig) -> None:
     """Write the mask of a scene, and what is wanted beside it, from those of the mosaic."""
     # The scene's own pixels are asked for their validity alone; where it lies is known.
-    own = replace(config, bounds=None, aoi=None, gsd=None)
+    own = replace(config, bounds=None, aoi=None, gsd=None, window_px=None)
     with (
         open_scene(cut.scene, predictor.bands, own) as source,
         partial_work(cut.mask, cut.job, overwrite=config.overwrite or not config.resume) as work,

@@ -21,10 +21,11 @@ import shapely
 from rasterio.enums import ColorInterp
 
 from ctrs.config import PredictConfig
-from ctrs.errors import BandMismatchError, DataWarning, RasterError
+from ctrs.errors import BandMismatchError, DataWarning, OptionWarning, RasterError, UsageError
 from ctrs.inference.pixels import BlockRows, FindWanted
 from ctrs.inference.provenance import describe_grid, describe_inputs, input_files
 from ctrs.inference.scene_place import area_of, gsd_factor, pixel_size_m, whole_pixels, window_of_bounds
+from ctrs.inference.scenes import own_product
 from ctrs.jobs import write_text
 from ctrs.raster.alpha import MAX_ALPHA_VALUES, bands_for, odd_alpha
 from ctrs.raster.bands import Bands
@@ -272,7 +273,8 @@ def open_scene(
     Args:
         src: File, any name that GDAL understands, or path of a mosaic from ``ctrs.raster.mosaic_parts``.
         bands: What the network knows.
-        config: Of which bands, bounds, area of interest, ground pixel and what to do about damage matter here.
+        config: Of which bands, bounds, area of interest, ground pixel, window (far larger than what is mapped, it
+            brings a warning) and what to do about damage matter here.
         model_gsd: Ground metres of a pixel that the network was trained with; None where they are unknown.
 
     Raises:
@@ -280,11 +282,12 @@ def open_scene(
         RasterError: It is not readable, or has no place where one is needed, or lies elsewhere.
         BandMismatchError: Its bands or dtype differ from those that the network knows.
         DataError: The area of interest is not readable, or lies elsewhere.
-        UsageError: The ground pixel asked for cannot be had.
+        UsageError: It is a product of ctrs, or the ground pixel asked for cannot be had.
     """
     config = config or PredictConfig()
     path = source_path(src) if isinstance(src, str) else src
     with open_raster(path) as dataset:
+        _refuse_own(dataset, path)
         bidx = config.bidx or bands_for(dataset, bands.count)
         check_bands(dataset, bidx)
         _refuse_palette(dataset, bidx, bands, path)
@@ -305,10 +308,35 @@ def open_scene(
             gsd_factor=1.0 if config.gsd is None else gsd_factor(grid, config.gsd, model_gsd, path),
             skip_unreadable=config.skip_unreadable,
         )
+        if config.window_px is not None:
+            _warn_of_padding(source, config.window_px)
         try:
             yield source
         finally:
             source.close()
+
+
+def _refuse_own(dataset: rasterio.DatasetReader, path: Path) -> None:
+    """Refuse what ctrs wrote: a shell that expands a pattern names masks beside the scenes, too."""
+    product = own_product(dataset.tags())
+    if product is not None:
+        raise UsageError(
+            f"{shown(path)}: is {product} that ctrs wrote, no scene; name the folder, or quote the pattern, "
+            "and what ctrs wrote is passed over"
+        )
+
+
+def _warn_of_padding(source: SceneSource, window_px: int) -> None:
+    """Warn of a window far larger than what is mapped, both in pixels that the network sees."""
+    height, width = (math.ceil(edge * source.gsd_factor) for edge in source.grid.shape)
+    longer = max(height, width)
+    if window_px > 2 * longer:
+        warnings.warn(
+            f"{source.shown}: window {window_px} px is larger than what is mapped ({height} x {width} px), most of it "
+            f"is padding; --window {longer} covers it too, with less memory and time",
+            OptionWarning,
+            stacklevel=4,
+        )
 
 
 def _refuse_palette(dataset: rasterio.DatasetReader, bidx: tuple[int, ...], bands: Bands, path: Path) -> None:

@@ -13,7 +13,7 @@ from affine import Affine
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import PredictConfig
-from ctrs.errors import GridMismatchError, OutputExistsError, RasterError, UsageError
+from ctrs.errors import GridMismatchError, OptionWarning, OutputExistsError, RasterError, UsageError
 from ctrs.inference.scene_mosaic import predict_mosaic
 from ctrs.inference.scene_source import open_scene
 from ctrs.raster.cog import read_class_tag
@@ -358,3 +358,11 @@ def test_the_log_lists_the_files(tmp_path, edges, cut_scene, scene, each):
     ]
     for mask in masks:
         assert json.loads(mask.with_suffix(".json").read_text())["files"] == expected
+
+
+def test_a_window_is_held_against_the_whole_once(tmp_path, edges, cut_scene, scene):
+    parts = cut_scene(scene, QUARTERS)
+    predict_mosaic(edges, parts, tmp_path / "fits", PredictConfig(window_px=300), each=True)  # warnings are errors
+    with pytest.warns(OptionWarning, match=r"window 480 px is larger .* --window 230 covers it") as told:
+        predict_mosaic(edges, parts, tmp_path / "padded", PredictConfig(window_px=480), each=True)
+    assert len(told) == 1

@@ -9,7 +9,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 
 from ctrs.config import PredictConfig
-from ctrs.errors import BandMismatchError, DataError, InputNotFoundError, RasterError, UsageError
+from ctrs.errors import BandMismatchError, DataError, InputNotFoundError, OptionWarning, RasterError, UsageError
 from ctrs.inference.scene_place import gsd_factor, window_of_bounds
 from ctrs.inference.scene_source import open_scene
 from ctrs.raster.bands import Bands
@@ -383,3 +383,16 @@ def test_a_virtual_raster_of_two_zones_is_refused(write_scene, pixels, make_iden
         open_scene(tmp_path / "city.vrt", make_identity().bands),
     ):
         pass
+
+
+@pytest.mark.parametrize("gsd", [None, 0.5])
+def test_a_window_that_would_be_mostly_padding_is_told(write_scene, make_identity, gsd):
+    scene = write_scene(np.zeros((3, 20, 30), np.uint8), transform=Affine(1, 0, 5e5, 0, -1, 5.4e6))
+    factor = 1 if gsd is None else 2
+    told = rf"window 256 px is larger than .* \({20 * factor} x {30 * factor} px\).* --window {30 * factor} covers"
+    bands = make_identity().bands
+    with pytest.warns(OptionWarning, match=told), open_scene(scene, bands, PredictConfig(window_px=256, gsd=gsd)):
+        pass
+    for config in (PredictConfig(window_px=60 * factor, gsd=gsd), PredictConfig(gsd=gsd)):
+        with open_scene(scene, bands, config):  # warnings are errors
+            pass

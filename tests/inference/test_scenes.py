@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from matplotlib.figure import Figure
+from PIL import Image
 
 from ctrs.errors import CtrsError, InputNotFoundError, UsageError
+from ctrs.evaluation.error_map import ERRORS_TAG
 from ctrs.inference.scenes import mask_path, mask_paths, scenes_in
 from ctrs.raster.geotiff import open_raster
+from ctrs.report.png import save_image, save_png
 
 
 def test_masks_go_beside_the_scene_unless_told_otherwise(tmp_path):
@@ -102,8 +107,23 @@ def test_a_scene_that_is_named_twice_is_mapped_once(city):
     assert names(scenes_in([city / "a.tif", f"{city}/a*.tif", city]), city) == ["a.tif", "b.TIF"]
 
 
-def test_a_mask_that_is_named_is_a_scene(city):
+def test_a_mask_that_is_named_is_told_as_such(city, make_identity):
     assert names(scenes_in([city / "town.tif"]), city) == ["town.tif"]
+    with pytest.raises(UsageError, match=r"town\.tif: is a mask that ctrs wrote, no scene; .* quote the pattern"):
+        make_identity().predict_raster(city / "town.tif", city / "town_mask.tif")
+
+
+def test_figures_and_error_maps_of_ctrs_are_no_scenes(city, write_scene):
+    save_image(Image.new("RGB", (8, 8)), city / "confusion.png")
+    save_png(Figure(figsize=(1, 1)), city / "curves.png", {"fingerprint": "x" * 5000})
+    Image.new("RGB", (8, 8)).save(city / "photo.png")
+    with rasterio.open(write_scene(np.zeros((3, 8, 8), np.uint8), "city/wrong.tif"), "r+") as file:
+        file.update_tags(**{ERRORS_TAG: "[]"})
+    assert names(scenes_in([city]), city) == ["a.tif", "b.TIF", "photo.png"]
+    assert names(scenes_in([str(city / "*.png")]), city) == ["photo.png"]
+    (city / "photo.png").unlink()
+    with pytest.raises(InputNotFoundError, match=r"\*\.png: 2 files, all written by ctrs found"):
+        scenes_in([str(city / "*.png")])
 
 
 def test_a_pattern_that_fits_nothing_is_one_clear_line(city):
