@@ -40,13 +40,13 @@ def partial_dir(final: Path) -> Path:
 
 
 def describe_file(path: Path | str) -> dict[str, Any]:
-    """Identify an input by absolute path, size and time of change; a path that is no local file by its text alone."""
+    """Identify an input by true path, size and time of change; a path that is no local file by its text alone."""
     local = Path(path)
     try:
         stat = local.stat()
     except OSError:
         return {"path": str(path)}
-    return {"path": str(local.absolute()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return {"path": str(local.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def hash_file(path: Path) -> str:

@@ -60,6 +60,17 @@ def test_describe_file_sees_changes(tmp_path):
     assert jobs.describe_file("/vsicurl/https://host/scene.tif") == {"path": "/vsicurl/https://host/scene.tif"}
 
 
+def test_a_file_is_the_same_however_its_path_is_spelled(tmp_path, monkeypatch):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    path = folder / "scene.tif"
+    path.write_bytes(b"abc")
+    (tmp_path / "link.tif").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    spelled = ["scenes/scene.tif", folder / ".." / "scenes" / "scene.tif", "link.tif"]
+    assert [jobs.describe_file(name) for name in spelled] == [jobs.describe_file(path)] * 3
+
+
 def test_a_finished_file_leaves_nothing_beside_it(tmp_path):
     final = tmp_path / "maps" / "scene_mask.tif"
     with jobs.partial_work(final, "job") as work:

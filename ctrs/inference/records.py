@@ -5,12 +5,14 @@ They are written when the mask is whole but not yet in place: a mask that stands
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from ctrs.errors import CtrsError
-from ctrs.inference.prediction_log import PredictionLog, log_path, mapped_at, write_log
+from ctrs.errors import CtrsError, OutputExistsError
+from ctrs.inference.prediction_log import KIND, PredictionLog, log_path, mapped_at, write_log
 from ctrs.raster.cog import read_class_tag
 from ctrs.raster.confidence import confidence_path
 from ctrs.raster.geotiff import open_raster
@@ -38,6 +40,29 @@ class WantedRecords:
     stac: bool = False
 
 
+def refuse_foreign_records(dst: Path, wanted: WantedRecords) -> None:
+    """Refuse to replace files where records go that ctrs did not write for a mask, whatever the user allows.
+
+    Args:
+        dst: Where the mask stands, or will stand.
+        wanted: What is to be written beside the log.
+
+    Raises:
+        OutputExistsError: Such a file stands there.
+    """
+    own = {log_path(dst): _is_own_log(log_path(dst))}
+    if wanted.style:
+        own[style_path(dst)] = _has_own_style(dst)
+    if wanted.stac:
+        own[mask_item_path(dst)] = is_own_item(mask_item_path(dst))
+    for path, is_own in own.items():
+        if path.exists() and not is_own:
+            raise OutputExistsError(
+                f"{path}: stands there and is not what ctrs predict wrote for this mask, so it is not replaced; choose "
+                "another name with -o, or move it away"
+            )
+
+
 def write_records(staged: Path, dst: Path, log: PredictionLog, wanted: WantedRecords) -> tuple[Path, ...]:
     """Write the records of a mask that is about to be put in place.
 
@@ -56,7 +81,7 @@ def write_records(staged: Path, dst: Path, log: PredictionLog, wanted: WantedRec
     written = [write_log(dst, log)]
     if wanted.style or _has_own_style(dst):
         written.append(write_style(staged, final=dst))
-    if wanted.stac or mask_item_path(dst).exists():  # an item of the mask before would tell of another file
+    if wanted.stac or is_own_item(mask_item_path(dst)):  # an item of the mask before would tell of another file
         written.append(write_mask_item(staged, _origin(dst, wanted, datetime.now(UTC)), final=dst))
     return tuple(written)
 
@@ -80,6 +105,25 @@ def complete_records(dst: Path, wanted: WantedRecords) -> tuple[Path, ...]:
     if wanted.stac:
         written.append(write_mask_item(dst, _origin(dst, wanted, mapped_at(dst))))
     return tuple(written)
+
+
+def _is_own_log(path: Path) -> bool:
+    return _read_object(path).get("kind") == KIND
+
+
+def is_own_item(path: Path) -> bool:
+    """Tell whether a file is a STAC item that ctrs wrote."""
+    properties = _read_object(path).get("properties")
+    return isinstance(properties, dict) and "ctrs" in (properties.get("processing:software") or {})
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file, empty where it holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _has_own_style(dst: Path) -> bool:

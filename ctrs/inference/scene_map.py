@@ -31,7 +31,7 @@ from ctrs.inference.provenance import (
     options_text,
     result_options,
 )
-from ctrs.inference.records import WantedRecords, complete_records, write_records
+from ctrs.inference.records import WantedRecords, complete_records, refuse_foreign_records, write_records
 from ctrs.inference.row_files import RowFiles, is_finished
 from ctrs.inference.rows import FinishedRows
 from ctrs.inference.scene_source import SceneSource, open_scene
@@ -127,6 +127,7 @@ def map_scene(
         job = fingerprint(_job(predictor, config, options, described))
         if dst.exists() and any(dst.samefile(file) for file in source.files if file.exists()):
             raise UsageError(f"{dst}: is the scene itself, or a part of it; choose another output with -o")
+        refuse_foreign_records(dst, wanted)
         if is_finished(dst, job, products, overwrite=config.overwrite):
             log.info("%s: exists and is the result of the same job; nothing to do", dst)
             complete_records(dst, wanted)

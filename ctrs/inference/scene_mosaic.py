@@ -17,7 +17,7 @@ from ctrs.errors import UsageError
 from ctrs.inference.prediction_log import copy_log
 from ctrs.inference.products import Products
 from ctrs.inference.provenance import SOURCE_TAG
-from ctrs.inference.records import WantedRecords, complete_records
+from ctrs.inference.records import WantedRecords, complete_records, is_own_item, refuse_foreign_records
 from ctrs.inference.row_files import StagedFiles, is_finished, outputs
 from ctrs.inference.scene_source import SceneSource, open_scene
 from ctrs.inference.scenes import check_mask_name, mask_paths, scenes_in
@@ -151,6 +151,8 @@ def _predict_each(
     if left_out:
         log.info("%d of %d scenes lie beside the bounds or the area of interest and get no mask", left_out, len(masks))
     products = Products.for_config(predictor.classes, config)
+    for cut in cuts:
+        refuse_foreign_records(cut.mask, _records(cut, predictor, config))
     missing = [cut for cut in cuts if not is_finished(cut.mask, cut.job, products, overwrite=config.overwrite)]
     for cut in cuts:
         if cut not in missing:
@@ -248,7 +250,7 @@ def _write_cut(cut: _Cut, mosaic_mask: Path, predictor: Predictor, config: Predi
         staged = StagedFiles(mask=mask, beside=tuple(beside))
         staged.publish(work, cut.job, before_mask=lambda: copy_log(mosaic_mask, cut.mask, scene=cut.scene))
     wanted = _records(cut, predictor, config)
-    if item_path(cut.mask).exists():  # it tells of another file, the mask before
+    if is_own_item(item_path(cut.mask)):  # it tells of another file, the mask before
         item_path(cut.mask).unlink()
         wanted = replace(wanted, stac=True)
     if wanted.style:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from ctrs.errors import OutputError
+from ctrs.errors import OutputError, OutputExistsError
 from ctrs.inference.guard import Difference
 from ctrs.inference.prediction_log import (
     PhaseClock,
@@ -24,7 +24,7 @@ from ctrs.inference.prediction_log import (
     without_secrets,
     write_log,
 )
-from ctrs.inference.records import WantedRecords, complete_records, write_records
+from ctrs.inference.records import WantedRecords, complete_records, refuse_foreign_records, write_records
 from ctrs.memory import process_memory
 from ctrs.raster.windows import PixelWindow
 from tests.report.masks import UTM, write_mask
@@ -172,9 +172,40 @@ def test_the_log_alone_is_written_unless_more_is_wanted(tmp_path: Path) -> None:
 def test_an_item_of_the_mask_before_is_brought_up_to_date(tmp_path: Path) -> None:
     staged, dst = staged_mask(tmp_path)
     stale = tmp_path / "town_mask.stac.json"
-    stale.write_text("{}")
+    stale.write_text('{"properties": {"processing:software": {"ctrs": "0.0.1"}}}')
     write_records(staged, dst, make_log(), WantedRecords(scene=tmp_path / "gone.tif", weights=tmp_path / "gone"))
     assert read(stale)["assets"]["mask"]["file:size"] == staged.stat().st_size
+
+
+def test_an_item_that_others_wrote_stays(tmp_path: Path) -> None:
+    staged, dst = staged_mask(tmp_path)
+    theirs = tmp_path / "town_mask.stac.json"
+    theirs.write_text('{"properties": {"title": "mine"}}')
+    write_records(staged, dst, make_log(), WantedRecords(scene=None, weights=None))
+    assert theirs.read_text() == '{"properties": {"title": "mine"}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("town_mask.json", '{"type": "FeatureCollection", "features": []}'),
+        ("town_mask.json", "[1]"),
+        ("town_mask.qml", "<qgis/>"),
+        ("town_mask.stac.json", '{"type": "Feature", "properties": {}}'),
+    ],
+)
+def test_what_others_wrote_where_records_go_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    mask = write_mask(tmp_path / "town_mask.tif")
+    wanted = WantedRecords(scene=write_town(tmp_path), weights=None, style=True, stac=True)
+    refuse_foreign_records(mask, wanted)
+    write_log(mask, make_log())
+    complete_records(mask, wanted)
+    refuse_foreign_records(mask, wanted)  # our own
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(OutputExistsError, match=rf"{name}: stands there and is not what ctrs predict wrote"):
+        refuse_foreign_records(mask, wanted)
+    if not name.endswith("_mask.json"):
+        refuse_foreign_records(mask, WantedRecords(scene=None, weights=None))  # nothing goes there
 
 
 def test_a_finished_mask_gets_what_is_wanted_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -185,8 +216,5 @@ def test_a_finished_mask_gets_what_is_wanted_and_stays_as_it_is(tmp_path: Path) 
     assert [path.name for path in complete_records(mask, wanted)] == ["town_mask.qml", "town_mask.stac.json"]
     item = read(tmp_path / "town_mask.stac.json")
     assert item["properties"]["created"] == read(log_path(mask))["ended"].replace("+00:00", "Z")
-    (tmp_path / "town_mask.qml").write_text("of another mask", encoding="utf-8")
-    complete_records(mask, wanted)
-    assert "of another mask" not in (tmp_path / "town_mask.qml").read_text(encoding="utf-8")
     assert complete_records(mask, WantedRecords(scene=None, weights=None)) == ()
     assert (mask.read_bytes(), log_path(mask).read_bytes()) == before
