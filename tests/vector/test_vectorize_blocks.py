@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,40 @@ def test_a_log_of_another_program_is_not_read_into_a_new_geopackage(write_mask, 
     assert not out.exists()
     log.write_bytes(b"")
     vectorize(mask, out, VectorizeConfig(overwrite=overwrite))
+
+
+EDITING = """
+import sqlite3, sys
+layer = sqlite3.connect(sys.argv[1])
+layer.execute("PRAGMA journal_mode=WAL")
+layer.execute("BEGIN IMMEDIATE")
+layer.execute("UPDATE gpkg_contents SET description = 'mine'")
+print("open", flush=True)
+sys.stdin.readline()
+layer.commit()
+layer.close()
+"""
+
+
+def test_a_geopackage_that_another_program_has_open_is_not_replaced(write_mask, tmp_path) -> None:
+    mask, out = write_mask(town(4)), tmp_path / "a.gpkg"
+    vectorize(mask, out)
+    again = VectorizeConfig(min_area_m2=30, overwrite=True)
+    command = [sys.executable, "-c", EDITING, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as editor:
+        assert editor.stdout is not None
+        assert editor.stdout.readline() == "open\n"
+        assert (tmp_path / "a.gpkg-wal").stat().st_size == 0  # nothing is committed yet
+        with pytest.raises(OutputExistsError, match=r"a\.gpkg-wal: exists, so another program .* has a\.gpkg open"):
+            vectorize(mask, out, again)
+        editor.communicate("\n")
+    with closing(sqlite3.connect(out)) as layer:
+        assert layer.execute("SELECT description FROM gpkg_contents").fetchall() == [("mine",)]
+    vectorize(mask, out, again)
+    assert not (tmp_path / "a.gpkg-wal").exists()
+    with closing(sqlite3.connect(out)) as layer:
+        assert layer.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert layer.execute("SELECT description FROM gpkg_contents").fetchall() != [("mine",)]
 
 
 MEASURE = """

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,8 @@ def write_layer(parts: Iterable[LayerPart], work: PartialWork, facts: LayerFacts
         ) from error
     if staged.suffix.lower() == ".shp":
         _publish_siblings(work, staged)
+    if staged.suffix.lower() == ".gpkg":
+        _refuse_open_geopackage(work.final)  # it may have been opened meanwhile
     work.publish(staged)
 
 
@@ -113,13 +117,7 @@ def check_siblings(path: Path, *, overwrite: bool) -> None:
         OutputExistsError: With the file that is in the way.
     """
     if path.suffix.lower() == ".gpkg":
-        for suffix in _GEOPACKAGE_LOGS:
-            log = path.with_name(path.name + suffix)
-            if log.is_file() and log.stat().st_size:
-                raise OutputExistsError(
-                    f"{log}: exists, so another program (QGIS?) has {path.name} open or left it unfinished; save and "
-                    "close it there, then run the same command again, or choose another name with -o"
-                )
+        _refuse_open_geopackage(path)
     if overwrite or path.suffix.lower() != ".shp" or path.exists() or path.with_suffix(SHAPEFILE_JOB).exists():
         return
     for suffix in SHAPEFILE_PARTS:
@@ -128,6 +126,34 @@ def check_siblings(path: Path, *, overwrite: bool) -> None:
                 f"{part}: exists and is no part of a Shapefile of ctrs; pass --overwrite to replace it, or another "
                 "name with -o"
             )
+
+
+def _refuse_open_geopackage(path: Path) -> None:
+    """Refuse a GeoPackage that another program has open for writing, or left with a log."""
+    logs = [path.with_name(path.name + suffix) for suffix in _GEOPACKAGE_LOGS]
+    found = next((log for log in logs if log.is_file() and log.stat().st_size), None)
+    if found is None and logs[0].is_file() and _is_open_elsewhere(path):
+        found = logs[0]
+    if found is not None:
+        raise OutputExistsError(
+            f"{found}: exists, so another program (QGIS?) has {path.name} open or left it unfinished; save and "
+            "close it there, then run the same command again, or choose another name with -o"
+        )
+
+
+def _is_open_elsewhere(path: Path) -> bool:
+    """Tell whether another connection holds a database with a write-ahead log; where none does, the empty log goes."""
+    if not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0)) as database:
+            # Leaving the write-ahead mode takes the file for itself, which no other connection may have then.
+            database.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)
+    except sqlite3.DatabaseError:
+        return False
+    return False
 
 
 def read_columns(path: Path, columns: list[str]) -> dict[str, npt.NDArray[Any]]:
