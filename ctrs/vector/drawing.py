@@ -136,6 +136,7 @@ def draw_block(
         smooth=config.smooth_m if _others(wanted) else 0.0,
         straight=is_building,
         frame=(0.0, 0.0, grid.width * scale[0], grid.height * scale[1]) if _others(wanted) else None,
+        whole=all_wanted,
         progress=progress,
     )
     if config.regularize == "none":

@@ -103,6 +103,11 @@ class Arcs:
         """Number of arcs."""
         return len(self.offsets) - 1
 
+    @property
+    def is_outer(self) -> Flags:
+        """True for the arcs with a polygon on one side alone; shape (A,)."""
+        return np.asarray((self.sides == NO_POLYGON).any(axis=1))
+
     def lines(self) -> Geometries:
         """Return the arcs as linestrings."""
         return lines_of(self.xy, self.offsets)

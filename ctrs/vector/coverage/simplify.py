@@ -49,6 +49,7 @@ def simplify_coverage(
     smooth: float = 0.0,
     straight: npt.NDArray[np.bool_] | None = None,
     frame: tuple[float, float, float, float] | None = None,
+    whole: bool = False,
     progress: Progress = no_progress,
 ) -> Geometries:
     """Simplify polygons whose interiors are disjoint, and keep them so.
@@ -59,6 +60,7 @@ def simplify_coverage(
         smooth: Wave length, in coordinate units, below which arcs are evened out before they are simplified; 0: none.
         straight: Polygons whose borders are not smoothed (buildings); None: none of them; shape (P,).
         frame: Least x, least y, greatest x, greatest y of the raster: what lies on its edge stays there. None: no edge.
+        whole: The polygons are all that the raster shows: where they end there are no data, and nothing is smoothed.
         progress: Told after each round.
 
     Returns:
@@ -72,7 +74,7 @@ def simplify_coverage(
         alone[:] = False
     result = polygons.copy()
     level = np.zeros(len(polygons), np.int64)
-    touching = _Touching(polygons, np.flatnonzero(~alone), tolerance, smooth, straight, frame)
+    touching = _Touching(polygons, np.flatnonzero(~alone), tolerance, smooth, straight, frame, whole)
     pending = np.ones(len(polygons), bool)
     while pending.any():
         for number, share in enumerate(_SHARES):
@@ -112,6 +114,7 @@ class _Touching:
         smooth: float,
         straight: npt.NDArray[np.bool_] | None,
         frame: tuple[float, float, float, float] | None,
+        whole: bool,
     ) -> None:
         self.members = members
         if not len(members):
@@ -123,6 +126,8 @@ class _Touching:
         if smooth > 0:
             kept = np.zeros(len(members), bool) if straight is None else straight[members]
             self.smoothed = ~self.arcs.on_frame & ~self.arcs.of_polygons(kept)
+            if whole:
+                self.smoothed &= ~self.arcs.is_outer
         self.level = np.zeros(self.arcs.count, np.int64)
         self.lines = self.arcs.lines()
         self.stale = np.ones(self.arcs.count, bool)

@@ -84,3 +84,17 @@ def test_borders_of_straight_polygons_are_not_smoothed() -> None:
     result = simplify_coverage(polygons, 0.5, smooth=8.0, straight=straight, frame=(0.0, 0.0, 100.0, 100.0))
     assert shapely.equals_exact(shapely.normalize(result[straight]), shapely.normalize(plain[straight])).all()
     assert not shapely.equals(result, plain)[~straight].all()
+
+
+def test_where_the_data_end_nothing_is_smoothed() -> None:
+    labels = np.ones((100, 100), np.uint8)
+    rows, cols = np.mgrid[:100, :100]
+    labels[cols > 60 + 6 * np.sin(rows / 4)] = 2
+    polygons, size = coverage(labels), (0.0, 0.0, 100.0, 100.0)
+    hole = shapely.box(20, 30, 50, 70)
+    polygons[0] = shapely.difference(polygons[0], hole)  # a rectangle without data
+    kept = simplify_coverage(polygons, 0.5, smooth=20.0, frame=size, whole=True)
+    assert shapely.union_all(kept).symmetric_difference(shapely.box(*size).difference(hole)).area < 1e-6
+    assert shapely.get_num_coordinates(kept).sum() < shapely.get_num_coordinates(polygons).sum()  # but the border is
+    rounded = simplify_coverage(polygons, 0.5, smooth=20.0, frame=size)
+    assert shapely.intersection(shapely.union_all(rounded), hole).area > 1
