@@ -130,13 +130,16 @@ def vectorize(
     from ctrs.memory import share_one_arena
 
     share_one_arena()
-    from ctrs.vector import polygons_path
+    from ctrs.vector import check_mask, polygons_path
     from ctrs.vector import vectorize as vectorize_mask
 
     targets = [polygons_path(mask) for mask in masks]
     if out is not None:
         targets = [out / target.name if into_folder else out for target in targets]
     _check_targets(masks, targets)
+    if len(masks) > 1:
+        for mask in masks:
+            check_mask(mask, config)
     reference = None
     if truth is not None:
         from ctrs.vector.quality.reference import read_reference

@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +68,27 @@ def polygons_path(mask: Path) -> Path:
     return mask.with_suffix(".gpkg")
 
 
+def check_mask(mask: Path, config: VectorizeConfig) -> None:
+    """Refuse a mask that ``vectorize`` would refuse on sight, before others of the same call are drawn.
+
+    Args:
+        mask: As ``vectorize`` takes it.
+        config: Likewise.
+
+    Raises:
+        ConfigError: The mask has no such class.
+        InputNotFoundError: There is no such mask.
+        LabelError: It is no class mask.
+        RasterError: It cannot be read.
+    """
+    with _open_mask(mask, config) as file:
+        choose_classes(file.classes, config.classes, mask)
+
+
+def _open_mask(mask: Path, config: VectorizeConfig) -> AbstractContextManager[MaskFile]:
+    return (open_instance_mask if config.instances else open_class_mask)(mask)
+
+
 def vectorize(
     mask: Path, out: Path, config: VectorizeConfig | None = None, *, progress: Progress = no_progress
 ) -> VectorizeResult:
@@ -100,7 +122,7 @@ def vectorize(
     """
     mask, out, config = Path(mask), Path(out), config or VectorizeConfig()
     check_format(out)
-    with (open_instance_mask if config.instances else open_class_mask)(mask) as file:
+    with _open_mask(mask, config) as file:
         wanted = choose_classes(file.classes, config.classes, mask)
         all_wanted = len(wanted) == len(file.classes) and not config.instances
         warn_idle_options(config, file.grid, wanted, all_wanted=all_wanted, mask=mask)

@@ -53,3 +53,15 @@ def test_a_folder_that_stands_may_have_a_dot_in_its_name(masks: list[str]) -> No
     Path("layers.2").mkdir()
     assert program.main(["vectorize", masks[1], "-o", "layers.2", "-q"]) == 0
     assert len(geopandas.read_file("layers.2/town_mask.gpkg")) == 2
+
+
+@pytest.mark.parametrize("name", ["absent.tif", "notes.tif"])
+def test_masks_that_cannot_be_drawn_are_told_before_any_is(
+    masks: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes.tif").write_text("no raster")
+    assert program.main(["vectorize", *masks, name]) != 0
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert name in error
+    assert not list(Path().rglob("*.gpkg"))

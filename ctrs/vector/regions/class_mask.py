@@ -216,7 +216,7 @@ def _without_white(bands: Iterator[Mask], mask: MaskFile) -> Iterator[Mask]:
         raise LabelError(
             f"{mask.path}: 255 found and no 1, expected a mask written by ctrs predict, or a raster of 0 (background) "
             f"and 1 (building); write buildings as 1 (gdal_calc.py -A {mask.path.name} --calc 'A==255' --outfile "
-            "NEW.tif), or say that 255 is nodata (gdal_edit.py -a_nodata 255)"
+            "NEW.tif), or, where 255 means no data, say so (gdal_edit.py -a_nodata 255)"
         )
 
 
