@@ -76,13 +76,15 @@ def measure_straying(file: MaskFile, wanted: Sequence[MaskClass], config: Vector
 
 def measure_straying_in_memory(source: ClassMask, wanted: Sequence[MaskClass], config: VectorizeConfig) -> float:
     """Return the same of a mask in memory."""
+    if not _is_needed(wanted, config):
+        return 0.0
     labels = source.runs.to_array()
     buildings = [entry.value for entry in wanted if entry.name == BUILDING]
 
     def read(window: PixelWindow) -> Flags:
         return np.isin(labels[window.slices], buildings)
 
-    return _measured(read, source.grid) if _is_needed(wanted, config) else 0.0
+    return _measured(read, source.grid)
 
 
 def _is_needed(wanted: Sequence[MaskClass], config: VectorizeConfig) -> bool:
