@@ -16,7 +16,7 @@ from ctrs.models.feature_pyramid import PyramidEncoder
 from ctrs.training.step import TrainingStep
 
 
-def create_optimizer(step: TrainingStep, config: TrainConfig, *, device_type: str) -> Optimizer:
+def create_optimizer(step: TrainingStep, config: TrainConfig) -> Optimizer:
     """Build the optimizer over all parameters of a training step, frozen ones among them.
 
     Each group has the keys ``lr_scale``, the factor on the run's learning rate that `set_learning_rate` applies, and
@@ -33,7 +33,6 @@ def create_optimizer(step: TrainingStep, config: TrainConfig, *, device_type: st
     Args:
         step: Network and objective, on the device where they train.
         config: From ``effective_config``.
-        device_type: ``cpu`` or ``cuda``, where AdamW is fused.
 
     Raises:
         UsageError: The encoder can't be taken apart as ``layer_decay`` or ``frozen_stages`` ask for.
@@ -49,11 +48,9 @@ def create_optimizer(step: TrainingStep, config: TrainConfig, *, device_type: st
             momentum=config.momentum,
             nesterov=config.momentum > 0,
             weight_decay=config.weight_decay,
-            fused=True if device_type == "cuda" else None,
+            fused=True,
         )
-    return torch.optim.AdamW(
-        groups, lr=rate, weight_decay=config.weight_decay, fused=True if device_type == "cuda" else None
-    )
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
 
 
 def _parameter_groups(step: TrainingStep, config: TrainConfig) -> list[dict[str, Any]]:

@@ -152,7 +152,7 @@ def set_up(config: TrainConfig, manifest: Manifest, fabric: Fabric, *, pretraine
         fabric=fabric,
         step=step,
         wrapped=None,
-        optimizer=create_optimizer(step, config, device_type=fabric.device.type),
+        optimizer=create_optimizer(step, config),
         average=None if config.ema is None else MovingAverage(step, config.ema),
         train_set=TileDataset(train_store, manifest.bands, transform, seed=config.seed),
         train_batches=TrainingBatches(order, batch_size, accumulate=config.accumulate, **ranks),

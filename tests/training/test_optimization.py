@@ -34,12 +34,12 @@ def settings(**options: Any) -> TrainConfig:
 
 
 def groups_of(step: TrainingStep, config: TrainConfig) -> dict[str, dict[str, Any]]:
-    return {group["name"]: group for group in create_optimizer(step, config, device_type="cpu").param_groups}
+    return {group["name"]: group for group in create_optimizer(step, config).param_groups}
 
 
 def by_parameter(step: TrainingStep, config: TrainConfig, key: str) -> dict[str, float]:
     names = {parameter: name for name, parameter in step.named_parameters()}
-    optimizer = create_optimizer(step, config, device_type="cpu")
+    optimizer = create_optimizer(step, config)
     found = {names[parameter]: group[key] for group in optimizer.param_groups for parameter in group["params"]}
     assert set(found) == set(names.values())  # each parameter once
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
@@ -48,7 +48,7 @@ def by_parameter(step: TrainingStep, config: TrainConfig, key: str) -> dict[str,
 
 def test_the_default_is_one_group_of_adamw() -> None:
     step = make_step()
-    optimizer = create_optimizer(step, settings(weight_decay=0.02), device_type="cpu")
+    optimizer = create_optimizer(step, settings(weight_decay=0.02))
     assert type(optimizer) is torch.optim.AdamW
     (group,) = optimizer.param_groups
     assert list(map(id, group["params"])) == list(map(id, step.parameters()))
@@ -60,7 +60,7 @@ def test_the_encoder_may_have_a_rate_of_its_own() -> None:
     scales = by_parameter(step, settings(encoder_rate=0.1), "lr_scale")
     assert all(scales[name] == (0.1 if name.startswith("model.encoder.") else 1.0) for name in scales)
     assert set(by_parameter(step, settings(encoder_rate=0.1), "weight_decay").values()) == {0.01}
-    optimizer = create_optimizer(step, settings(encoder_rate=0.1), device_type="cpu")
+    optimizer = create_optimizer(step, settings(encoder_rate=0.1))
     set_learning_rate(optimizer, 0.5)
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {"encoder": 0.05, "rest": 0.5}
 
@@ -148,7 +148,7 @@ def test_sgd_is_torchs_with_nesterov_momentum_and_a_poly_schedule(momentum: floa
     config = settings(optimizer="sgd", schedule="poly", epochs=2, momentum=momentum, weight_decay=0.0)
     step = make_step()
     other = copy.deepcopy(step)
-    train(step, create_optimizer(step, config, device_type="cpu"), config, range(6))
+    train(step, create_optimizer(step, config), config, range(6))
     reference = torch.optim.SGD(other.parameters(), lr=0.1, momentum=momentum, nesterov=momentum > 0)
     schedule = PolynomialLR(reference, total_iters=10, power=0.9)
     for number in range(6):
@@ -214,7 +214,7 @@ def test_frozen_stages_stay_to_the_bit_and_the_rest_moves() -> None:
         settings(frozen_stages=2, weight_decay=0.1, optimizer="sgd", learning_rate=1e-2),
     )
     before = state_of(step.model)
-    train(step, create_optimizer(step, config, device_type="cpu"), config, range(2), freezing=True)
+    train(step, create_optimizer(step, config), config, range(2), freezing=True)
     changed = moved(before, state_of(step.model))
     frozen = ("encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2")  # BatchNorm's statistics among them
     assert not {name for name in changed if name.startswith(frozen)}
@@ -263,10 +263,10 @@ def test_going_on_in_and_after_the_frozen_epochs_gives_the_same_bits(name: str, 
         schedule="poly",
     )  # fmt: skip
     step = make_step()
-    expected = train(step, create_optimizer(step, config, device_type="cpu"), config, range(10), freezing=True)
+    expected = train(step, create_optimizer(step, config), config, range(10), freezing=True)
 
     first = make_step()
-    optimizer = create_optimizer(first, config, device_type="cpu")
+    optimizer = create_optimizer(first, config)
     train(first, optimizer, config, range(cut), freezing=True)
     with_state = {parameter for parameter, state in optimizer.state.items() if state}
     stem = next(first.model.encoder.parameters())
@@ -274,7 +274,7 @@ def test_going_on_in_and_after_the_frozen_epochs_gives_the_same_bits(name: str, 
 
     again = make_step()
     again.load_state_dict(first.state_dict())
-    other = create_optimizer(again, config, device_type="cpu")
+    other = create_optimizer(again, config)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     again.train()
     freeze(again, config, cut // 5)
@@ -285,11 +285,11 @@ def test_going_on_in_and_after_the_frozen_epochs_gives_the_same_bits(name: str, 
 def test_frozen_random_weights_are_warned_of() -> None:
     step = make_step()
     with pytest.warns(CtrsWarning, match="the first 2 stages of the encoder are frozen with random weights"):
-        create_optimizer(step, settings(frozen_stages=2), device_type="cpu")
+        create_optimizer(step, settings(frozen_stages=2))
     with pytest.warns(CtrsWarning, match="all stages of the encoder are frozen"):
-        create_optimizer(step, settings(frozen_stages=4), device_type="cpu")
-    create_optimizer(step, settings(frozen_stages=4, weights="imagenet"), device_type="cpu")
-    create_optimizer(step, settings(frozen_stages=4, frozen_epochs=0), device_type="cpu")
+        create_optimizer(step, settings(frozen_stages=4))
+    create_optimizer(step, settings(frozen_stages=4, weights="imagenet"))
+    create_optimizer(step, settings(frozen_stages=4, frozen_epochs=0))
 
 
 def test_stages_that_cannot_be_frozen_are_refused() -> None:
@@ -297,13 +297,24 @@ def test_stages_that_cannot_be_frozen_are_refused() -> None:
     step.model.architecture = dataclasses.replace(step.model.architecture, backbone="odd")
     step.model.encoder = nn.Sequential(step.model.encoder)
     with pytest.raises(UsageError, match="frozen_stages = 2 found, but the stages of backbone 'odd' do not stand"):
-        create_optimizer(step, settings(frozen_stages=2, weights="imagenet"), device_type="cpu")
+        create_optimizer(step, settings(frozen_stages=2, weights="imagenet"))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_optimizers_are_fused(name: str) -> None:
+    optimizer = create_optimizer(make_step(), settings(optimizer=name, layer_decay=0.9))
+    assert all(group["fused"] for group in optimizer.param_groups)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_optimizers_are_fused_on_cuda(name: str) -> None:
+def test_fused_optimizers_step_on_cuda(name: str) -> None:
     step = make_step().cuda()
-    optimizer = create_optimizer(step, settings(optimizer=name, layer_decay=0.9), device_type="cuda")
-    assert all(group["fused"] for group in optimizer.param_groups)
+    before = [parameter.detach().clone() for parameter in step.parameters()]
+    optimizer = create_optimizer(step, settings(optimizer=name, layer_decay=0.9))
+    for parameter in step.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = [not torch.equal(old, new) for old, new in zip(before, step.parameters(), strict=True)]
+    assert all(moved)
