@@ -260,7 +260,9 @@ def _open_work(final: Path, folder: Path, job_fingerprint: str, *, overwrite: bo
     return PartialWork(final=final, folder=folder, resumed=resumed)
 
 
-def check_existing(final: Path, found: str | None, job_fingerprint: str, *, overwrite: bool) -> bool:
+def check_existing(
+    final: Path, found: str | None, job_fingerprint: str, *, overwrite: bool, made_from: str = "other inputs or options"
+) -> bool:
     """Decide what an existing output means.
 
     Args:
@@ -268,6 +270,7 @@ def check_existing(final: Path, found: str | None, job_fingerprint: str, *, over
         found: Fingerprint stored in the existing output, None where it holds none.
         job_fingerprint: Fingerprint of the job at hand.
         overwrite: The user allows replacement.
+        made_from: What an output of another job is the result of, for the message.
 
     Returns:
         True if the output exists and is the result of the same job: nothing is to be done.
@@ -280,8 +283,7 @@ def check_existing(final: Path, found: str | None, job_fingerprint: str, *, over
     if found == job_fingerprint:
         return True
     raise OutputExistsError(
-        f"{final}: exists and is the result of other inputs or options; "
-        "pass --overwrite to replace it, or another name with -o"
+        f"{final}: exists and is the result of {made_from}; pass --overwrite to replace it, or another name with -o"
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ctrs.config import TestTimeAugmentation, parse_tta
 from ctrs.errors import UsageError
 from ctrs.inference.blending import rows_at_a_time
-from ctrs.inference.pixels import BlockRows
+from ctrs.inference.pixels import FileBlocks
 from ctrs.inference.prefetch import READ_AHEAD, WRITE_BEHIND
 from ctrs.inference.products import Products
 from ctrs.inference.row_files import MIN_ROWS
@@ -100,7 +100,7 @@ def footprint(
     *,
     count: int,
     dtype: str,
-    blocks: BlockRows,
+    blocks: FileBlocks,
     cache_bytes: int = GDAL_CACHE_BYTES,
     tta: str = "none",
     keeps_memory: bool = False,
@@ -181,7 +181,7 @@ def fitting_blocks(
     *,
     count: int,
     dtype: str,
-    blocks: BlockRows | None = None,
+    blocks: FileBlocks | None = None,
     cache_bytes: int = GDAL_CACHE_BYTES,
     max_memory: int | None = None,
     tta: str = "none",
@@ -209,7 +209,7 @@ def fitting_blocks(
         products=products,
         count=count,
         dtype=dtype,
-        blocks=blocks or BlockRows(),
+        blocks=blocks or FileBlocks(),
         cache_bytes=cache_bytes,
         tta=tta,
         keeps_memory=max_memory is None,

@@ -5,10 +5,13 @@ B windows of a batch, C bands, h x w a window.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ctrs.errors import RasterError
 from ctrs.inference.standardize import PixelStandardizer
 from ctrs.inference.window_plan import WindowPlan as WindowPlan
 from ctrs.raster.bands import Bands
@@ -28,28 +32,54 @@ FindWanted = Callable[[PixelWindow], npt.NDArray[np.bool_]]
 """Returns which pixels (h, w) of a window of a scene are to be mapped; the network may see the others beside them."""
 
 
+_NO_COLUMNS = (0, 0)
+
+
 @dataclass(frozen=True, kw_only=True)
-class BlockRows:
-    """How the blocks of a file divide its rows, so that each block is read once.
+class FileBlocks:
+    """How the blocks of a file divide the scene, so that each block is read once.
 
     Args:
         height: Rows of a block.
-        offset: First row of the blocks, counted from the scene's first row (0 or less: the scene may be a part of a
+        width: Columns of a block; None where they are not known, or blocks are as wide as the file.
+        row_offset: First row of the blocks, counted from the scene's first row (0 or less: the scene may be a part of a
             file).
+        col_offset: First column of the blocks, likewise.
     """
 
     height: int = 1
-    offset: int = 0
+    width: int | None = None
+    row_offset: int = 0
+    col_offset: int = 0
 
     def end_after(self, row: int, *, most: int) -> int:
         """Return where the block that holds the row before ``row`` ends; ``row`` where blocks exceed ``most`` rows.
 
-        >>> BlockRows(height=256, offset=-10).end_after(300, most=512)
+        >>> FileBlocks(height=256, row_offset=-10).end_after(300, most=512)
         502
         """
         if self.height > most:
             return row
-        return row + (self.offset - row) % self.height
+        return row + (self.row_offset - row) % self.height
+
+    def parts(self, window: PixelWindow, least: int) -> list[PixelWindow]:
+        """Divide a window into parts beside each other, of whole blocks and at least so many columns.
+
+        >>> blocks = FileBlocks(height=256, width=256, col_offset=-6)
+        >>> window = PixelWindow(col_off=0, row_off=0, width=1000, height=256)
+        >>> [(part.col_off, part.width) for part in blocks.parts(window, 300)]
+        [(0, 506), (506, 494)]
+        """
+        end = window.col_off + window.width
+        edges = [window.col_off]
+        while self.width is not None:
+            edge = edges[-1] + least
+            edge += (self.col_offset - edge) % self.width
+            if edge + least > end:
+                break
+            edges.append(edge)
+        edges.append(end)
+        return [replace(window, col_off=left, width=right - left) for left, right in pairwise(edges)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +124,9 @@ def read_windows(
     *,
     first_row: int = 0,
     wanted: FindWanted | None = None,
-    blocks: BlockRows | None = None,
+    blocks: FileBlocks | None = None,
     raw: bool = False,
+    pause: Callable[[], None] = lambda: None,
 ) -> Iterator[ValidRows | WindowBatch]:
     """Read a scene from the top down; windows without a valid pixel that is wanted are left out.
 
@@ -110,13 +141,15 @@ def read_windows(
         wanted: Which pixels are to be mapped; None: all.
         blocks: Of the file, each of which is read once where they are no higher than a window.
         raw: Leave the making of network input to the device, where the dtype allows it.
+        pause: Called between pieces of the work, some milliseconds each.
     """
     size = plan.window_px
     filling = _BatchBeingFilled(plan, standardize, raw=raw and standardize.raw_dtype is not None)
     left = plan.columns_read.start
     height = min(size, plan.height)
-    needed = _NeededRows(read, plan, standardize.bands, wanted)
-    for row, pixels, valid in _window_rows(needed.read, plan, first_row, blocks or BlockRows()):
+    needed = _NeededPixels(read, plan, standardize.bands, wanted)
+    rows = _SceneRows(needed.read, plan, first_row, blocks or FileBlocks(), pause)
+    for row, pixels, valid in rows:
         if row % plan.rows_in_group == 0 and filling.places:
             yield filling.take()
         num_rows = plan.row_edges[row + 1] - plan.row_starts[row]
@@ -125,40 +158,53 @@ def read_windows(
         for col, scene_col in enumerate(plan.col_starts):
             columns = slice(scene_col - left, scene_col - left + size)
             if mapped[:, columns].any():
+                pause()
                 filling.add(pixels[:, :, columns], valid[:, columns], (row, col))
                 if len(filling.places) == plan.batch_size:
                     yield filling.take()
+            rows.read_ahead((col + 1) / len(plan.col_starts))
         del mapped  # before the next rows are read
     if filling.places:
         yield filling.take()
 
 
-class _NeededRows:
-    """Reads scene rows that windows with wanted pixels see; all others are not valid and never read."""
+class _NeededPixels:
+    """Reads what windows with wanted pixels see, from the first such column to the last; no others are valid."""
 
     def __init__(self, read: ReadWindow, plan: WindowPlan, bands: Bands, wanted: FindWanted | None) -> None:
         self._read = read
         self._plan = plan
         self._bands = bands
         self._wanted = wanted
-        self._known: dict[int, bool] = {}
+        self._known: dict[int, tuple[int, int]] = {}
 
     def read(self, window: PixelWindow) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Return the pixels (C, h, w) and valid mask (h, w) of rows in the plan's columns."""
+        if self._wanted is None:
+            return self._read(window)
         starts, height = self._plan.row_starts, min(self._plan.window_px, self._plan.height)
         end = window.row_off + window.height
         rows = (row for row, top in enumerate(starts) if top < end and window.row_off < top + height)
-        if any(self._holds_wanted(row, height) for row in rows):
+        seen = [columns for row in rows if (columns := self._columns(row, height, self._wanted)) != _NO_COLUMNS]
+        left = max(min((first for first, _ in seen), default=0), window.col_off)
+        right = min(max((last for _, last in seen), default=0), window.col_off + window.width)
+        if right - left == window.width:
             return self._read(window)
-        shape = window.height, window.width
-        return np.zeros((self._bands.count, *shape), self._bands.dtype), np.zeros(shape, bool)
+        pixels = np.zeros((self._bands.count, window.height, window.width), self._bands.dtype)
+        valid = np.zeros((window.height, window.width), bool)
+        if left < right:
+            inner = slice(left - window.col_off, right - window.col_off)
+            pixels[..., inner], valid[:, inner] = self._read(replace(window, col_off=left, width=right - left))
+        return pixels, valid
 
-    def _holds_wanted(self, row: int, height: int) -> bool:
-        if self._wanted is None:
-            return True
+    def _columns(self, row: int, height: int, wanted: FindWanted) -> tuple[int, int]:
+        """Return the columns that a row of windows sees: of those that hold a wanted pixel."""
         if row not in self._known:
-            window = _row_window(self._plan, self._plan.row_starts[row], height)
-            self._known[row] = bool(self._wanted(window).any())
+            plan, found = self._plan, wanted(_row_window(self._plan, self._plan.row_starts[row], height))
+            left, right = plan.columns_read.start, plan.columns_read.stop
+            ends = [(col, min(col + plan.window_px, right)) for col in plan.col_starts]
+            seen = [(col, end) for col, end in ends if found[:, col - left : end - left].any()]
+            self._known[row] = (seen[0][0], seen[-1][1]) if seen else _NO_COLUMNS
         return self._known[row]
 
 
@@ -225,30 +271,71 @@ class _BatchBeingFilled:
             self._pixels = (torch.zeros if self._padded else torch.empty)((count, size, size, bands))
 
 
-def _window_rows(
-    read: ReadWindow, plan: WindowPlan, first_row: int, blocks: BlockRows
-) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[np.bool_]]]:
-    """Yield the pixels (C, h, W) and valid mask (h, W) of each row of windows; each scene row is read once."""
-    height = min(plan.window_px, plan.height)
-    left, right = plan.columns_read.start, plan.columns_read.stop
-    pixels: npt.NDArray[Any] | None = None
-    valid = np.empty((0, right - left), bool)
-    begin = end = plan.row_starts[first_row]  # scene rows that are held
-    for row in range(first_row, len(plan.row_starts)):
-        top = plan.row_starts[row]
-        following = min(blocks.end_after(top + height, most=height), plan.height)
-        if following > end:
-            new_pixels, new_valid = read(_row_window(plan, end, following - end))
-            if pixels is None:
-                held = min(height + (blocks.height if blocks.height <= height else 1) - 1, plan.height - top)
-                pixels = np.empty((len(new_pixels), held, right - left), new_pixels.dtype)
-                valid = np.empty((held, right - left), bool)
-            # Rows move up in place; numpy copies overlapping slices safely.
-            kept = end - top
-            pixels[:, :kept], valid[:kept] = pixels[:, top - begin : end - begin], valid[top - begin : end - begin]
-            pixels[:, kept : following - top], valid[kept : following - top] = new_pixels, new_valid
-            begin, end = top, following
-            del new_pixels, new_valid
-        if pixels is not None:
-            rows = slice(top - begin, top - begin + height)
-            yield row, pixels[:, rows], valid[rows]
+class _SceneRows:
+    """Each scene row is read once: those that the next row of windows adds, part by part, while windows are made."""
+
+    def __init__(
+        self, read: ReadWindow, plan: WindowPlan, first_row: int, blocks: FileBlocks, pause: Callable[[], None]
+    ) -> None:
+        self._read, self._plan, self._first_row, self._blocks, self._pause = read, plan, first_row, blocks, pause
+        self._height = min(plan.window_px, plan.height)
+        self._end = plan.row_starts[first_row]
+        """Where the rows end that are held."""
+        self._parts: list[PixelWindow] = []
+        self._found: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+        """Yield the pixels (C, h, W) and valid mask (h, W) of each row of windows."""
+        plan, height, blocks = self._plan, self._height, self._blocks
+        width = plan.columns_read.stop - plan.columns_read.start
+        pixels: npt.NDArray[Any] | None = None
+        valid = np.empty((0, width), bool)
+        begin = self._end
+        self._look_for(self._first_row)
+        for row in range(self._first_row, len(plan.row_starts)):
+            top = plan.row_starts[row]
+            while len(self._found) < len(self._parts):
+                self._read_part()
+            if self._parts:
+                following = self._end + self._parts[0].height
+                if pixels is None:
+                    held = min(height + (blocks.height if blocks.height <= height else 1) - 1, plan.height - top)
+                    pixels = np.empty((len(self._found[0][0]), held, width), self._found[0][0].dtype)
+                    valid = np.empty((held, width), bool)
+                # Rows move up in place; numpy copies overlapping slices safely.
+                kept = self._end - top
+                pixels[:, :kept] = pixels[:, top - begin : self._end - begin]
+                valid[:kept] = valid[top - begin : self._end - begin]
+                for part, (new_pixels, new_valid) in zip(self._parts, self._found, strict=True):
+                    left = part.col_off - plan.columns_read.start
+                    columns = slice(left, left + part.width)
+                    pixels[:, kept : following - top, columns] = new_pixels
+                    valid[kept : following - top, columns] = new_valid
+                begin, self._end = top, following
+                self._found.clear()
+                del new_pixels, new_valid
+            self._look_for(row + 1)
+            if pixels is not None:
+                rows = slice(top - begin, top - begin + height)
+                yield row, pixels[:, rows], valid[rows]
+
+    def read_ahead(self, share: float) -> None:
+        """Read what the next row of windows adds, as far as a share of it."""
+        with suppress(RasterError):  # raised when the rows are needed: what comes before is still to be mapped
+            while len(self._found) < math.floor(share * len(self._parts)):
+                self._read_part()
+
+    def _look_for(self, row: int) -> None:
+        """Find the parts that a row of windows adds."""
+        plan, self._parts = self._plan, []
+        if row == len(plan.row_starts):
+            return
+        following = self._blocks.end_after(plan.row_starts[row] + self._height, most=self._height)
+        following = min(following, plan.height)
+        if following > self._end:
+            window = _row_window(plan, self._end, following - self._end)
+            self._parts = self._blocks.parts(window, plan.window_px)
+
+    def _read_part(self) -> None:
+        self._pause()
+        self._found.append(self._read(self._parts[len(self._found)]))

@@ -9,6 +9,7 @@ B windows of a batch, K classes, C bands, H x W a scene, h x w a window.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from ctrs.errors import UsageError
 from ctrs.inference.device import resolve_device, resolve_inference_precision
 from ctrs.inference.guard import TrainingImagery
 from ctrs.inference.network import Network
-from ctrs.inference.pixels import BlockRows, FindWanted, ReadWindow, WindowBatch, read_windows
+from ctrs.inference.pixels import FileBlocks, FindWanted, ReadWindow, ValidRows, WindowBatch, read_windows
+from ctrs.inference.prefetch import ReadAhead
 from ctrs.inference.products import Products
 from ctrs.inference.provenance import hash_weights
 from ctrs.inference.rows import FinishedRows, finished_rows
@@ -236,7 +238,7 @@ class Predictor:
         products: Products | None = None,
         first_row: int = 0,
         wanted: FindWanted | None = None,
-        blocks: BlockRows | None = None,
+        blocks: FileBlocks | None = None,
         report: Callable[[WindowBatch], None] | None = None,
     ) -> Generator[FinishedRows]:
         """Run the network over a scene, or a block of its columns, and yield blended rows from the top down.
@@ -254,13 +256,26 @@ class Predictor:
         """
         tta = parse_tta(config.tta)
 
-        def forward(batch: WindowBatch) -> Tensor:
-            return self._logits(batch, plan, tta, compiled=config.compile)
+        on_gpu = self.device.type == "cuda"
+        ahead: ReadAhead[ValidRows | WindowBatch] = ReadAhead()
 
-        raw = self.device.type == "cuda"
+        def forward(batch: WindowBatch) -> Tensor:
+            with nullcontext() if on_gpu else ahead.network_at_work():
+                return self._logits(batch, plan, tta, compiled=config.compile)
+
+        windows = read_windows(
+            read,
+            plan,
+            self._standardize,
+            first_row=first_row,
+            wanted=wanted,
+            blocks=blocks,
+            raw=on_gpu,
+            pause=ahead.pause,
+        )
         return finished_rows(
             forward,
-            read_windows(read, plan, self._standardize, first_row=first_row, wanted=wanted, blocks=blocks, raw=raw),
+            ahead.items(windows),
             plan,
             products=products or Products.for_config(self.classes, config),
             blend=config.blend,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -30,45 +30,74 @@ class _End:
     pass
 
 
-def read_ahead(items: Iterator[Item], depth: int = READ_AHEAD) -> Generator[Item]:
-    """Yield the items of an iterator that runs in its own thread, at most ``depth`` items ahead.
+class ReadAhead(Generic[Item]):
+    """Runs an iterator in a thread of its own, at most ``depth`` items ahead of whoever takes them.
 
-    Errors of the iterator are raised here. When this generator is closed, the thread ends.
+    A network on the CPU computes on all cores at once, and each step of it waits for the slowest: a thread that works
+    beside it delays it by as long as it works, and all cores wait meanwhile. So while the network is at work, a reader
+    that calls ``pause`` between pieces of its work rests there as long as an item waits already, and goes on when the
+    network is done and its result is being blended, on one core.
+
+    Args:
+        depth: Items that wait at most.
     """
-    waiting: queue.Queue[Item | _Failure | _End] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
 
-    def put(item: Item | _Failure | _End) -> None:
-        while not stopped.is_set():
+    def __init__(self, depth: int = READ_AHEAD) -> None:
+        self._waiting: queue.Queue[Item | _Failure | _End] = queue.Queue(maxsize=depth)
+        self._stopped = threading.Event()
+        self._cores_free = threading.Event()
+        self._cores_free.set()
+
+    def pause(self) -> None:
+        """Rest while the network is at work, unless it would have to wait for the next item."""
+        while not (self._cores_free.is_set() or self._waiting.empty() or self._stopped.is_set()):
+            self._cores_free.wait(_PATIENCE_S)
+
+    @contextmanager
+    def network_at_work(self) -> Iterator[None]:
+        """Have the cores for a network on the CPU while the block runs."""
+        self._cores_free.clear()
+        try:
+            yield
+        finally:
+            self._cores_free.set()
+
+    def items(self, items: Iterator[Item]) -> Generator[Item]:
+        """Yield the items of an iterator that runs in its own thread.
+
+        Errors of the iterator are raised here. When this generator is closed, the thread ends.
+        """
+        thread = threading.Thread(target=self._work, args=(items,), name="ctrs-read-ahead", daemon=True)
+        thread.start()
+        try:
+            while True:
+                item = self._waiting.get()
+                if isinstance(item, _End):
+                    return
+                if isinstance(item, _Failure):
+                    raise item.error
+                yield item
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    def _work(self, items: Iterator[Item]) -> None:
+        try:
+            for item in items:
+                self._put(item)
+                if self._stopped.is_set():
+                    return
+            self._put(_End())
+        except BaseException as error:  # handed to the caller's thread, interrupts included
+            self._put(_Failure(error))
+
+    def _put(self, item: Item | _Failure | _End) -> None:
+        while not self._stopped.is_set():
             try:
-                waiting.put(item, timeout=_PATIENCE_S)
+                self._waiting.put(item, timeout=_PATIENCE_S)
             except queue.Full:
                 continue
             return
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
-            put(_End())
-        except BaseException as error:  # handed to the caller's thread, interrupts included
-            put(_Failure(error))
-
-    thread = threading.Thread(target=work, name="ctrs-read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item = waiting.get()
-            if isinstance(item, _End):
-                return
-            if isinstance(item, _Failure):
-                raise item.error
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
 
 
 class WriteBehind(AbstractContextManager["WriteBehind[Item]"], Generic[Item]):

@@ -228,6 +228,43 @@ def options_text(options: Mapping[str, Any]) -> str:
     return json.dumps(dict(options), sort_keys=True, allow_nan=False)
 
 
+def what_differs(mask: Path, model_hash: str, options: Mapping[str, Any]) -> str:
+    """Tell what a mask that ctrs wrote is the result of, other than of this network and these options.
+
+    Args:
+        mask: The mask.
+        model_hash: From ``hash_weights``.
+        options: From ``result_options``.
+
+    Returns:
+        The network, or each option with its value there and here; where all that is alike, what else it may be.
+    """
+    try:
+        with open_raster(mask) as dataset:
+            tags = dataset.tags()
+        there = json.loads(tags.get(OPTIONS_TAG, "{}"))
+    except (RasterError, ValueError):
+        there, tags = {}, {}
+    if not isinstance(there, dict) or not there:
+        return "other inputs or options"
+    here = json.loads(options_text(options))
+    told = ["another network"] if tags.get(MODEL_TAG) != model_hash else []
+    changed = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
+    if changed:
+        values = (
+            "another area of interest"
+            if name == "area"  # a hash
+            else f"{name} {_told(there.get(name))} (asked for: {_told(here.get(name))})"
+            for name in changed
+        )
+        told.append(f"other options: {', '.join(values)}")
+    return " and ".join(told) or "another scene, a changed one, or other creation options"
+
+
+def _told(value: object) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
 def describe_grid(grid: Grid) -> dict[str, Any]:
     """Return the grid in JSON values."""
     control = grid.ground_control

@@ -210,14 +210,25 @@ def outputs(mask: Path, products: Products) -> list[Path]:
     return [*beside, mask]
 
 
-def is_finished(dst: Path, job: str, products: Products, *, overwrite: bool) -> bool:
+def is_finished(
+    dst: Path, job: str, products: Products, *, overwrite: bool, made_from: Callable[[Path], str] | None = None
+) -> bool:
     """Tell whether the mask, and all that is wanted beside it, stand there as the result of a job.
+
+    Args:
+        dst: The mask.
+        job: Fingerprint of the job.
+        products: What is wanted.
+        overwrite: The user allows replacement of what ctrs wrote.
+        made_from: Tells of a mask of another job what it was made from.
 
     Raises:
         OutputExistsError: Another result stands there and ``overwrite`` is False, or a file that ctrs did not write.
     """
     _refuse_foreign(dst, products)
-    done = check_existing(dst, existing_job(dst), job, overwrite=overwrite)
+    found = existing_job(dst)
+    told = {} if made_from is None or found in (None, job) else {"made_from": made_from(dst)}
+    done = check_existing(dst, found, job, overwrite=overwrite, **told)
     if products.confidence is not None:
         beside = confidence_path(dst)
         found = existing_job(beside) if _holds_confidence(beside, products) else None

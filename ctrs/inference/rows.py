@@ -6,7 +6,7 @@ K classes, P classes whose probabilities are wanted, n x m finished pixels, W co
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -19,7 +19,6 @@ from ctrs.classes import IGNORE_INDEX, Mask
 from ctrs.config import Blend
 from ctrs.inference.blending import StripAccumulator, axis_weights
 from ctrs.inference.pixels import ValidRows, WindowBatch
-from ctrs.inference.prefetch import read_ahead
 from ctrs.inference.products import Products
 from ctrs.inference.window_plan import WindowPlan
 
@@ -50,7 +49,7 @@ class FinishedRows:
 
 def finished_rows(
     forward: Callable[[WindowBatch], Tensor],
-    windows: Iterator[ValidRows | WindowBatch],
+    windows: Generator[ValidRows | WindowBatch],
     plan: WindowPlan,
     *,
     products: Products,
@@ -63,7 +62,7 @@ def finished_rows(
 
     Args:
         forward: Returns the logits (B, K, h, w) of a batch.
-        windows: From ``read_windows``, run in another thread.
+        windows: From ``read_windows``; closed at the end.
         plan: The windows.
         products: What is made of the logits.
         blend: Weights of overlapping windows.
@@ -97,7 +96,7 @@ def finished_rows(
 
     # While a GPU's rows are on their way to memory, it goes on with the next.
     behind = 1 if device.type == "cuda" else 0
-    with closing(read_ahead(windows)) as items:
+    with closing(windows) as items:
         for item in items:
             if isinstance(item, ValidRows):
                 valid[item.row] = item.valid

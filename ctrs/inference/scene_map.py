@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from ctrs.inference.provenance import (
     InputHash,
     options_text,
     result_options,
+    what_differs,
 )
 from ctrs.inference.records import WantedRecords, complete_records, refuse_foreign_records, write_records
 from ctrs.inference.row_files import RowFiles, is_finished
@@ -117,7 +119,7 @@ def map_scene(
             products,
             count=predictor.bands.count,
             dtype=predictor.bands.dtype,
-            blocks=source.block_rows(),
+            blocks=source.blocks(),
             cache_bytes=source.cache_bytes,
             max_memory=config.max_memory,
             tta=config.tta,
@@ -128,7 +130,8 @@ def map_scene(
         if dst.exists() and any(dst.samefile(file) for file in source.files if file.exists()):
             raise UsageError(f"{dst}: is the scene itself, or a part of it; choose another output with -o")
         refuse_foreign_records(dst, wanted)
-        if is_finished(dst, job, products, overwrite=config.overwrite):
+        differs = partial(what_differs, model_hash=predictor.model_hash, options=options)
+        if is_finished(dst, job, products, overwrite=config.overwrite, made_from=differs):
             log.info("%s: exists and is the result of the same job; nothing to do", dst)
             complete_records(dst, wanted)
             return dst
@@ -222,7 +225,7 @@ def _map_block(
             products=files.products,
             first_row=first_row,
             wanted=source.wanted,
-            blocks=source.block_rows(),
+            blocks=source.blocks(),
             report=report,
         )
         with closing(rows_of_scene):

@@ -22,7 +22,7 @@ from rasterio.enums import ColorInterp
 
 from ctrs.config import PredictConfig
 from ctrs.errors import BandMismatchError, DataWarning, OptionWarning, RasterError, UsageError
-from ctrs.inference.pixels import BlockRows, FindWanted
+from ctrs.inference.pixels import FileBlocks, FindWanted
 from ctrs.inference.provenance import describe_grid, describe_inputs, input_files
 from ctrs.inference.scene_place import area_of, gsd_factor, pixel_size_m, whole_pixels, window_of_bounds
 from ctrs.inference.scenes import own_product
@@ -110,12 +110,21 @@ class SceneSource:
         """Files on a local disk that the scene is read from."""
         return tuple(Path(name) for name in self._dataset.files or [self._dataset.name] if not is_virtual(name))
 
-    def block_rows(self) -> BlockRows:
-        """Return how the file's blocks divide the rows; rows of a mosaic of many files are not divided."""
+    def blocks(self) -> FileBlocks:
+        """Return how the file's blocks divide the scene; a mosaic of many files is not divided."""
         if isinstance(self._pixels, MosaicReader):
-            return BlockRows()
-        height = max(int(self._dataset.block_shapes[number - 1][0]) for number in self.bidx)
-        return BlockRows(height=height, offset=-(self.window.row_off % height))
+            return FileBlocks()
+        shapes = [self._dataset.block_shapes[number - 1] for number in self.bidx]
+        height, width = (max(int(shape[axis]) for shape in shapes) for axis in (0, 1))
+        # Blocks of a virtual raster say nothing of those of its files; servers are asked for many blocks at once.
+        together = self._dataset.driver == "VRT" or is_remote(self._dataset.name)
+        divides = width < self._dataset.width and not together
+        return FileBlocks(
+            height=height,
+            width=width if divides else None,
+            row_offset=-(self.window.row_off % height),
+            col_offset=-(self.window.col_off % width),
+        )
 
     @property
     def cache_bytes(self) -> int:
@@ -124,7 +133,7 @@ class SceneSource:
         if self._dataset.driver == "VRT" or isinstance(self._pixels, MosaicReader):
             return usual  # of files whose blocks are not known here
         num_bands = int(self._dataset.count) + 1  # and a mask
-        row_of_blocks = self.block_rows().height * int(self._dataset.width) * num_bands * int(self.dtype.itemsize)
+        row_of_blocks = self.blocks().height * int(self._dataset.width) * num_bands * int(self.dtype.itemsize)
         return min(usual, max(_LEAST_CACHE_BYTES, row_of_blocks + 2**20))
 
     @contextmanager

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import PredictConfig
-from ctrs.inference.pixels import BlockRows
+from ctrs.inference.pixels import FileBlocks
 from ctrs.inference.products import Products
 from ctrs.inference.scene_source import open_scene
 from ctrs.raster.damage import DamageReader
@@ -67,7 +67,7 @@ def test_inside_the_area_all_products_are_as_on_the_whole_map(edges, scene, area
 
 def test_windows_that_touch_no_pixel_of_the_area_are_neither_run_nor_read(edges, scene, area, tmp_path, monkeypatch):
     aoi, inside = area
-    read = []
+    read, columns = [], []
     monkeypatch.setattr(
         "ctrs.inference.scene_source.SceneSource.sample", lambda *_: pytest.fail("there is nothing to compare with")
     )
@@ -75,6 +75,7 @@ def test_windows_that_touch_no_pixel_of_the_area_are_neither_run_nor_read(edges,
 
     def noted(reader, window):
         read.append((window.row_off, window.row_off + window.height))
+        columns.append((window.col_off, window.col_off + window.width))
         return usual(reader, window)
 
     monkeypatch.setattr(DamageReader, "read", noted)
@@ -95,6 +96,11 @@ def test_windows_that_touch_no_pixel_of_the_area_are_neither_run_nor_read(edges,
         assert not covered[first:last].any()
         covered[first:last] = True
     assert covered[top:bottom].all()
+    for (first, last), (left, right) in zip(read, columns, strict=True):
+        beside = [col for row, col in touched if row < last and first < row + 64]
+        assert (left, right) == (min(beside), min(max(beside) + 64, 330))
+    assert max(right - left for left, right in columns) < 330
+    assert min(right - left for left, right in columns) < 160
 
 
 def test_stopped_work_on_an_area_ends_with_the_same_bytes(edges, write_scene, area, tmp_path):
@@ -151,7 +157,7 @@ def test_any_area_of_any_scene(edges, height, width, config, seed, count, block_
                     config,
                     products=products,
                     wanted=wanted,
-                    blocks=BlockRows(height=block_px),
+                    blocks=FileBlocks(height=block_px),
                     report=lambda batch: seen.extend(batch.places),
                 )
             )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ctrs.classes import IGNORE_INDEX
 from ctrs.config import PredictConfig
-from ctrs.inference.pixels import BlockRows
+from ctrs.inference.pixels import FileBlocks
 from ctrs.inference.products import Products
 
 sizes = st.sampled_from([1, 2, 31, 32, 33, 64, 97, 127, 131]) | st.integers(1, 140)
@@ -62,7 +62,7 @@ def identity(make_identity):
 @given(sizes, sizes, configs, st.integers(0, 9), st.integers(1, 4), st.integers(1, 70), st.integers(-30, 0))
 def test_an_identity_network_gives_the_input_back(identity, height, width, config, seed, count, block_px, offset):
     pixels, valid = random_scene(height, width, seed)
-    found = mapped(identity, pixels, valid, config, count=count, blocks=BlockRows(height=block_px, offset=offset))
+    found = mapped(identity, pixels, valid, config, count=count, blocks=FileBlocks(height=block_px, row_offset=offset))
     np.testing.assert_array_equal(found["mask"], np.where(valid, pixels.argmax(axis=0), IGNORE_INDEX))
 
 
@@ -73,7 +73,7 @@ def test_logits_do_not_depend_on_read_bands_or_column_blocks(edges, height, widt
     config = PredictConfig(**{**vars(config), "batch_size": 1})  # a batch's other windows are in its rounding
     products = Products.for_config(edges.classes, config, logits=True)
     whole = mapped(edges, pixels, valid, config, products=products)
-    again = mapped(edges, pixels, valid, config, products=products, blocks=BlockRows(height=block_px))
+    again = mapped(edges, pixels, valid, config, products=products, blocks=FileBlocks(height=block_px))
     parts = mapped(edges, pixels, valid, config, products=products, count=count)
     for found in (again, parts):
         np.testing.assert_array_equal(found["mask"], whole["mask"])

@@ -13,7 +13,7 @@ from ctrs.classes import ClassMap, LandClass
 from ctrs.config import PredictConfig
 from ctrs.errors import UsageError
 from ctrs.inference.footprint import fitting_blocks, footprint
-from ctrs.inference.pixels import BlockRows
+from ctrs.inference.pixels import FileBlocks
 from ctrs.inference.products import Products
 from ctrs.inference.window_plan import WindowPlan
 
@@ -28,7 +28,7 @@ def products_for(count=6, **options):
 
 def fitted(width=6000, height=6000, *, products=None, overlap=0.25, **options):
     plan = WindowPlan(height=height, width=width, window_px=512, overlap=overlap, batch_size=2)
-    options = {"count": 3, "dtype": "uint8", "blocks": BlockRows(height=256), **options}
+    options = {"count": 3, "dtype": "uint8", "blocks": FileBlocks(height=256), **options}
     return fitting_blocks(plan, products or products_for(), **options)
 
 
@@ -78,7 +78,7 @@ def test_gaps_in_kept_memory_count_and_a_limit_keeps_none():
 
 def test_it_holds_what_finishing_takes():
     plan = WindowPlan(height=6000, width=60_000, window_px=512, overlap=0.25, batch_size=2).in_blocks(100)[3]
-    bound = footprint(plan, products_for(), count=3, dtype="uint8", blocks=BlockRows(height=256))
+    bound = footprint(plan, products_for(), count=3, dtype="uint8", blocks=FileBlocks(height=256))
     assert bound.total == bound.finishing > 200_000_000
     assert "when the files are finished" in str(bound)
     with pytest.raises(UsageError, match=r"the finished files of a scene of 60000 px width takes 224 MB.*--bounds"):

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctrs.inference.pixels import BlockRows, ValidRows, WindowBatch, read_windows
+from ctrs.errors import RasterError
+from ctrs.inference.pixels import FileBlocks, ValidRows, WindowBatch, read_windows
 from ctrs.inference.standardize import PixelStandardizer
 from ctrs.inference.window_plan import WindowPlan
 from ctrs.raster.bands import Bands
@@ -86,6 +87,16 @@ plans = st.builds(
 )
 
 
+def assert_same_windows(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, ValidRows):
+            np.testing.assert_array_equal(one.valid, other.valid)
+        else:
+            assert one.places == other.places
+            assert torch.equal(one.pixels, other.pixels)
+
+
 @settings(max_examples=40)
 @given(plans, st.integers(0, 20))
 def test_each_window_comes_once_with_its_pixels_and_each_row_is_read_once(plan, seed):
@@ -155,25 +166,65 @@ def test_rows_are_read_in_whole_blocks_and_windows_are_the_same(plan, height, of
     valid = np.ones((plan.height, plan.width), bool)
     first = plan.first_row_for(data.draw(st.integers(0, plan.height - 1)))
     read, rows_read = array_reader(array, valid)
-    blocks = BlockRows(height=height, offset=offset)
+    blocks = FileBlocks(height=height, row_offset=offset)
     found = list(read_windows(read, plan, standardize, first_row=first, blocks=blocks))
     expected = list(read_windows(array_reader(array, valid)[0], plan, standardize, first_row=first))
-    for one, other in zip(found, expected, strict=True):
-        assert type(one) is type(other)
-        if isinstance(one, ValidRows):
-            np.testing.assert_array_equal(one.valid, other.valid)
-        else:
-            assert one.places == other.places
-            assert torch.equal(one.pixels, other.pixels)
+    assert_same_windows(found, expected)
     assert [row for part in rows_read for row in range(*part)] == list(range(plan.row_starts[first], plan.height))
     if height <= min(plan.window_px, plan.height):
         assert all(stop == plan.height or (stop - offset) % height == 0 for _, stop in rows_read)
 
 
+@given(plans, st.integers(1, 50), st.integers(1, 50), st.integers(-20, 0), st.data())
+def test_rows_are_read_in_parts_of_whole_blocks_and_windows_are_the_same(plan, height, width, offset, data):
+    standardize = PixelStandardizer(some_bands(1, "uint8"))
+    array = some_pixels("uint8", (1, plan.height, plan.width))
+    valid = some_pixels("uint8", (plan.height, plan.width), 1) > 100
+    first = plan.first_row_for(data.draw(st.integers(0, plan.height - 1)))
+    times_read = np.zeros((plan.height, plan.width), int)
+    usual, pauses = array_reader(array, valid)[0], []
+
+    def read(window):
+        times_read[window.slices] += 1
+        left, right = window.col_off, window.col_off + window.width
+        assert left == 0 or (left - offset) % width == 0
+        assert right == plan.width or (right - offset) % width == 0
+        assert window.width >= min(plan.window_px, plan.width)
+        return usual(window)
+
+    def pause():
+        pauses.append(times_read.sum())
+
+    blocks = FileBlocks(height=height, width=width, col_offset=offset)
+    found = list(read_windows(read, plan, standardize, first_row=first, blocks=blocks, pause=pause))
+    expected = list(read_windows(usual, plan, standardize, first_row=first))
+    assert_same_windows(found, expected)
+    assert not times_read[: plan.row_starts[first]].any()
+    assert (times_read[plan.row_starts[first] :] == 1).all()
+    windows = sum(len(item.places) for item in found if isinstance(item, WindowBatch))
+    assert len(pauses) >= windows + 1
+
+
+def test_damage_below_is_told_when_its_rows_are_needed():
+    plan = WindowPlan(height=96, width=64, window_px=32, overlap=0.0, batch_size=1)
+    usual = array_reader(np.ones((1, 96, 64), np.uint8), np.ones((96, 64), bool))[0]
+
+    def read(window):
+        if window.row_off >= 32:
+            raise RasterError("row 32 cannot be read")
+        return usual(window)
+
+    items = read_windows(read, plan, PixelStandardizer(some_bands(1, "uint8")), blocks=FileBlocks(width=16))
+    assert isinstance(next(items), ValidRows)
+    assert [next(items).places for _ in range(2)] == [((0, 0),), ((0, 1),)]
+    with pytest.raises(RasterError, match="row 32"):
+        next(items)
+
+
 def test_blocks_higher_than_a_window_are_not_read_ahead():
-    assert BlockRows(height=4096).end_after(700, most=512) == 700
-    assert BlockRows(height=512).end_after(700, most=512) == 1024
-    assert BlockRows(height=512).end_after(1024, most=512) == 1024
+    assert FileBlocks(height=4096).end_after(700, most=512) == 700
+    assert FileBlocks(height=512).end_after(700, most=512) == 1024
+    assert FileBlocks(height=512).end_after(1024, most=512) == 1024
 
 
 @given(plans, st.integers(1, 5))

@@ -217,11 +217,17 @@ class TestJobs:
     def test_a_different_output_is_refused_until_overwrite(self, make_identity, write_scene, tmp_path):
         scene, out = write_scene(random_scene(40, 30)), tmp_path / "m.tif"
         make_identity().predict_raster(scene, out)
-        with pytest.raises(OutputExistsError, match=r"m.tif: exists and is the result of other inputs.*--overwrite"):
-            make_identity().predict_raster(scene, out, PredictConfig(overlap=0.5))
+        told = r"m.tif: exists and is the result of other options: blend hann \(asked for: gaussian\), overlap 0.25 "
+        told += r"\(asked for: 0.5\); pass --overwrite"
+        with pytest.raises(OutputExistsError, match=told):
+            make_identity().predict_raster(scene, out, PredictConfig(overlap=0.5, blend="gaussian"))
+        other = make_identity()
+        other.model_hash = "of another network"
+        with pytest.raises(OutputExistsError, match=r"result of another network; pass --overwrite"):
+            other.predict_raster(scene, out)
         pixels = random_scene(40, 30, seed=5)
         write_scene(pixels)
-        with pytest.raises(OutputExistsError):
+        with pytest.raises(OutputExistsError, match=r"result of another scene, a changed one, or other creation opt"):
             make_identity().predict_raster(scene, out)
         make_identity().predict_raster(scene, out, PredictConfig(overwrite=True))
         np.testing.assert_array_equal(read_mask(out)[0], pixels.argmax(axis=0))

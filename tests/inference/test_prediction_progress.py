@@ -30,7 +30,7 @@ def in_blocks(edges, write_scene, monkeypatch):
     plan, products = edges.plan(700, 1500, config), Products.for_config(edges.classes, config)
     scene = write_scene(pixels)
     with open_scene(scene, edges.bands) as source:
-        known = {"count": 3, "dtype": "uint8", "blocks": source.block_rows(), "cache_bytes": source.cache_bytes}
+        known = {"count": 3, "dtype": "uint8", "blocks": source.blocks(), "cache_bytes": source.cache_bytes}
     whole = fitting_blocks(plan, products, **known, max_memory=10**10)[1]
     config = PredictConfig(overlap=0.25, max_memory=whole.total - 10**5)
     parts, _ = fitting_blocks(plan, products, **known, max_memory=config.max_memory)

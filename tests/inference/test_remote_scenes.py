@@ -11,8 +11,11 @@ from ctrs.classes import IGNORE_INDEX
 from ctrs.config import PredictConfig
 from ctrs.errors import DataWarning, RasterError
 from ctrs.inference import mask_paths, predict_mosaic
+from ctrs.inference.pixels import FileBlocks
+from ctrs.inference.scene_source import open_scene
 from ctrs.jobs import partial_dir
 from ctrs.raster.geotiff import open_raster
+from ctrs.raster.names import source_path
 from tests.inference.conftest import UTM
 from tests.inference.range_server import range_server
 
@@ -64,6 +67,15 @@ def test_a_scene_on_a_web_server(server, scene, edges, tmp_path, monkeypatch):
     assert json.loads(log)["scene"] == server.url("maps/scene.tif?...")
     assert json.loads(log)["files"] == [{"path": server.url("maps/scene.tif?..."), "hash": tags["CTRS_INPUT"]}]
     assert any("bytes=" in line for line in server.asked)
+
+
+def test_rows_on_a_web_server_are_asked_for_at_once(server, scene, edges):
+    path, _ = scene
+    server.add("maps/scene.tif", path.read_bytes())
+    with open_scene(path, edges.bands) as source:
+        assert source.blocks() == FileBlocks(height=64, width=64)
+    with open_scene(source_path(server.url("maps/scene.tif")), edges.bands) as source:
+        assert source.blocks() == FileBlocks(height=64)
 
 
 def test_a_virtual_raster_of_files_on_a_web_server(server, scene, edges, tmp_path):

@@ -4,12 +4,15 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from affine import Affine
 from rasterio.control import GroundControlPoint
+from rasterio.vrt import WarpedVRT
 
 from ctrs.config import PredictConfig
 from ctrs.errors import BandMismatchError, DataError, InputNotFoundError, OptionWarning, RasterError, UsageError
+from ctrs.inference.pixels import FileBlocks
 from ctrs.inference.scene_place import gsd_factor, window_of_bounds
 from ctrs.inference.scene_source import open_scene
 from ctrs.raster.bands import Bands
@@ -177,6 +180,23 @@ def test_bounds_are_the_pixels_that_they_touch(write_scene, pixels, transform):
     np.testing.assert_array_equal(found, pixels[:, top + 1 : top + 4, left + 2 : left + 6])
     with open_scene(path, bands_of(3)) as source:
         assert described != source.describe()
+
+
+def test_blocks_are_counted_from_the_part_that_is_mapped(write_scene, pixels, tmp_path):
+    tiled = write_scene(pixels, tiled=True, blockxsize=32, blockysize=16)
+    with open_scene(tiled, bands_of(3)) as source:
+        assert source.blocks() == FileBlocks(height=16, width=32)
+    left, top = UTM @ (40, 20)
+    with open_scene(tiled, bands_of(3), PredictConfig(bounds=(left, top - 4, left + 6, top))) as source:
+        assert source.window == window(20, 40, 20, 30)
+        assert source.blocks() == FileBlocks(height=16, width=32, row_offset=-4, col_offset=-8)
+    striped = write_scene(pixels, "striped.tif", blockysize=16)
+    with open_scene(striped, bands_of(3)) as source:
+        assert source.blocks() == FileBlocks(height=16)
+    with rasterio.open(tiled) as file, WarpedVRT(file) as virtual:
+        rasterio.shutil.copy(virtual, tmp_path / "scene.vrt", driver="VRT")
+    with open_scene(tmp_path / "scene.vrt", bands_of(3)) as source:
+        assert source.blocks().width is None
 
 
 def test_bounds_may_hang_over_and_may_be_small(write_scene, pixels):
