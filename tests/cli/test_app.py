@@ -55,16 +55,16 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_help_answers_at_once() -> None:
-    def processor_seconds() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
+    def processor_seconds(*words: str) -> float:  # on a busy machine the clock tells of others
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    seconds = []
-    for _ in range(5):  # processor time: on a busy machine the clock tells of others
-        before = processor_seconds()
-        subprocess.run([sys.executable, "-m", "ctrs", "train", "--help"], capture_output=True, check=True)
-        seconds.append(processor_seconds() - before)
-    assert min(seconds) < 0.5, seconds
+    # Beside a help page that nobody can make cheaper: machines differ in speed, and one machine from hour to hour.
+    least = "import rich.table, typer; app = typer.Typer(); app.command()(lambda: None); app(['--help'])"
+    rounds = [(processor_seconds("-m", "ctrs", "train", "--help"), processor_seconds("-c", least)) for _ in range(5)]
+    assert min(ours for ours, _ in rounds) < 4 * min(bare for _, bare in rounds), rounds
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

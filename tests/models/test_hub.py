@@ -94,10 +94,10 @@ def test_a_proxy_that_reaches_nobody_is_no_answer(server, monkeypatch):
 
 def test_an_address_that_nobody_finds_is_waited_for_no_longer_than_said(monkeypatch):
     monkeypatch.setattr(hub, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(hub, "_asked", lambda _: time.sleep(1))
+    monkeypatch.setattr(hub, "_asked", lambda _: time.sleep(5))
     begun = time.monotonic()
     assert is_offline_at("http://hub.invalid", monkeypatch)
-    assert time.monotonic() - begun < 0.9
+    assert time.monotonic() - begun < 4
 
 
 def test_it_is_undone_after_a_failure_too(monkeypatch):
