@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from ctrs.errors import OutputError
+from ctrs.progress import format_bytes
 from ctrs.raster.geotiff import Grid, error_line, options_beside_others
 from ctrs.raster.mosaic import MosaicSource
 
@@ -156,10 +158,16 @@ def scratch_compression() -> dict[str, Any]:
 
 
 def not_writable(folder: Path, error: BaseException) -> OutputError:
-    """Return the error of a folder in which a file could not be written."""
-    return OutputError(
-        f"{folder.absolute()}: not writable ({error_line(error)}); free space there or choose another place with -o"
-    )
+    """Return the error of a folder in which a file could not be written.
+
+    It tells the room that is left, since GDAL may say no more of a full disk than that some block cannot be read back.
+    """
+    try:
+        room = f"; {format_bytes(shutil.disk_usage(folder).free)} left there"
+    except OSError:
+        room = ""
+    cause = f"{error_line(error)}{room}"
+    return OutputError(f"{folder.absolute()}: not writable ({cause}); free space there or choose another place with -o")
 
 
 def _profile(pixels: npt.NDArray[Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -211,7 +212,7 @@ def test_a_disk_that_is_really_full(work, tmp_path, small_disk, share):
     assert "Traceback" not in full.stderr
     last = full.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert "free space there or choose another place with -o" in last
+    assert re.search(r"; [\d.]+ (B|kB) left there\); free space there or choose another place with -o", last)
     assert not products(out)
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
     again = run(command(work, out))
