@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from ctrs.classes import ClassMap, LandClass
-from ctrs.config import SegmentationConfig, TrainConfig
+from ctrs.config import Precision, SegmentationConfig, TrainConfig
 from ctrs.data.dataset import Batch
 from ctrs.errors import ConfigError, CtrsWarning, TrainingError, UsageError
 from ctrs.evaluation.protocols import score_protocols
 from ctrs.losses import SegmentationLoss
+from ctrs.losses.objective import ObjectiveOutput
 from ctrs.metrics import ConfusionMatrix
 from ctrs.models import load_module, save_module
 from ctrs.models.segmentation import create_model
+from ctrs.training.distributed import open_fabric
 from ctrs.training.epoch_meter import EpochMeter
 from ctrs.training.expected_time import expected_epoch_seconds
 from ctrs.training.step import TrainingStep, create_training_step
@@ -47,6 +49,26 @@ def test_keys_are_a_function_of_seed_epoch_and_step() -> None:
     total, parts = step(images, torch.zeros(2, 50, 70, dtype=torch.long), keys)
     assert total.requires_grad
     assert {"cross_entropy", "dice", "cl", "infonce", "cl/raw", "cl/clip_active"} <= set(parts)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_less_precision_does_not_round_the_keys(
+    precision: Precision, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, images = make_step("cl+cms"), torch.rand(2, 3, 64, 64)
+    keys = step.draw_keys(images, seed=1, epoch=2, step=3)
+    seen: dict[str, Any] = {}
+
+    def objective(logits: torch.Tensor, features: Any, embedding: Any, labels: Any, keys: Any, **_: Any) -> Any:
+        seen.update(keys=keys, logits=logits.dtype)
+        return ObjectiveOutput(logits.sum(), {})
+
+    monkeypatch.setattr(step.objective, "forward", objective)
+    with open_fabric(TrainConfig(loss="cl", precision=precision, threads=1), CPU) as fabric:
+        fabric.setup_module(step)(images, torch.zeros(2, 64, 64, dtype=torch.long), keys)
+    assert seen["logits"] == dtype
+    for name, stages in keys.items():
+        assert all(torch.equal(*pair) for pair in zip(seen["keys"][name], stages, strict=True))
 
 
 def test_heads_belong_to_the_step_and_not_to_the_model() -> None:
