@@ -75,7 +75,8 @@ def draw_gains(path: Path, gains: Mapping[str, Sequence[GainPoint]], *, axis: st
     axes.set_xlabel(axis)
     axes.set_ylabel(f"gain over {reference}, points of mean IoU")
     axes.grid(axis="y", color="0.9")
-    axes.legend(fontsize="small", framealpha=0.8)
+    if axis or shared:  # else each loss is named below its point
+        figure.legend(fontsize="small", loc="outside right upper")
     axes.set_title(title, fontsize="medium")
     save_png(figure, path)
 
@@ -108,6 +109,6 @@ def draw_learning_curves(path: Path, curves: Mapping[str, Sequence[Sequence[floa
     axes.set_ylabel("validation mean IoU")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(color="0.9")
-    axes.legend(fontsize="small", framealpha=0.8)
+    figure.legend(fontsize="small", loc="outside right upper")
     axes.set_title(title, fontsize="medium")
     save_png(figure, path)
