@@ -21,6 +21,7 @@ from typing import Any
 
 from ctrs.errors import OutputError, OutputExistsError
 from ctrs.locks import LOCK_FILE, is_lock_of, take_lock
+from ctrs.progress import format_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,18 @@ JOB_FILE = "job.json"
 _ASIDE = "replaced"
 _EXCHANGE_SECONDS = 5.0
 """How long a process that exchanges two folders is waited for; it takes two renames."""
+
+
+def not_writable(path: Path, cause: str) -> OutputError:
+    """Return the error of a file or folder that could not be written, and why as far as it is known.
+
+    It tells the room that is left, since libraries may say no more of a full disk than that a part cannot be read back.
+    """
+    try:
+        room = f"; {format_bytes(shutil.disk_usage(path if path.is_dir() else path.parent).free)} left there"
+    except OSError:
+        room = ""
+    return OutputError(f"{path}: not writable ({cause}{room}); free space there or choose another place with -o")
 
 
 def partial_dir(final: Path) -> Path:

@@ -32,9 +32,6 @@ FindWanted = Callable[[PixelWindow], npt.NDArray[np.bool_]]
 """Returns which pixels (h, w) of a window of a scene are to be mapped; the network may see the others beside them."""
 
 
-_NO_COLUMNS = (0, 0)
-
-
 @dataclass(frozen=True, kw_only=True)
 class FileBlocks:
     """How the blocks of a file divide the scene, so that each block is read once.
@@ -176,7 +173,7 @@ class _NeededPixels:
         self._plan = plan
         self._bands = bands
         self._wanted = wanted
-        self._known: dict[int, tuple[int, int]] = {}
+        self._known: dict[int, tuple[int, int] | None] = {}
 
     def read(self, window: PixelWindow) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Return the pixels (C, h, w) and valid mask (h, w) of rows in the plan's columns."""
@@ -185,7 +182,7 @@ class _NeededPixels:
         starts, height = self._plan.row_starts, min(self._plan.window_px, self._plan.height)
         end = window.row_off + window.height
         rows = (row for row, top in enumerate(starts) if top < end and window.row_off < top + height)
-        seen = [columns for row in rows if (columns := self._columns(row, height, self._wanted)) != _NO_COLUMNS]
+        seen = [columns for row in rows if (columns := self._columns(row, height, self._wanted))]
         left = max(min((first for first, _ in seen), default=0), window.col_off)
         right = min(max((last for _, last in seen), default=0), window.col_off + window.width)
         if right - left == window.width:
@@ -197,14 +194,14 @@ class _NeededPixels:
             pixels[..., inner], valid[:, inner] = self._read(replace(window, col_off=left, width=right - left))
         return pixels, valid
 
-    def _columns(self, row: int, height: int, wanted: FindWanted) -> tuple[int, int]:
-        """Return the columns that a row of windows sees: of those that hold a wanted pixel."""
+    def _columns(self, row: int, height: int, wanted: FindWanted) -> tuple[int, int] | None:
+        """Return the columns that a row of windows sees, of those that hold a wanted pixel; None where none does."""
         if row not in self._known:
             plan, found = self._plan, wanted(_row_window(self._plan, self._plan.row_starts[row], height))
             left, right = plan.columns_read.start, plan.columns_read.stop
             ends = [(col, min(col + plan.window_px, right)) for col in plan.col_starts]
             seen = [(col, end) for col, end in ends if found[:, col - left : end - left].any()]
-            self._known[row] = (seen[0][0], seen[-1][1]) if seen else _NO_COLUMNS
+            self._known[row] = (seen[0][0], seen[-1][1]) if seen else None
         return self._known[row]
 
 

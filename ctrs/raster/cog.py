@@ -16,13 +16,13 @@ import rasterio.shutil
 from ctrs import __version__
 from ctrs.classes import IGNORE_INDEX, ClassMap, Mask
 from ctrs.errors import LabelError
-from ctrs.jobs import PartialWork
+from ctrs.jobs import PartialWork, not_writable
 from ctrs.raster.creation_options import CreationOptions, with_defaults
-from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, open_raster
+from ctrs.raster.geotiff import GDAL_OPTIONS, Grid, error_line, open_raster
 from ctrs.raster.majority import write_overviews
 from ctrs.raster.mosaic import add_sources, dataset_element, source_file_element
 from ctrs.raster.opening import open_quietly
-from ctrs.raster.row_bands import BLOCK_PX, WRITE_ERRORS, RowBands, check_whole, not_writable, rows_beside
+from ctrs.raster.row_bands import BLOCK_PX, WRITE_ERRORS, RowBands, check_whole, rows_beside
 
 CLASSES_TAG = "CTRS_CLASSES"
 JOB_TAG = "CTRS_JOB"
@@ -162,7 +162,7 @@ def write_cog(
         _read_back(staged)
     except WRITE_ERRORS as error:
         staged.unlink(missing_ok=True)
-        raise not_writable(staged.parent, error) from error
+        raise not_writable(staged.parent.absolute(), error_line(error)) from error
     finally:
         described.unlink(missing_ok=True)
 
@@ -277,7 +277,7 @@ def _add_overviews(
         with rasterio.Env(**GDAL_OPTIONS):
             paths = write_overviews(rows_beside(bands), grid.height, grid.width, scratch, stop_px=block_px)
     except WRITE_ERRORS as error:
-        raise not_writable(staged.parent, error) from error
+        raise not_writable(staged.parent.absolute(), error_line(error)) from error
     for band in description.iterfind("VRTRasterBand"):
         for path in paths:
             overview = ElementTree.SubElement(band, "Overview")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from ctrs.errors import OutputError
-from ctrs.progress import format_bytes
+from ctrs.jobs import not_writable
 from ctrs.raster.geotiff import Grid, error_line, options_beside_others
 from ctrs.raster.mosaic import MosaicSource
 
@@ -90,7 +88,7 @@ class RowBands:
             staged.replace(path)
         except WRITE_ERRORS as error:
             staged.unlink(missing_ok=True)
-            raise not_writable(self.folder, error) from error
+            raise not_writable(self.folder.absolute(), error_line(error)) from error
         self._add(path, height)
 
     def sources(self) -> list[MosaicSource]:
@@ -155,19 +153,6 @@ def rows_beside(blocks: Sequence[RowBands]) -> Iterator[npt.NDArray[Any]]:
 def scratch_compression() -> dict[str, Any]:
     """Return creation options of GeoTIFFs that are soon read again and then removed."""
     return {"compress": "zstd", "zstd_level": 1} if _has_zstd() else {"compress": "deflate", "zlevel": 1}
-
-
-def not_writable(folder: Path, error: BaseException) -> OutputError:
-    """Return the error of a folder in which a file could not be written.
-
-    It tells the room that is left, since GDAL may say no more of a full disk than that some block cannot be read back.
-    """
-    try:
-        room = f"; {format_bytes(shutil.disk_usage(folder).free)} left there"
-    except OSError:
-        room = ""
-    cause = f"{error_line(error)}{room}"
-    return OutputError(f"{folder.absolute()}: not writable ({cause}); free space there or choose another place with -o")
 
 
 def _profile(pixels: npt.NDArray[Any]) -> dict[str, Any]:

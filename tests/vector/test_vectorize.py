@@ -366,7 +366,7 @@ def test_a_write_that_fails_leaves_nothing(write_mask, tmp_path, labels, monkeyp
         raise kind("disk full")
 
     monkeypatch.setattr("pyogrio.write_arrow", fail)
-    with pytest.raises(OutputError, match=r"a\.gpkg: not writable \(disk full\)"):
+    with pytest.raises(OutputError, match=r"a\.gpkg: not writable \(disk full; \S+ \wB left there\)"):
         vectorize(write_mask(labels), tmp_path / "a.gpkg")
     assert [path.name for path in tmp_path.iterdir()] == ["scene_mask.tif"]
 

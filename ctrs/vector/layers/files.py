@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pyproj
 
 from ctrs.errors import CtrsError, OutputError, OutputExistsError, UsageError
-from ctrs.jobs import PartialWork
+from ctrs.jobs import PartialWork, not_writable
 from ctrs.vector.layers.arrow_arrays import numpy_view
 from ctrs.vector.layers.part import LayerPart
 from ctrs.vector.layers.shapefile import SHAPEFILE_JOB, SHAPEFILE_PARTS
@@ -74,9 +74,7 @@ def write_layer(parts: Iterable[LayerPart], work: PartialWork, facts: LayerFacts
         if not _is_of_writing(error):
             raise
         cause = " ".join(str(error).split())
-        raise OutputError(
-            f"{work.final}: not writable ({cause}); free space there or choose another place with -o"
-        ) from error
+        raise not_writable(work.final, cause) from error
     if staged.suffix.lower() == ".shp":
         _publish_siblings(work, staged)
     if staged.suffix.lower() == ".gpkg":

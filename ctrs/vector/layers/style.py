@@ -11,7 +11,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ctrs.config.vectorize import BUILDING
-from ctrs.errors import OutputError, OutputExistsError
+from ctrs.errors import OutputExistsError
+from ctrs.jobs import not_writable
 from ctrs.raster.cog import MaskClass
 
 _FILL_ALPHA = 110
@@ -103,9 +104,7 @@ def write_style(layer: Path, classes: Sequence[MaskClass]) -> None:
         staged.replace(path)
     except OSError as error:
         staged.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: not writable ({error.strerror or error}); free space there or choose another place with -o"
-        ) from error
+        raise not_writable(path, error.strerror or str(error)) from error
 
 
 def _rgba(color: Sequence[int], alpha: int) -> str:

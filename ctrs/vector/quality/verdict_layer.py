@@ -9,8 +9,7 @@ import geopandas
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
-from ctrs.errors import OutputError
-from ctrs.jobs import PartialWork
+from ctrs.jobs import PartialWork, not_writable
 from ctrs.vector.layers.stream import JOB_KEY
 
 _DATE_OPTION = "OGR_CURRENT_DATE"
@@ -53,7 +52,7 @@ def write_verdicts(buildings: geopandas.GeoDataFrame, work: PartialWork, *, job:
         if not isinstance(error, _ERRORS):
             raise
         cause = " ".join(str(error).split())
-        raise OutputError(f"{work.final}: not writable ({cause}); free space there, or choose another place") from error
+        raise not_writable(work.final, cause) from error
     finally:
         pyogrio.set_gdal_config_options({_DATE_OPTION: before})
     work.publish(staged)
