@@ -163,7 +163,10 @@ def test_options_win_over_the_file_and_the_file_over_the_recipe():
     assert (resolved.epochs, resolved.batch_size, resolved.learning_rate) == (7, 2, CT_PAPER["learning_rate"])
     assert (resolved.contrast.clip_mode, resolved.contrast.top) == ("hard", 0.3)
     assert resolve_train_config({"epochs": 7}, {"epochs": 3}, where="run.toml") == TrainConfig(epochs=3)
-    assert resolve_train_config({}, {"recipe": "ct-paper"}, where="options").contrast.clip_mode == "hard"
+    paper = resolve_train_config({}, {"recipe": "ct-paper"}, where="options")
+    assert (paper.loss, paper.contrast.clip_mode) == ("cl", "hard")
+    assert resolve_train_config({}, {"recipe": "ct-paper", "loss": "infonce"}, where="options").loss == "infonce"
+    assert TrainConfig().loss == "none"  # what docs/results.md found
     with pytest.raises(ConfigError, match="recipe = 'ct' found, expected one of: ct-paper"):
         resolve_train_config({}, {"recipe": "ct"}, where="options")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrs.ablation.table import AblationResult, AblationRow
-from ctrs.config import AblationConfig, TrainConfig, merge, to_plain
+from ctrs.config import AblationConfig, TrainConfig, flatten, merge, to_plain
 from ctrs.report.ablation_pictures import GainPoint, draw_gains, draw_learning_curves
 
 PICTURES = "pictures"
@@ -68,7 +68,7 @@ def varied_settings(config: AblationConfig) -> dict[str, dict[str, float | str]]
         empty where variants differ in more.
     """
     usual = merge(to_plain(TrainConfig()), config.train)
-    settings = {entry.name: _flat(merge(usual, entry.settings)) for entry in config.variants}
+    settings = {entry.name: flatten(merge(usual, entry.settings)) for entry in config.variants}
     plain = next((entry.name for entry in config.variants if not entry.settings), None)
     if len(_differing(list(settings.values()))) == 1:
         groups = {_differing(list(settings.values()))[0]: list(settings)}
@@ -121,16 +121,6 @@ def _curves(result: AblationResult, rows: list[AblationRow]) -> dict[str, list[l
         if known:
             curves[row.loss] = known
     return curves
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _file_name(text: str) -> str:

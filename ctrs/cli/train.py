@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -23,13 +24,14 @@ from ctrs.config import (
     Sampling,
     Schedule,
     TrainConfig,
+    idle_settings,
     merge,
     read_assignments,
     read_toml,
     resolve_train_config,
     run_name,
 )
-from ctrs.errors import InputNotFoundError, UsageError
+from ctrs.errors import InputNotFoundError, OptionWarning, UsageError
 from ctrs.launcher import leads
 from ctrs.progress import format_duration
 from ctrs.workspace import RUNS, free_run_dir, newest_prepared, newest_run, run_data_dir
@@ -254,6 +256,8 @@ def train(
             config = resolve_train_config(file, chosen, where=str(config_file) if config_file else "options")
         if config.recipe and set(RECIPES[config.recipe]) == {"loss"}:
             console.note(f"recipe {config.recipe}: sets the loss terms and weights only; loss: {config.loss}")
+        for idle in idle_settings(merge(file, chosen), config):
+            warnings.warn(idle, OptionWarning, stacklevel=2)
         data_dir = data or newest_prepared()
         if data is None:
             console.note(f"data: {data_dir}")

@@ -60,8 +60,16 @@ from ctrs.config.loss import (
 )
 from ctrs.config.predict import PredictConfig, TestTimeAugmentation, parse_memory, parse_tta
 from ctrs.config.prepare import PrepareConfig
-from ctrs.config.recipes import CT_PAPER, CT_PAPER_INPUT_PX, RECIPES, RUN_KEYS, resolve_train_config, run_name
-from ctrs.config.toml import from_mapping, merge, read_assignments, read_toml, to_plain
+from ctrs.config.recipes import (
+    CT_PAPER,
+    CT_PAPER_INPUT_PX,
+    RECIPES,
+    RUN_KEYS,
+    idle_settings,
+    resolve_train_config,
+    run_name,
+)
+from ctrs.config.toml import flatten, from_mapping, merge, read_assignments, read_toml, to_plain
 from ctrs.config.training import AugmentConfig, SegmentationConfig, TrainConfig
 from ctrs.config.vectorize import VectorizeConfig
 
@@ -127,7 +135,9 @@ __all__ = [
     "ablation_from_mapping",
     "ablation_to_plain",
     "describe_loss",
+    "flatten",
     "from_mapping",
+    "idle_settings",
     "merge",
     "parse_loss",
     "parse_memory",

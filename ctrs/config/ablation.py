@@ -11,21 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ctrs.config.choices import SplitName
-from ctrs.config.loss import parse_loss
+from ctrs.config.loss import parse_loss, unread_settings
 from ctrs.config.recipes import RUN_KEYS, resolve_train_config
 from ctrs.config.toml import from_mapping, merge, read_toml
 from ctrs.config.training import TrainConfig
 from ctrs.errors import ConfigError
-
-TERM_TABLES: Mapping[str, str] = {
-    "cl": "contrast",
-    "infonce": "contrast",
-    "supcon": "supcon",
-    "cms": "multiscale",
-    "ccs": "multiscale",
-    "pne": "pne",
-}
-"""The table of hyper-parameters that each contrast term reads."""
 
 _ELSEWHERE = {
     "loss": "in the list losses",
@@ -167,10 +157,7 @@ class AblationConfig:
 
     def _variant_of(self, loss: str, variant: NamedSettings) -> str:
         """Return the name of a variant of a loss, or of the plain run where it changes nothing that the loss reads."""
-        terms = parse_loss(loss)
-        unread = set(TERM_TABLES.values()) - {TERM_TABLES[term.name] for term in terms}
-        if not terms:
-            unread.add("contrast_warmup_steps")
+        unread = unread_settings(loss)
         changing = [entry for entry in self.variants if not set(entry.settings) <= unread]
         if variant in changing:
             return variant.name

@@ -11,6 +11,16 @@ from ctrs.errors import ConfigError
 DEFAULT_WEIGHTS: Mapping[str, float] = {"cl": 1.0, "infonce": 1.0, "supcon": 0.1, "cms": 0.1, "ccs": 0.1, "pne": 1.3}
 """Every contrast term and the weight it has where none is given: the papers', and for supcon that of its kin cms."""
 
+TERM_TABLES: Mapping[str, str] = {
+    "cl": "contrast",
+    "infonce": "contrast",
+    "supcon": "supcon",
+    "cms": "multiscale",
+    "ccs": "multiscale",
+    "pne": "pne",
+}
+"""The table of hyper-parameters that each contrast term reads."""
+
 SEGMENTATION_WEIGHTS: Mapping[str, float] = {"ce": 1.0, "dice": 1.0, "focal": 1.0, "lovasz": 1.0, "tversky": 1.0}
 """Every term of the segmentation loss and the weight it has where none is given."""
 
@@ -38,6 +48,18 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
     if text.strip() == "none":
         return ()
     return _parse_terms(text, "loss", DEFAULT_WEIGHTS, "none, or ")
+
+
+def unread_settings(text: str) -> set[str]:
+    """Return the settings that a loss does not read: tables of terms that it has not, and what all terms share.
+
+    Examples:
+        >>> sorted(unread_settings("cl+pne")), sorted(unread_settings("none"))
+        (['multiscale', 'supcon'], ['contrast', 'contrast_warmup_steps', 'multiscale', 'pne', 'supcon'])
+    """
+    terms = parse_loss(text)
+    unread = set(TERM_TABLES.values()) - {TERM_TABLES[term.name] for term in terms}
+    return unread if terms else unread | {"contrast_warmup_steps"}
 
 
 def parse_segmentation(text: str) -> tuple[LossTerm, ...]:

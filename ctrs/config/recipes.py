@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ctrs.config.toml import from_mapping, merge
+from ctrs.config.loss import DEFAULT_WEIGHTS, TERM_TABLES, unread_settings
+from ctrs.config.toml import flatten, from_mapping, merge, to_plain
 from ctrs.config.training import TrainConfig
 from ctrs.errors import ConfigError
 
 CT_PAPER: Mapping[str, Any] = {
+    "loss": "cl",
     "learning_rate": 8e-5,
     "batch_size": 32,
     "epochs": 50,
@@ -59,13 +61,34 @@ def resolve_train_config(file: Mapping[str, Any], options: Mapping[str, Any], *,
     return from_mapping(TrainConfig, merge(settings, given), where=where)
 
 
+def idle_settings(given: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """Return what was given for contrast terms that the loss does not have, where it differs from the default.
+
+    Args:
+        given: Values of file and command line.
+        config: What they gave.
+
+    Returns:
+        One sentence for each setting.
+
+    >>> idle_settings({"pne": {"temperature": 0.3}}, TrainConfig(loss="cl"))
+    ['pne.temperature changes nothing: loss cl has no pne']
+    """
+    usual, unread, idle = flatten(to_plain(TrainConfig())), unread_settings(config.loss), []
+    for key, value in flatten({name: given[name] for name in given if name in unread}).items():
+        if value != usual.get(key):
+            terms = [term for term, table in TERM_TABLES.items() if table == key.partition(".")[0]]
+            idle.append(f"{key} changes nothing: loss {config.loss} has no {' and no '.join(terms or DEFAULT_WEIGHTS)}")
+    return idle
+
+
 def run_name(config: TrainConfig, data_name: str) -> str:
     """Return the default name of a run: data, backbone, decoder and loss, and the fold where there is one.
 
     >>> run_name(TrainConfig(loss="cl:0.5"), "potsdam")
     'potsdam-poolformer-dcfam-cl-0.5'
     >>> run_name(TrainConfig(fold=2), "potsdam")
-    'potsdam-poolformer-dcfam-cl_fold2'
+    'potsdam-poolformer-dcfam-none_fold2'
     """
     text = "-".join((data_name, config.backbone, config.decoder, config.loss))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")

@@ -178,7 +178,7 @@ class TrainConfig:
 
     backbone: str = "poolformer"
     decoder: Decoder = "dcfam"
-    loss: str = "cl"
+    loss: str = "none"
     recipe: Recipe | None = None
     weights: str = "none"
     init: str | None = None

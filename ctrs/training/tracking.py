@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ctrs.config import RunLog
+from ctrs.config import RunLog, flatten
 from ctrs.errors import UsageError
 from ctrs.report.pictures import Image
 
@@ -191,21 +191,6 @@ class MlflowTracker:
     def close(self, *, failed: bool) -> None:
         """Say that this process is done with the run."""
         self._mlflow.end_run(status="FAILED" if failed else "FINISHED")
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names.
-
-    >>> flatten({"epochs": 2, "augment": {"flip": True}})
-    {'epochs': 2, 'augment.flip': True}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _rows_first(image: Image) -> Image:

@@ -155,3 +155,24 @@ def test_what_is_refused_is_named_as_it_was_typed(
 ) -> None:
     assert main(["train", "somewhere", *words]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "contrast.num_pairs=9"], "contrast.num_pairs changes nothing: loss none has no cl and no infonce"),
+        (["--loss", "cl", "--set", "multiscale.pairs=[[0, 1]]", "--set", "multiscale.pair_weights=[1]"], "no cms"),
+        (["--set", "contrast_warmup_steps=9"], "contrast_warmup_steps changes nothing: loss none has no cl and no"),
+        (["--loss", "infonce", "--set", "contrast.num_pairs=9"], ""),
+        (["--set", "contrast.clip_mode=rescale"], ""),  # as it is anyway
+        (["--recipe", "ct-paper", "--loss", "none"], ""),  # nobody typed what the recipe sets
+    ],
+)
+@pytest.mark.usefixtures("called")
+def test_settings_of_terms_that_the_loss_has_not_are_named(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["train", "somewhere", *words]) == 0
+    err = capsys.readouterr().err
+    assert said in err
+    assert ("changes nothing" in err) == bool(said)

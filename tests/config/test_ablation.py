@@ -21,7 +21,7 @@ from ctrs.config import (
     merge,
     read_ablation,
 )
-from ctrs.config.ablation import TERM_TABLES
+from ctrs.config.loss import TERM_TABLES
 from ctrs.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
