@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -50,3 +51,19 @@ def test_the_page_shows_the_kept_tables(study: str) -> None:
     rows = [row for row in (DOCS / "results" / study / "table.md").read_text().splitlines() if row.startswith("|")]
     assert len(rows) > 3
     assert [row for row in rows if row not in page] == []
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_each_run_opened_the_test_split_once_and_took_as_many_steps(study: str) -> None:
+    runs = sorted((DOCS / "results" / study / "runs").iterdir())
+    reports = [json.loads((run / "eval" / "test" / "report.json").read_text(encoding="utf-8")) for run in runs]
+    assert {report["test_openings"] for report in reports} == {1}
+    assert len({report["split_hash"] for report in reports}) == 1
+    assert len({report["weights"] for report in reports}) == len(runs)  # no run stands for another
+    steps = [_steps(run) for run in runs]
+    assert max(steps) - min(steps) <= 0.06 * max(steps)  # shares of the tiles do not divide evenly
+
+
+def _steps(run: Path) -> int:
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        return int(list(csv.DictReader(file))[-1]["step"])
