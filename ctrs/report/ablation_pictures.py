@@ -52,6 +52,7 @@ def draw_gains(path: Path, gains: Mapping[str, Sequence[GainPoint]], *, axis: st
     for number, (loss, points) in enumerate(gains.items()):
         aside = (number - (len(gains) - 1) / 2) * 0.5 / len(gains) if axis or shared else 0.0
         x: list[float] = []
+        points = sorted(points, key=lambda point: point.place) if numeric else points
         for point in points:
             if isinstance(point.place, float):
                 x.append(point.place * (1.02 ** (number - (len(gains) - 1) / 2)))
