@@ -42,8 +42,8 @@ PLACES = [  # function, which call of it, half: the file that it writes is left 
 ]
 OPTIONS: dict[str, Any] = {
     "backbone": "test_convnext", "decoder": "dcfam", "loss": "cl", "epochs": 3, "batch_size": 4, "accumulate": 2,
-    "crop": 32, "learning_rate": 3e-3, "schedule": "cosine", "drop_path": 0.2, "ema": 0.9, "patience": 3, "device": "cpu",
-    "threads": 1, "log": [],
+    "crop": 32, "learning_rate": 3e-3, "schedule": "cosine", "drop_path": 0.2, "ema": 0.9, "patience": 3,
+    "device": "cpu", "threads": 1, "log": [],
 }  # fmt: skip
 
 
